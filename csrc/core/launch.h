@@ -1,0 +1,35 @@
+#pragma once
+// launch(on, kernel, blocks, threads, args...) starts a kernel on the device and the current stream of the tensor `on`.
+// No operator can forget the guard, the stream, the check or the empty grid, since none of them writes <<< >>>.
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+
+#include "core/tensor.h"
+
+namespace hepops::core {
+
+// The same with dynamic shared memory; above 48 KiB the kernel must be told, and a device that has less refuses.
+template <class... Parameters, class... Arguments>
+void launch_shared(const Tensor& on, void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
+                   const Arguments&... arguments) {
+  if (blocks == 0) return;
+  const torch::stable::accelerator::DeviceGuard guard(on.get_device_index());
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(on.get_device_index(), &stream));
+  if (shared_bytes > 48 * 1024)
+    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)));
+  kernel<<<unsigned(blocks), threads, shared_bytes, cudaStream_t(stream)>>>(arguments...);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <class... Parameters, class... Arguments>
+void launch(const Tensor& on, void (*kernel)(Parameters...), int64_t blocks, int threads,
+            const Arguments&... arguments) {
+  launch_shared(on, kernel, blocks, threads, 0, arguments...);
+}
+
+}  // namespace hepops::core
+#endif

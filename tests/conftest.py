@@ -1,0 +1,36 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def shared(path: str) -> Path:
+    """A file of the shared folder beside the checkout; the test skips without it, and fails in CI."""
+    places = [Path(p) for p in (os.environ.get("HEPOPS_SHARED"), ROOT.parent / "shared", ROOT.parent.parent / "shared") if p]
+    for place in places:
+        if (place / path).exists():
+            return place / path
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs ../shared/{path}")
+    pytest.skip(f"needs ../shared/{path}")
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
+def device(request):
+    return request.param
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["f32", "f64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(1)
