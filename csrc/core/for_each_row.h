@@ -6,24 +6,13 @@
 // scratch of shared_bytes for the team alone, not initialised. What a team sums in a fixed order is the same to the
 // last bit for any number of threads.
 #include <algorithm>
-#include <cstddef>
 #include <vector>
 
 #include "core/launch.h"
+#include "core/team.h"
 #include "core/tensor.h"
 
 namespace hepops::core {
-
-struct Team {
-  int rank, size;
-  std::byte* memory;
-
-  HEPOPS_HD void sync() const {
-#ifdef __CUDA_ARCH__
-    __syncthreads();
-#endif
-  }
-};
 
 #ifdef __CUDACC__
 
