@@ -1,0 +1,283 @@
+"""The simulator: segments in, hits out."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .arrive import MODELS, arrive, arrive_tangents
+from .detector import Detector
+from .hits import Hits
+from .parameters import Parameters
+from .pieces import Pieces, cut, divide
+from .response import Response, Table, builtin_response, table_response
+from .segments import Segments
+from .waveforms import Waveforms, plan, tangent_directions, waveforms
+
+NAMES = tuple(Parameters.SPEC)
+CUTS = {torch.float32: 4.5, torch.float64: 7.5}  # sigmas: what lies beyond is below the rounding of the sums
+
+
+def drift_velocity(efield: Tensor, temperature: Tensor) -> Tensor:
+    """Drift velocity [cm/us] in a field [kV/cm] at a temperature [K] (Li et al. 2016); differentiable."""
+    a0, a1, a2, a3, a4, a5 = 551.6, 7158.3, 4440.43, 4.29, 43.63, 0.2053
+    E = efield
+    mobility = (a0 + a1 * E + a2 * E**1.5 + a3 * E**2.5) / (1 + (a1 / a0) * E + a4 * E**2 + a5 * E**3)
+    return mobility * (temperature / 89.0) ** -1.5 * E / 1000
+
+
+@dataclass(frozen=True)
+class Deposits:
+    """Charge at the anode, one row per segment and drift volume that it crosses."""
+
+    segment: Tensor  # int64 (num_deposits)
+    event: Tensor  # int64 (num_deposits)
+    tpc: Tensor  # int64 (num_deposits)
+    electrons: Tensor  # float64 (num_deposits)   that reach the anode [e]
+    time: Tensor  # float64 (num_deposits)        of arrival, of the middle [us]
+    sigma_t: Tensor  # float64 (num_deposits)     spread across the field [cm]
+    sigma_l: Tensor  # float64 (num_deposits)     spread along the field [cm]
+    reports: dict[str, Any]
+
+    def __len__(self) -> int:
+        return self.segment.shape[0]
+
+
+class Simulator(nn.Module):
+    r"""A pixelated liquid-argon TPC, from energy deposits to hits; differentiable in everything but the noise.
+
+    Args:
+        detector: Geometry and front end.
+        parameters: Physical parameters; None: the detector's nominal ones. They become the module's parameters, float64
+            and in physical units, under their own names (``sim.lifetime``): ``torch.optim`` works on them.
+        response: "builtin" (a square pad in a grounded plane, no file), or a table: a path (.npy, .npz), an array
+            (bins_x, bins_y, ticks) or a `Table`.
+        dtype: Of currents and hits, float32 or float64. Positions, times and charges at the anode are always float64.
+        model: Recombination: "birks", "box" or "ellipsoid".
+        step: Longest piece of track that is taken as one blob [cm]; docs/lartpc.md states the error.
+        reach: Pixels on each side of the one under the charge that see it.
+        length: Ticks before arrival that are resolved; what was induced before is added to the first of them.
+        lead: False leaves that earlier part out, as the rivals' truncated tables do.
+        chunk: Nodes (pieces of track) simulated at a time when hits are asked for; it bounds the memory, not the result.
+
+    Deterministic: bit-identical from run to run, for any number of threads and any chunk.
+
+    Raises:
+        ValueError: a number is out of range, or the response does not fit the detector (named in the message).
+        TypeError: dtype is neither float32 nor float64.
+
+    Example:
+        >>> from hepops.lartpc import Detector, Parameters, Simulator
+        >>> sim = Simulator(Detector.module0(), Parameters(lifetime=1800.0))
+        >>> sim.lifetime.item()
+        1800.0
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        parameters: Parameters | None = None,
+        response: "str | Path | np.ndarray[Any, Any] | Tensor | Table" = "builtin",
+        dtype: torch.dtype = torch.float32,
+        *,
+        model: str = "birks",
+        step: float = 0.1,
+        reach: int = 2,
+        length: int = 150,
+        lead: bool = True,
+        chunk: int = 30_000,
+    ) -> None:
+        super().__init__()
+        if dtype not in CUTS:
+            raise TypeError(f"Simulator: dtype must be torch.float32 or torch.float64, got {dtype}")
+        if model not in MODELS:
+            raise ValueError(f"Simulator: model must be one of {list(MODELS)}, got {model!r}")
+        if not 0 < step <= detector.pixel_pitch:
+            raise ValueError(f"Simulator: step must be in (0, {detector.pixel_pitch}] cm (one pixel), got {step}")
+        if not 1 <= reach <= 16:
+            raise ValueError(f"Simulator: reach must be 1 to 16 pixels, got {reach}")
+        if not 1 <= length <= 100_000:
+            raise ValueError(f"Simulator: length must be 1 to 100000 ticks, got {length}")
+        if chunk < 1:
+            raise ValueError(f"Simulator: chunk must be positive, got {chunk}")
+        self.detector = detector
+        self.dtype, self.model, self.step, self.reach, self.length = dtype, model, step, reach, length
+        self.lead, self.chunk = lead, chunk
+        if isinstance(response, Table):
+            self.table: Table | None = response
+        elif isinstance(response, str) and response == "builtin":
+            self.table = None
+        else:
+            self.table = Table.read(response, detector.pixel_pitch)
+        values = parameters if parameters is not None else detector.nominal
+        for name in NAMES:
+            self.register_parameter(name, nn.Parameter(torch.tensor(getattr(values, name), dtype=torch.float64)))
+        self._response: tuple[Any, Response] | None = None
+
+    @property
+    def parameters_now(self) -> Parameters:
+        """The present values, detached, as `Parameters`."""
+        return Parameters(**{name: float(getattr(self, name)) for name in NAMES})
+
+    def extra_repr(self) -> str:
+        response = "builtin" if self.table is None else f"table {tuple(self.table.current.shape)}"
+        return f"{self.detector.name}, response={response}, dtype={self.dtype}, model={self.model}, step={self.step}"
+
+    # ---- the chain
+
+    def _vector(self) -> Tensor:
+        return torch.stack([getattr(self, name) for name in NAMES])
+
+    def response(self) -> Response:
+        """The response at the present velocity; kept until the velocity changes."""
+        velocity = drift_velocity(self.efield, self.temperature).detach()
+        key = (float(velocity), velocity.device)
+        if self._response is None or self._response[0] != key:
+            pitch, tick = self.detector.pixel_pitch, self.detector.tick
+            if self.table is None:
+                made = builtin_response(
+                    velocity,
+                    pitch,
+                    tick,
+                    reach=self.reach,
+                    length=self.length,
+                    dtype=self.dtype,
+                    lead="point" if self.lead else "drop",
+                )
+            else:
+                lead = "table" if self.lead else "drop"
+                made = table_response(
+                    self.table, velocity, tick, length=self.length, dtype=self.dtype, lead="table" if lead == "table" else "drop"
+                )
+            self._response = (key, made)
+        return self._response[1]
+
+    def _deposits(self, pieces: Pieces, piece: Tensor, share: Tensor, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows for `arrive` (6, N), positions u, v (2, N) and extents (2, N) of the nodes."""
+        along = pieces.end - pieces.start
+        at = pieces.start[piece] + middle[:, None] * along[piece]
+        extent = (along.abs()[piece] / share[:, None]).T
+        square = (along * along).sum(1)
+        cos2 = torch.where(square > 0, along[:, 2] ** 2 / torch.where(square > 0, square, torch.ones_like(square)), 0.0)
+        rows = (pieces.dE[piece] / share, pieces.dEdx[piece], cos2[piece], at[:, 2], extent[2], pieces.t0[piece])
+        return torch.stack(rows), at[:, :2].T, extent[:2]
+
+    def drift(self, segments: Segments) -> Deposits:
+        """Charge that reaches the anode, by the middle of every segment's part in every drift volume.
+
+        Returns:
+            `Deposits`: electrons [e], time of arrival [us], sigma_t and sigma_l [cm], with the segment and TPC.
+
+        Differentiable in the parameters, positions, dE, dE/dx and t0.
+        """
+        pieces = cut(segments, self.detector)
+        every = torch.arange(len(pieces), device=pieces.segment.device)
+        one = torch.ones(len(pieces), dtype=torch.float64, device=every.device)
+        rows, _, _ = self._deposits(pieces, every, one, one / 2)
+        charge, time, sigma, sigma_time, _ = arrive(rows, self._vector(), self.model)
+        sigma_l = sigma_time * drift_velocity(self.efield, self.temperature)
+        return Deposits(pieces.segment, pieces.event, pieces.tpc, charge, time, sigma, sigma_l, self._reports(pieces))
+
+    def _reports(self, pieces: Pieces) -> dict[str, Any]:
+        return {"segments_outside": pieces.segments_outside, "energy_outside": pieces.energy_outside}
+
+    def _pieces(self, segments: Segments) -> Pieces:
+        pieces = cut(segments, self.detector)
+        total = float(segments.dE.detach().sum())
+        if total > 0 and pieces.energy_outside > 0.1 * total:
+            warnings.warn(
+                f"hepops: {pieces.energy_outside / total:.0%} of the energy lies outside every drift volume of "
+                f"{self.detector.name}: does read_segments need an offset?",
+                stacklevel=3,
+            )
+        return pieces
+
+    def waveforms(self, segments: Segments, tangents: Sequence[str] = ()) -> Waveforms:
+        """Currents on all pixels in reach.
+
+        Args:
+            segments: Of any number of events.
+            tangents: Names of parameters: forward mode along each, in the units of the parameter.
+
+        Returns:
+            `Waveforms`, with `tangents` (num_tangents, total) where asked for.
+
+        Differentiable (reverse mode) in the parameters, positions, dE, dE/dx and t0.
+        """
+        return self._waveforms(self._pieces(segments), tangents)
+
+    def _waveforms(self, pieces: Pieces, tangents: Sequence[str]) -> Waveforms:
+        count = tangent_directions(tangents)
+        for name in tangents:
+            if name not in NAMES:
+                raise ValueError(f"Simulator: no parameter {name!r}; there are {list(NAMES)}")
+        detector, response = self.detector, self.response()
+        pitch, tick = detector.pixel_pitch, detector.tick
+        device = pieces.segment.device
+        velocity = drift_velocity(self.efield, self.temperature)
+        piece, share, middle = divide(pieces, self.step)
+        rows, at, extent = self._deposits(pieces, piece, share, middle)
+        values = self._vector()
+        charge, time, sigma, sigma_time, width_time = arrive(rows, values, self.model)
+        nodes = torch.stack((charge, *at, time, sigma, sigma_time, *extent, width_time, rows[3]))
+
+        events, event_rank = torch.unique(pieces.event, return_inverse=True)
+        planes = len(detector.tpcs)
+        group = (event_rank * planes + pieces.tpc)[piece]
+        pixels = torch.tensor([(t.nx, t.ny) for t in detector.tpcs], dtype=torch.int64, device=device)
+        settings = {"pitch": pitch, "tick": tick, "reach": self.reach, "cut": CUTS[self.dtype]}
+        with torch.no_grad():
+            layout = plan(nodes, group, pixels[pieces.tpc[piece]], velocity, response, **settings)
+
+        currents, slopes = None, None
+        if count:
+            with torch.no_grad():
+                seeds = torch.zeros(count, len(NAMES), dtype=torch.float64, device=device)
+                for k, name in enumerate(tangents):
+                    seeds[k, NAMES.index(name)] = 1.0
+                along = arrive_tangents(rows, values, seeds, self.model)
+                with torch.enable_grad():
+                    E, T = (x.detach().requires_grad_() for x in (self.efield, self.temperature))
+                    per_E, per_T = torch.autograd.grad(drift_velocity(E, T), (E, T))
+                along_v = seeds[:, NAMES.index("efield")] * per_E + seeds[:, NAMES.index("temperature")] * per_T
+                currents, slopes = waveforms(nodes, velocity, response, layout, tangents=(along, along_v), **settings)
+        if currents is None or (torch.is_grad_enabled() and nodes.requires_grad):
+            currents = waveforms(nodes, velocity, response, layout, **settings)
+        reports = self._reports(pieces) | {"electrons_arriving": float(charge.detach().sum())}
+        return Waveforms(
+            events[torch.div(layout.group, planes, rounding_mode="floor")],
+            layout.group % planes,
+            layout.pixel_u,
+            layout.pixel_v,
+            layout.first,
+            layout.offset,
+            currents,
+            tick,
+            slopes,
+            tuple(tangents),
+            reports,
+        )
+
+    def _chunks(self, pieces: Pieces) -> Iterator[Pieces]:
+        """Whole events, in order, of about `chunk` nodes together."""
+        if len(pieces) == 0:
+            yield pieces
+            return
+        length = (pieces.end - pieces.start).detach().norm(dim=1)
+        nodes = torch.ceil(length / self.step * (1 - 1e-6)).clamp(min=1).long()
+        _, rank = torch.unique_consecutive(pieces.event, return_inverse=True)
+        per_event = torch.zeros(int(rank[-1]) + 1, dtype=torch.int64, device=nodes.device).index_add_(0, rank, nodes)
+        number, filled, chunk = [], 0, 0
+        for n in per_event.tolist():
+            if filled and filled + n > self.chunk:
+                chunk, filled = chunk + 1, 0
+            filled += n
+            number.append(chunk)
+        of_piece = torch.tensor(number, device=rank.device)[rank]
+        for k in range(chunk + 1):
+            yield pieces if chunk == 0 else pieces.select(of_piece == k)
