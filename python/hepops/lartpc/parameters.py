@@ -22,7 +22,9 @@ class Spec(NamedTuple):
     nominal: float
     low: float  # the range of fits, the ends of the logit
     high: float
-    sigma: float | None  # published uncertainty of the nominal value, a Gaussian prior's width; None where there is none
+    sigma: (
+        float | None
+    )  # published uncertainty of the nominal value, a Gaussian prior's width; None where there is none
     floor: float  # where the law itself ends: values outside [floor, ceiling] are refused
     ceiling: float
 
@@ -145,7 +147,9 @@ class Parameters(Record):
         spec = cls.spec(name)
         low, high = bounds or (spec.low, spec.high)
         if not spec.floor <= low < high <= spec.ceiling:
-            raise ValueError(f"bounds of {name} must rise within [{spec.floor:g}, {spec.ceiling:g}], got ({low}, {high})")
+            raise ValueError(
+                f"bounds of {name} must rise within [{spec.floor:g}, {spec.ceiling:g}], got ({low}, {high})"
+            )
         return low, high
 
 

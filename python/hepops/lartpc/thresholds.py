@@ -36,7 +36,9 @@ def read_thresholds(path: str | Path, detector: Detector) -> Tensor:
             raise
         raise ValueError(f"{path}: not a table of thresholds with keys, values, default ({error})") from None
     if keys.ndim != 1 or keys.shape != values.shape or keys.dtype.kind not in "iu" or default.size != 1:
-        raise ValueError(f"{path}: keys, values must be equally long lists, got {keys.shape}, {values.shape} {keys.dtype}")
+        raise ValueError(
+            f"{path}: keys, values must be equally long lists, got {keys.shape}, {values.shape} {keys.dtype}"
+        )
     outside = keys[(keys < 0) | (keys >= detector.num_pixels)]
     if outside.size:
         raise ValueError(f"{path}: pixel id {outside[0]} is outside {detector.name} of {detector.num_pixels} pixels")
