@@ -198,8 +198,8 @@ Input check(const Tensor& nodes, const Tensor& velocity, HEPOPS_WAVEFORMS_ARGUME
     core::check_value(x.numel() == n, "waveforms: ", name, " has shape ", core::Shape{x}, ", expected ", n, " numbers");
     return check_kind(name, x, ScalarType::Long, nodes);
   };
-  core::check_value(r.dim() == 3 && r.size(0) == r.size(1) && r.size(2) > M && r.size(2) % 16 == 0,
-                    "waveforms: r must be (B, B, ticks) with ticks > length and a multiple of 16, got ",
+  core::check_value(r.dim() == 3 && r.size(0) == r.size(1) && r.size(2) > M && r.size(2) % 32 == 0,
+                    "waveforms: r must be (B, B, ticks) with ticks > length and a multiple of 32, got ",
                     core::Shape{r});
   core::check_value(bins_u <= max_bins && bins_v <= max_bins, "waveforms: a node covers ", std::max(bins_u, bins_v),
                     " bins, more than ", max_bins, ": is its diffusion right?");

@@ -27,21 +27,22 @@ struct Simd {
   }
 };
 
+// Vectors of the table that one pass works on: so few that the rows a node needs stay in the first-level cache for the
+// nodes that follow it, and together with wide_rows enough sums in flight to hide the latency of the multiply-add.
 #if defined(__AVX512F__)
-constexpr int wide_block = 10;  // vectors that stay in registers
-#elif defined(__AVX2__)
-constexpr int wide_block = 5;
-#else
 constexpr int wide_block = 2;
+#else
+constexpr int wide_block = 1;
 #endif
+constexpr int wide_rows = 4;
 
 // The bins of a node along one axis, folded onto the rows [low, low + n) of the table: the weights and their slopes.
 template <class T>
 struct Column {
-  int64_t low = 0, n = 0;
+  int64_t low, n;
   T w[4][max_bins];
 
-  Column(const T* weights, int64_t size, int sets, int64_t first, int64_t bins_in_use, int64_t pixel, int bins, int B) {
+  void fold(const T* weights, int64_t size, int sets, int64_t first, int64_t bins_in_use, int64_t pixel, int bins, int B) {
     int64_t high = -1;
     low = B;
     for (int64_t b = 0; b < bins_in_use; ++b) {
@@ -58,50 +59,56 @@ struct Column {
   }
 };
 
-// Scratch of one thread: a[p] and the like, with zeros on both sides.
+constexpr int batch = 16;  // nodes of a row that are contracted together
+
+// Scratch of one thread: a[p] and the like, with zeros on both sides, and the folded columns.
 template <class T>
 struct WaveScratch {
   int64_t stride, pad = max_taps + Simd<T>::lanes;
   std::vector<T> memory;
-  explicit WaveScratch(int64_t stride_) : stride(stride_), memory(10 * (stride_ + 2 * pad) + 2 * Simd<T>::lanes) {}
+  std::vector<Column<T> > columns;
+  explicit WaveScratch(int64_t stride_)
+      : stride(stride_), memory(3 * batch * (stride_ + 2 * pad) + 2 * Simd<T>::lanes), columns(2 * batch) {}
   T* buffer(int k) { return memory.data() + k * (stride + 2 * pad) + pad; }
 };
 
-// out[s][p] = sum over bins of (weights of set s) x table, one block of N vectors.
-template <class T, int N>
-void contract_block(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, int64_t p, T* a,
-                    T* a_sigma) {
+// a[p] = sum_x w_x sum_y w_y r[x][y][p] for a block of p; with Sigma also its slope with the node's sigma.
+template <class T, bool Sigma, int Rows>
+void contract_rows(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, int64_t x,
+                   typename Simd<T>::type* a, typename Simd<T>::type* a_sigma) {
   using V = Simd<T>;
-  typename V::type sum[N] = {}, sum_sigma[N] = {};
-  for (int64_t x = 0; x < cu.n; ++x)
-    for (int64_t y = 0; y < cv.n; ++y) {
-      const T w = cu.w[0][x] * cv.w[0][y];
-      const T* r = table + ((cu.low + x) * B + cv.low + y) * stride + p;
-      if (a_sigma) {
-        const T ws = cu.w[2][x] * cv.w[0][y] + cu.w[0][x] * cv.w[2][y];
-        for (int k = 0; k < N; ++k) {
-          const typename V::type rk = V::load(r + k * V::lanes);
-          sum[k] += w * rk;
-          sum_sigma[k] += ws * rk;
-        }
-      } else {
-        for (int k = 0; k < N; ++k) sum[k] += w * V::load(r + k * V::lanes);
+  typename V::type sum[Rows][wide_block] = {}, slope[Rows][wide_block] = {};
+  const T* r = table + ((cu.low + x) * B + cv.low) * stride;
+  for (int64_t y = 0; y < cv.n; ++y, r += stride) {
+    const T w = cv.w[0][y], ws = cv.w[2][y];
+    for (int i = 0; i < Rows; ++i)
+      for (int k = 0; k < wide_block; ++k) {
+        const typename V::type rk = V::load(r + i * B * stride + k * V::lanes);
+        sum[i][k] += w * rk;
+        if constexpr (Sigma) slope[i][k] += ws * rk;
       }
-    }
-  for (int k = 0; k < N; ++k) {
-    V::store(a + p + k * V::lanes, sum[k]);
-    if (a_sigma) V::store(a_sigma + p + k * V::lanes, sum_sigma[k]);
   }
+  for (int i = 0; i < Rows; ++i)
+    for (int k = 0; k < wide_block; ++k) {
+      a[k] += cu.w[0][x + i] * sum[i][k];
+      if constexpr (Sigma) a_sigma[k] += cu.w[2][x + i] * sum[i][k] + cu.w[0][x + i] * slope[i][k];
+    }
 }
 
-template <class T>
-void contract(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, T* a, T* a_sigma) {
-  constexpr int lanes = Simd<T>::lanes;
-  int64_t p = 0;
-  for (; p + wide_block * lanes <= stride; p += wide_block * lanes)
-    contract_block<T, wide_block>(table, stride, B, cu, cv, p, a, a_sigma);
-  for (; p + 3 * lanes <= stride; p += 3 * lanes) contract_block<T, 3>(table, stride, B, cu, cv, p, a, a_sigma);
-  for (; p < stride; p += lanes) contract_block<T, 1>(table, stride, B, cu, cv, p, a, a_sigma);
+template <class T, bool Sigma>
+void contract_block(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, T* a,
+                    T* a_sigma) {
+  using V = Simd<T>;
+  typename V::type sum[wide_block] = {}, slope[wide_block] = {};
+  int64_t x = 0;
+  for (; x + wide_rows <= cu.n; x += wide_rows)
+    contract_rows<T, Sigma, wide_rows>(table, stride, B, cu, cv, x, sum, slope);
+  for (; x + 2 <= cu.n; x += 2) contract_rows<T, Sigma, 2>(table, stride, B, cu, cv, x, sum, slope);
+  for (; x < cu.n; ++x) contract_rows<T, Sigma, 1>(table, stride, B, cu, cv, x, sum, slope);
+  for (int k = 0; k < wide_block; ++k) {
+    V::store(a + k * V::lanes, sum[k]);
+    if constexpr (Sigma) V::store(a_sigma + k * V::lanes, slope[k]);
+  }
 }
 
 // A node created within the response's reach: nothing before p = start, there all at once.
@@ -146,77 +153,166 @@ void convolve(const T* a, const T* w, int64_t size, int64_t taps, int64_t o, typ
   }
 }
 
+// out[o ...] += y, up to `end`
+template <class T>
+void add_to(T* out, int64_t o, int64_t end, typename Simd<T>::type y) {
+  if (o + Simd<T>::lanes <= end)
+    Simd<T>::store(out + o, Simd<T>::load(out + o) + y);
+  else
+    for (int64_t m = 0; o + m < end; ++m) out[o + m] += y[m];
+}
+
+// The pixel that sees a node from the given slot of the square around it.
+struct Seen {
+  int64_t node, u, v;
+  template <class T>
+  Seen(const WaveRow<T>& f, int64_t i, int64_t slot)
+      : node(i),
+        u(pixel_under(f.nodes(Field::u, i), f.plane) + slot / f.plane.side() - f.plane.reach),
+        v(pixel_under(f.nodes(Field::v, i), f.plane) + slot % f.plane.side() - f.plane.reach) {}
+};
+
+template <class T>
+void add_node(const WaveRow<T>& f, int64_t row, const Seen& seen, const Column<T>& cu, const Column<T>& cv, T* a,
+              T* a_sigma, T* a_velocity);
+
+// The nodes of a row in batches: all of a batch against one block of the table, then the next block.
 template <class T>
 void wave_row(const WaveRow<T>& f, int64_t row, WaveScratch<T>& scratch) {
-  using V = Simd<T>;
   const int64_t begin = f.rows.offset[row], length = f.rows.offset[row + 1] - begin;
-  const int K = f.tangent.K, side = f.plane.side(), M = f.response.M;
+  const int K = f.tangent.K, side = f.plane.side(), B = f.response.B;
   std::fill_n(f.rows.values + begin, length, T(0));
   for (int k = 0; k < K; ++k) std::fill_n(f.rows.tangents + k * f.rows.total + begin, length, T(0));
 
-  T *a = scratch.buffer(0), *a_sigma = K ? scratch.buffer(1) : nullptr, *a_velocity = scratch.buffer(2);
-  const int64_t stride = f.response.stride;
-  for (int64_t j = f.rows.pair_offset[row]; j < f.rows.pair_offset[row + 1]; ++j) {
-    const int64_t i = f.rows.pair[j] / (side * side), slot = f.rows.pair[j] % (side * side);
-    const Place& at = f.places[i];
-    const Weights<const T> w = f.weights_of(i);
-    const int64_t pixel_u = pixel_under(f.nodes(u, i), f.plane) + slot / side - f.plane.reach;
-    const int64_t pixel_v = pixel_under(f.nodes(v, i), f.plane) + slot % side - f.plane.reach;
-    const int sets = K ? 3 : 1, B = f.response.B;
-    const Column<T> cu(w.u, w.size, sets, at.bin_u, at.bins_u, pixel_u, f.plane.bins, B);
-    const Column<T> cv(w.v, w.size, sets, at.bin_v, at.bins_v, pixel_v, f.plane.bins, B);
-    contract(f.response.r, stride, B, cu, cv, a, a_sigma);
-    begin_at(at.start, f.response.lead, stride, B, cu, cv, a, a_sigma);
-    take_potential(f, i, at.start, pixel_u, pixel_v, cu, cv, a, a_sigma);
-    if (K) {
-      contract<T>(f.response.rv, stride, B, cu, cv, a_velocity, nullptr);
-      begin_at<T>(at.start, f.response.leadv, stride, B, cu, cv, a_velocity, nullptr);
+  const int64_t stride = f.response.stride, step = wide_block * Simd<T>::lanes;
+  for (int64_t j = f.rows.pair_offset[row]; j < f.rows.pair_offset[row + 1]; j += batch) {
+    const int n = int(std::min<int64_t>(batch, f.rows.pair_offset[row + 1] - j));
+    const auto seen = [&](int k) { return Seen(f, f.rows.pair[j + k] / (side * side), f.rows.pair[j + k] % (side * side)); };
+    for (int k = 0; k < n; ++k) {
+      const Seen at = seen(k);
+      const Place& place = f.places[at.node];
+      const Weights<const T> w = f.weights_of(at.node);
+      scratch.columns[2 * k].fold(w.u, w.size, K ? 3 : 1, place.bin_u, place.bins_u, at.u, f.plane.bins, B);
+      scratch.columns[2 * k + 1].fold(w.v, w.size, K ? 3 : 1, place.bin_v, place.bins_v, at.v, f.plane.bins, B);
     }
+    for (int64_t p = 0; p < stride; p += step)
+      for (int k = 0; k < n; ++k) {
+        const Column<T>&cu = scratch.columns[2 * k], &cv = scratch.columns[2 * k + 1];
+        T *a = scratch.buffer(3 * k) + p, *a_sigma = scratch.buffer(3 * k + 1) + p;
+        if (K)
+          contract_block<T, true>(f.response.r + p, stride, B, cu, cv, a, a_sigma);
+        else
+          contract_block<T, false>(f.response.r + p, stride, B, cu, cv, a, a_sigma);
+      }
+    if (K)
+      for (int64_t p = 0; p < stride; p += step)
+        for (int k = 0; k < n; ++k)
+          contract_block<T, false>(f.response.rv + p, stride, B, scratch.columns[2 * k], scratch.columns[2 * k + 1],
+                                   scratch.buffer(3 * k + 2) + p, nullptr);
+    for (int k = 0; k < n; ++k)
+      add_node(f, row, seen(k), scratch.columns[2 * k], scratch.columns[2 * k + 1], scratch.buffer(3 * k),
+               K ? scratch.buffer(3 * k + 1) : nullptr, scratch.buffer(3 * k + 2));
+  }
+}
 
-    const int64_t taps = 2 * at.half + 2, end = M + taps;
-    const double per_tick = 1 / f.plane.dt, q = f.nodes(charge, i) * per_tick;
-    T factor[max_tangents][6];  // of y0, its slopes by time, sigma and width, a_sigma W, a_velocity W
-    for (int k = 0; k < K; ++k) {
-      const double* d = f.tangent.node + k * 5 * f.nodes.n + i;
-      const double n[6] = {d[0] * per_tick,
-                           q * d[f.nodes.n] * per_tick,
-                           q * d[3 * f.nodes.n] * per_tick,
-                           q * d[4 * f.nodes.n] * per_tick,
-                           q * d[2 * f.nodes.n],
-                           q * f.tangent.velocity[k]};
-      for (int m = 0; m < 6; ++m) factor[k][m] = T(n[m]);
+// a, contracted, arrives in time and is added to the row.
+template <class T>
+void add_node(const WaveRow<T>& f, int64_t row, const Seen& seen, const Column<T>& cu, const Column<T>& cv, T* a,
+              T* a_sigma, T* a_velocity) {
+  using V = Simd<T>;
+  const int64_t i = seen.node, begin = f.rows.offset[row], stride = f.response.stride;
+  const int K = f.tangent.K, M = f.response.M, B = f.response.B;
+  const Place& at = f.places[i];
+  const Weights<const T> w = f.weights_of(i);
+  begin_at(at.start, f.response.lead, stride, B, cu, cv, a, a_sigma);
+  take_potential(f, i, at.start, seen.u, seen.v, cu, cv, a, a_sigma);
+  if (K) begin_at<T>(at.start, f.response.leadv, stride, B, cu, cv, a_velocity, nullptr);
+
+  const int64_t taps = 2 * at.half + 2, end = M + taps;
+  const double per_tick = 1 / f.plane.dt, q = f.nodes(charge, i) * per_tick;
+  T factor[max_tangents][6];  // of y0, its slopes by time, sigma and width, a_sigma W, a_velocity W
+  for (int k = 0; k < K; ++k) {
+    const double* d = f.tangent.node + k * 5 * f.nodes.n + i;
+    const double n[6] = {d[0] * per_tick,
+                         q * d[f.nodes.n] * per_tick,
+                         q * d[3 * f.nodes.n] * per_tick,
+                         q * d[4 * f.nodes.n] * per_tick,
+                         q * d[2 * f.nodes.n],
+                         q * f.tangent.velocity[k]};
+    for (int m = 0; m < 6; ++m) factor[k][m] = T(n[m]);
+  }
+  const int64_t base = begin + at.first - f.rows.first[row] - at.start;
+  T* out = f.rows.values + base;
+  if (K == 0) {
+    constexpr int wide = 4;  // sums in flight
+    for (int64_t o = at.start; o < end; o += wide * V::lanes) {
+      typename V::type y[wide] = {};
+      for (int64_t t = 0; t < taps; ++t)
+        for (int k = 0; k < wide; ++k) y[k] += w.t[t] * V::load(a + o - t + k * V::lanes);
+      for (int k = 0; k < wide; ++k) add_to(out, o + k * V::lanes, end, T(q) * y[k]);
     }
-    const int64_t base = begin + at.first - f.rows.first[row] - at.start;
-    T* out = f.rows.values + base;
-    for (int64_t o = at.start; o < end; o += V::lanes) {
-      const int64_t n = std::min<int64_t>(V::lanes, end - o);
-      if (K == 0) {
-        typename V::type y[1] = {};
-        convolve<T, 1>(a, w.t, w.size, taps, o, y);
-        y[0] *= T(q);
-        if (n == V::lanes)
-          V::store(out + o, V::load(out + o) + y[0]);
-        else
-          for (int64_t m = 0; m < n; ++m) out[o + m] += y[0][m];
-        continue;
-      }
-      typename V::type y[4] = {}, y_sigma[1] = {}, y_velocity[1] = {};
-      convolve<T, 4>(a, w.t, w.size, taps, o, y);
-      convolve<T, 1>(a_sigma, w.t, w.size, taps, o, y_sigma);
-      convolve<T, 1>(a_velocity, w.t, w.size, taps, o, y_velocity);
-      for (int64_t m = 0; m < n; ++m) out[o + m] += T(q) * y[0][m];
-      for (int k = 0; k < K; ++k) {
-        const T* c = factor[k];
-        const typename V::type sum =
-            c[0] * y[0] + c[1] * y[1] + c[2] * y[2] + c[3] * y[3] + c[4] * y_sigma[0] + c[5] * y_velocity[0];
-        T* to = f.rows.tangents + k * f.rows.total + base;
-        if (n == V::lanes)
-          V::store(to + o, V::load(to + o) + sum);
-        else
-          for (int64_t m = 0; m < n; ++m) to[o + m] += sum[m];
-      }
+    return;
+  }
+  for (int64_t o = at.start; o < end; o += V::lanes) {
+    typename V::type y[4] = {}, y_sigma[1] = {}, y_velocity[1] = {};
+    convolve<T, 4>(a, w.t, w.size, taps, o, y);
+    convolve<T, 1>(a_sigma, w.t, w.size, taps, o, y_sigma);
+    convolve<T, 1>(a_velocity, w.t, w.size, taps, o, y_velocity);
+    add_to(out, o, end, T(q) * y[0]);
+    for (int k = 0; k < K; ++k) {
+      const T* c = factor[k];
+      add_to(f.rows.tangents + k * f.rows.total + base, o, end,
+             c[0] * y[0] + c[1] * y[1] + c[2] * y[2] + c[3] * y[3] + c[4] * y_sigma[0] + c[5] * y_velocity[0]);
     }
   }
+}
+
+// One block of p in the reverse direction: a as contract_block makes it, and what g W says of the weights.
+// With z_x = sum_y w_y r and z_y = sum_x w_x r:  dL/dw_x = z_x . gW,  dL/dw_y = z_y . gW;  by[s] gathers them, times the
+// weights' slopes s, lane by lane.
+template <class T, int Rows>
+void reverse_rows(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, int64_t x,
+                  const typename Simd<T>::type* gw, typename Simd<T>::type* a, typename Simd<T>::type* z_y,
+                  typename Simd<T>::type* by_u) {
+  using V = Simd<T>;
+  typename V::type z_x[Rows][wide_block] = {};
+  const T* r = table + ((cu.low + x) * B + cv.low) * stride;
+  for (int64_t y = 0; y < cv.n; ++y, r += stride)
+    for (int k = 0; k < wide_block; ++k) {
+      typename V::type sum = z_y[y * wide_block + k];
+      for (int i = 0; i < Rows; ++i) {
+        const typename V::type rk = V::load(r + i * B * stride + k * V::lanes);
+        z_x[i][k] += cv.w[0][y] * rk;
+        sum += cu.w[0][x + i] * rk;
+      }
+      z_y[y * wide_block + k] = sum;
+    }
+  for (int i = 0; i < Rows; ++i)
+    for (int k = 0; k < wide_block; ++k) {
+      a[k] += cu.w[0][x + i] * z_x[i][k];
+      const typename V::type product = z_x[i][k] * gw[k];
+      for (int s = 1; s < 4; ++s) by_u[s] += cu.w[s][x + i] * product;
+    }
+}
+
+template <class T>
+void reverse_block(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, const T* gw_from,
+                   T* a, typename Simd<T>::type* by_u, typename Simd<T>::type* by_v) {
+  using V = Simd<T>;
+  typename V::type sum[wide_block] = {}, gw[wide_block], z_y[max_bins * wide_block];
+  for (int k = 0; k < wide_block; ++k) gw[k] = V::load(gw_from + k * V::lanes);
+  for (int64_t y = 0; y < cv.n * wide_block; ++y) z_y[y] = typename V::type{};
+  int64_t x = 0;
+  for (; x + wide_rows <= cu.n; x += wide_rows)
+    reverse_rows<T, wide_rows>(table, stride, B, cu, cv, x, gw, sum, z_y, by_u);
+  for (; x + 2 <= cu.n; x += 2) reverse_rows<T, 2>(table, stride, B, cu, cv, x, gw, sum, z_y, by_u);
+  for (; x < cu.n; ++x) reverse_rows<T, 1>(table, stride, B, cu, cv, x, gw, sum, z_y, by_u);
+  for (int64_t y = 0; y < cv.n; ++y)
+    for (int k = 0; k < wide_block; ++k) {
+      const typename V::type product = z_y[y * wide_block + k] * gw[k];
+      for (int s = 1; s < 4; ++s) by_v[s] += cv.w[s][y] * product;
+    }
+  for (int k = 0; k < wide_block; ++k) V::store(a + k * V::lanes, sum[k]);
 }
 
 // Reverse mode of one node; the plain form's sums.
@@ -226,21 +322,21 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
   const WaveRow<T>& f = b.forward;
   const Plane& plane = f.plane;
   const int side = plane.side(), M = f.response.M, B = f.response.B;
-  const int64_t stride = f.response.stride;
+  const int64_t stride = f.response.stride, step = wide_block * V::lanes;
   const Place& at = f.places[i];
   const Weights<const T> w = f.weights_of(i);
   const double per_tick = 1 / plane.dt, q = f.nodes(charge, i) * per_tick;
   const int64_t taps = 2 * at.half + 2;
   T *a = scratch.buffer(0), *a_velocity = scratch.buffer(1), *g = scratch.buffer(2), *gw = scratch.buffer(3);
+  Column<T>&cu = scratch.columns[0], &cv = scratch.columns[1];
   double sum[WaveNode<T>::sums] = {};
 
   for (int slot = 0; slot < side * side; ++slot) {
     const int64_t row = b.node_row[i * side * side + slot];
     if (row < 0) continue;
-    const int64_t pixel_u = pixel_under(f.nodes(u, i), plane) + slot / side - plane.reach;
-    const int64_t pixel_v = pixel_under(f.nodes(v, i), plane) + slot % side - plane.reach;
-    const Column<T> cu(w.u, w.size, 4, at.bin_u, at.bins_u, pixel_u, plane.bins, B);
-    const Column<T> cv(w.v, w.size, 4, at.bin_v, at.bins_v, pixel_v, plane.bins, B);
+    const Seen seen(f, i, slot);
+    cu.fold(w.u, w.size, 4, at.bin_u, at.bins_u, seen.u, plane.bins, B);
+    cv.fold(w.v, w.size, 4, at.bin_v, at.bins_v, seen.v, plane.bins, B);
 
     // the node's window of the gradient, zero outside it
     const T* from = b.grad + f.rows.offset[row] + at.first - f.rows.first[row] - at.start;
@@ -248,23 +344,34 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
     std::copy(from + at.start, from + M + taps, g + at.start);
     std::fill(g + M + taps, g + stride + max_taps, T(0));
 
-    contract<T>(f.response.r, stride, B, cu, cv, a, nullptr);
-    begin_at<T>(at.start, f.response.lead, stride, B, cu, cv, a, nullptr);
-    take_potential<T>(f, i, at.start, pixel_u, pixel_v, cu, cv, a, nullptr);
-    contract<T>(f.response.rv, stride, B, cu, cv, a_velocity, nullptr);
-    begin_at<T>(at.start, f.response.leadv, stride, B, cu, cv, a_velocity, nullptr);
-
-    typename V::type by[5] = {};  // a g W, and with W's slopes; a_velocity g W
+    // g W, and g with W's slopes by time, sigma and width
+    T* gs[4] = {gw, scratch.buffer(4), scratch.buffer(5), scratch.buffer(6)};
     for (int64_t p = 0; p < stride; p += V::lanes) {
       typename V::type y[4] = {};
       for (int64_t t = 0; t < taps; ++t) {
         const auto x = V::load(g + p + t);
         for (int s = 0; s < 4; ++s) y[s] += w.t[t + s * w.size] * x;
       }
+      for (int s = 0; s < 4; ++s) V::store(gs[s] + p, y[s]);
+    }
+    const double gstart = gw[at.start];
+    // where the charge began, the table's row at p = start is not used: gw without it
+    T* gw_table = scratch.buffer(7);
+    std::copy_n(gw, stride, gw_table);
+    if (at.start > 0) std::fill_n(gw_table, at.start + 1, T(0));
+
+    typename V::type by_u[4] = {}, by_v[4] = {}, by[5] = {};
+    for (int64_t p = 0; p < stride; p += step) {
+      reverse_block<T>(f.response.r + p, stride, B, cu, cv, gw_table + p, a + p, by_u, by_v);
+      contract_block<T, false>(f.response.rv + p, stride, B, cu, cv, a_velocity + p, nullptr);
+    }
+    begin_at<T>(at.start, f.response.lead, stride, B, cu, cv, a, nullptr);
+    take_potential<T>(f, i, at.start, seen.u, seen.v, cu, cv, a, nullptr);
+    begin_at<T>(at.start, f.response.leadv, stride, B, cu, cv, a_velocity, nullptr);
+    for (int64_t p = 0; p < stride; p += V::lanes) {
       const auto ap = V::load(a + p);
-      for (int s = 0; s < 4; ++s) by[s] += ap * y[s];
-      by[4] += V::load(a_velocity + p) * y[0];
-      V::store(gw + p, y[0]);
+      for (int s = 0; s < 4; ++s) by[s] += ap * V::load(gs[s] + p);
+      by[4] += V::load(a_velocity + p) * V::load(gw + p);
     }
     sum[charge] += V::sum(by[0]) * per_tick;
     sum[time] += V::sum(by[1]) * q * per_tick;
@@ -272,30 +379,26 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
     sum[width_time] += V::sum(by[3]) * q * per_tick;
     sum[num_fields] += V::sum(by[4]) * q;
 
-    const double gstart = gw[at.start];
-    if (at.start > 0) std::fill_n(gw, at.start + 1, T(0));
     double su[4] = {}, sv[4] = {}, sdepth = 0;
-    for (int64_t x = 0; x < cu.n; ++x)
-      for (int64_t y = 0; y < cv.n; ++y) {
-        const int64_t bin = (cu.low + x) * B + cv.low + y;
-        const T* r = f.response.r + bin * stride;
-        typename V::type dot = {};
-        for (int64_t p = 0; p < stride; p += V::lanes) dot += V::load(r + p) * V::load(gw + p);
-        double G = V::sum(dot);
-        if (at.start > 0) G += gstart * f.response.lead[bin * stride + at.start];
-        if (f.response.mode == table) {
-          const core::Vec<double, 2> phi = tabulated_potential(f.response, bin, f.nodes(depth, i));
-          G -= gstart * phi[0];
-          sdepth -= double(cu.w[0][x]) * cv.w[0][y] * gstart * phi[1];
+    for (int s = 1; s < 4; ++s) su[s] = V::sum(by_u[s]), sv[s] = V::sum(by_v[s]);
+    if (at.start > 0 || f.response.mode == table)
+      for (int64_t x = 0; x < cu.n; ++x)
+        for (int64_t y = 0; y < cv.n; ++y) {
+          const int64_t bin = (cu.low + x) * B + cv.low + y;
+          double G = at.start > 0 ? gstart * f.response.lead[bin * stride + at.start] : 0;
+          if (f.response.mode == table) {
+            const core::Vec<double, 2> phi = tabulated_potential(f.response, bin, f.nodes(depth, i));
+            G -= gstart * phi[0];
+            sdepth -= double(cu.w[0][x]) * cv.w[0][y] * gstart * phi[1];
+          }
+          for (int s = 1; s < 4; ++s) {
+            su[s] += double(cu.w[s][x]) * cv.w[0][y] * G;
+            sv[s] += double(cu.w[0][x]) * cv.w[s][y] * G;
+          }
         }
-        for (int s = 1; s < 4; ++s) {
-          su[s] += double(cu.w[s][x]) * cv.w[0][y] * G;
-          sv[s] += double(cu.w[0][x]) * cv.w[s][y] * G;
-        }
-      }
     if (f.response.mode == point) {
-      const double x = f.nodes(u, i) - (double(pixel_u) + 0.5) * plane.pitch;
-      const double y = f.nodes(v, i) - (double(pixel_v) + 0.5) * plane.pitch;
+      const double x = f.nodes(u, i) - (double(seen.u) + 0.5) * plane.pitch;
+      const double y = f.nodes(v, i) - (double(seen.v) + 0.5) * plane.pitch;
       const core::Vec<double, 3> slope = weighting_potential_slope(x, y, f.nodes(depth, i), 0.5 * plane.pitch);
       su[1] -= gstart * slope[0];
       sv[1] -= gstart * slope[1];

@@ -90,15 +90,23 @@ def cut(segments: Segments, detector: Detector) -> Pieces:
     )
 
 
+def count_nodes(pieces: Pieces, step: float) -> Tensor:
+    """How many nodes `divide` makes of each piece, int64 (num_pieces)."""
+    length = (pieces.end - pieces.start).detach().norm(dim=1)
+    return torch.ceil(length / step * (1 - 1e-6)).clamp(min=1).long()
+
+
 def divide(pieces: Pieces, step: float) -> tuple[Tensor, Tensor, Tensor]:
     """Divide pieces into equal nodes no longer than `step` [cm].
+
+    A node keeps its extent along each axis; what it gets wrong is that its charge fills the box around it instead of the
+    box's diagonal, an error of second order in `step` (docs/lartpc.md has its size).
 
     Returns:
         The piece of each node, int64 (N); how many nodes share it, float64 (N); where in it the node's middle lies, float64
         (N) between 0 and 1.
     """
-    length = (pieces.end - pieces.start).detach().norm(dim=1)
-    count = torch.ceil(length / step * (1 - 1e-6)).clamp(min=1).long()
+    count = count_nodes(pieces, step)
     piece = torch.repeat_interleave(count)
     begin = torch.cumsum(count, 0) - count
     number = torch.arange(len(piece), device=piece.device) - begin[piece]

@@ -167,7 +167,7 @@ class Response:
         def lay(table: Tensor) -> tuple[Tensor, Tensor]:
             length = table.shape[2] - 1
             lead = table.flip(2)
-            r = torch.zeros(*table.shape[:2], -(-(length + 1) // 16) * 16, dtype=torch.float64, device=table.device)
+            r = torch.zeros(*table.shape[:2], -(-(length + 1) // 32) * 32, dtype=torch.float64, device=table.device)
             r[..., 0] = 0.0 if mode == "drop" else lead[..., 0]
             r[..., 1 : length + 1] = lead[..., 1:] - lead[..., :-1]
             wide = torch.zeros_like(r)

@@ -14,13 +14,13 @@ from .arrive import MODELS, arrive, arrive_tangents
 from .detector import Detector
 from .hits import Hits
 from .parameters import Parameters
-from .pieces import Pieces, cut, divide
+from .pieces import Pieces, count_nodes, cut, divide
 from .response import Response, Table, builtin_response, table_response
 from .segments import Segments
 from .waveforms import Waveforms, plan, tangent_directions, waveforms
 
 NAMES = tuple(Parameters.SPEC)
-CUTS = {torch.float32: 4.5, torch.float64: 7.5}  # sigmas: what lies beyond is below the rounding of the sums
+CUTS = {torch.float32: 4.0, torch.float64: 7.5}  # sigmas: what lies beyond is below the rounding of the sums
 
 
 def drift_velocity(efield: Tensor, temperature: Tensor) -> Tensor:
@@ -268,8 +268,7 @@ class Simulator(nn.Module):
         if len(pieces) == 0:
             yield pieces
             return
-        length = (pieces.end - pieces.start).detach().norm(dim=1)
-        nodes = torch.ceil(length / self.step * (1 - 1e-6)).clamp(min=1).long()
+        nodes = count_nodes(pieces, self.step)
         _, rank = torch.unique_consecutive(pieces.event, return_inverse=True)
         per_event = torch.zeros(int(rank[-1]) + 1, dtype=torch.int64, device=nodes.device).index_add_(0, rank, nodes)
         number, filled, chunk = [], 0, 0
