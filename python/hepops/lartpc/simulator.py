@@ -20,7 +20,7 @@ from .segments import Segments
 from .waveforms import Waveforms, plan, tangent_directions, waveforms
 
 NAMES = tuple(Parameters.SPEC)
-CUTS = {torch.float32: 4.0, torch.float64: 7.5}  # sigmas: what lies beyond is below the rounding of the sums
+CUTS = {torch.float32: 4.0, torch.float64: 6.0}  # sigmas: what lies beyond is below the rounding of the sums
 
 
 def drift_velocity(efield: Tensor, temperature: Tensor) -> Tensor:
