@@ -1,54 +1,275 @@
-"""The detector: drift volumes, pixel planes, front end and nominal constants; built in, or from larnd-sim's YAML files."""
+"""The detector: drift volumes, pixel planes, front end and nominal constants; built in, or from larnd-sim's YAML files.
 
+The frame is that of the input file: x drift, y up, z beam [cm]. Pixel (ix, iy) of a TPC counts along (z, y) from the low
+edges of its plane, its centre is (z_low + (ix + 1/2) pitch, y_low + (iy + 1/2) pitch). larnd-sim swaps x and z on
+loading, so that our ix is its first pixel index too.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import NamedTuple, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ._model import Record
 from .parameters import Parameters
 
+# Segments end a rounding error beyond the anode; larnd-sim and larnd-sim-jax allow as much.
+MARGIN = 0.02  # [cm]
+
 
 class TPC(Record):
-    """One drift volume with its pixel plane, in the file's frame."""
+    """One drift volume with its pixel plane."""
 
     anode: float  # x of the pixel plane [cm]
-    cathode: float  # x of the cathode [cm]; the drift runs from here to the anode
+    cathode: float  # x of the cathode [cm]: the drift runs from here to the anode
     y: tuple[float, float]  # edges of the pixel plane [cm]
     z: tuple[float, float]  # edges of the pixel plane [cm]
-    ny: int  # pixels along y
-    nx: int  # pixels along z (the name is larnd-sim's)
-    module: int = 1  # the module that holds it
+    ny: int = Field(ge=1)  # pixels along y
+    nx: int = Field(ge=1)  # pixels along z (the name is larnd-sim's)
+    module: int = 1  # the module that holds it, counted as the property file counts
+
+    @property
+    def direction(self) -> float:
+        """+1 where the cathode lies at greater x than the anode, else -1."""
+        return 1.0 if self.cathode > self.anode else -1.0
+
+    @property
+    def drift_length(self) -> float:
+        """Anode to cathode [cm]."""
+        return abs(self.cathode - self.anode)
+
+    @model_validator(mode="after")
+    def _has_a_volume(self) -> Self:
+        for name, low, high in (("y", *self.y), ("z", *self.z)):
+            if not low < high:
+                raise ValueError(f"{name} must be (low, high) [cm], got ({low}, {high})")
+        if self.anode == self.cathode:
+            raise ValueError(f"anode and cathode must differ, got x = {self.anode} cm for both")
+        return self
 
 
 class FrontEnd(Record):
-    """Constants of the LArPix front end; times in clock ticks."""
+    """Constants of the LArPix front end, larnd-sim's defaults; times in clock ticks."""
 
-    threshold: float = 7000.0  # discriminator [e]
-    hold: int = 15  # ADC hold delay [ticks]
-    latency: int = 3  # further ticks of integration: it ends hold + latency ticks after the crossing
-    busy: int = 9  # after a hit no trigger for so long [ticks]
-    reset: int = 1  # charge is lost for so long [ticks]
-    reset_noise: float = 900.0  # [e]
-    uncorrelated_noise: float = 500.0  # [e]
-    discriminator_noise: float = 650.0  # [e]
-    buffer_risetime: float = 0.0  # exponential buffer filter [us]; 0 is none, larnd-sim's default 0.1
-    gain: float = 4e-3  # [mV/e]
+    threshold: float = Field(7000.0, gt=0)  # discriminator [e]
+    hold: int = Field(15, ge=0)  # ADC hold delay [ticks]
+    latency: int = Field(3, ge=0)  # integration ends hold + latency ticks after the crossing [ticks]
+    busy: int = Field(9, ge=0)  # after a hit no trigger for so long [ticks]
+    reset: int = Field(1, ge=0)  # charge is lost for so long after a reading [ticks]
+    reset_noise: float = Field(900.0, ge=0)  # [e]
+    uncorrelated_noise: float = Field(500.0, ge=0)  # [e]
+    discriminator_noise: float = Field(650.0, ge=0)  # [e]
+    buffer_risetime: float = Field(0.0, ge=0)  # exponential buffer filter [us]; 0: none; larnd-sim's default is 0.1
+    gain: float = Field(4e-3, gt=0)  # [mV/e]
     v_ped: float = 580.0  # pedestal [mV]
     v_cm: float = 288.0  # common mode, the ADC's zero [mV]
     v_ref: float = 1300.0  # the ADC's full scale [mV]
-    adc_bits: int = 8
+    adc_bits: int = Field(8, ge=1, le=24)
+
+    @property
+    def integration(self) -> int:
+        """Ticks from the crossing to the end of the integration."""
+        return self.hold + self.latency
+
+    @property
+    def adc_counts(self) -> int:
+        """Number of ADC codes."""
+        return 1 << self.adc_bits
+
+    @model_validator(mode="after")
+    def _has_a_scale(self) -> Self:
+        if not self.v_ref > self.v_cm:
+            raise ValueError(f"v_ref must exceed v_cm [mV], got {self.v_ref} and {self.v_cm}")
+        return self
+
+
+class Geometry(NamedTuple):
+    """The TPCs as columns, one row each, on the CPU."""
+
+    anode: Tensor  # float64 (num_tpcs) [cm]
+    cathode: Tensor  # float64 (num_tpcs) [cm]
+    direction: Tensor  # float64 (num_tpcs): +1 or -1
+    y: Tensor  # float64 (num_tpcs, 2) [cm]
+    z: Tensor  # float64 (num_tpcs, 2) [cm]
+    nx: Tensor  # int64 (num_tpcs)
+    ny: Tensor  # int64 (num_tpcs)
+    first_pixel: Tensor  # int64 (num_tpcs): the id of pixel (0, 0)
 
 
 class Detector(Record):
-    """An immutable description of a pixelated liquid-argon TPC."""
+    """An immutable description of a pixelated liquid-argon TPC.
+
+    Example:
+        >>> detector = Detector.module0()
+        >>> detector.tpc_of(torch.tensor([[-10.0, 0.0, 0.0], [10.0, 0.0, 0.0], [0.0, 0.0, 99.0]]))
+        tensor([ 0,  1, -1])
+    """
 
     name: str
-    tpcs: tuple[TPC, ...]
-    pixel_pitch: float  # [cm]
-    tick: float = 0.1  # clock period [us]
-    w_ph: float = 19.5e-6  # energy per scintillation photon or ion pair [MeV]
+    tpcs: tuple[TPC, ...] = Field(min_length=1)
+    pixel_pitch: float = Field(gt=0)  # [cm]
+    tick: float = Field(0.1, gt=0)  # clock period [us]
+    w_ph: float = Field(19.5e-6, gt=0)  # energy per photon or electron before recombination [MeV]
     frontend: FrontEnd = FrontEnd()
-    nominal: Parameters = Parameters()  # lifetime, field, diffusions, recombination ... as the files state them
-    ignored: tuple[str, ...] = ()  # keys of the files that have no effect here
+    nominal: Parameters = Parameters()  # field, lifetime, diffusions, recombination ... as the files state them
+    ignored: tuple[str, ...] = ()  # keys of the files that are known and have no effect here
+
+    @classmethod
+    def module0(cls) -> Self:
+        """The first ArgonCube module of DUNE's near detector: two TPCs back to back, 2 x 140 x 280 pixels.
+
+        Pixel layout 2.4.16 (pitch 4.434 mm, anodes at x = -+30.431 cm), drift 30.27225 cm, and the module's measured
+        threshold and ADC references. The centre is the origin; the detector's own frame in some simulations has it at
+        y = -21.8236 cm (see `read_segments`, offset).
+        """
+        pitch = 0.4434
+        plane = dict(y=(-140 * pitch, 140 * pitch), z=(-70 * pitch, 70 * pitch), ny=280, nx=140)
+        plane |= dict(y=(-62.076, 62.076), z=(-31.038, 31.038))  # the products above, without their rounding
+        return cls(
+            name="module0",
+            tpcs=(TPC(anode=-30.431, cathode=-0.15875, **plane), TPC(anode=30.431, cathode=0.15875, **plane)),
+            pixel_pitch=pitch,
+            frontend=FrontEnd(threshold=5000.0, v_cm=284.27734375, v_ref=1282.71484375),
+        )
+
+    @classmethod
+    def from_yaml(
+        cls,
+        properties: str | Path,
+        layout: str | Path | Sequence[str | Path],
+        *,
+        module: int | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """The detector of larnd-sim's or larnd-sim-jax's files: one of properties, and one pixel layout or one per module.
+
+        Args:
+            properties: Detector properties, either dialect (`e_field`/`eField`, `tpc_offsets`/`tpc_centers` ...) [cm].
+            layout: Pixel layout, or a list with one for each module [mm].
+            module: Keep one module alone; needed where modules differ in pitch, field, lifetime or threshold.
+            name: Name of the detector, by default the stem of `properties`.
+
+        Raises:
+            ValueError: an unknown, missing or meaningless key, named with its file and the nearest known key.
+            FileNotFoundError: no such file.
+
+        The drift length is the layout's where it has one, else that of the properties, else half the distance of the
+        anodes. The drift's sign follows from the orientation of the tiles. Keys that are known and have no effect here
+        (light, packet format, response sampling ...) are listed in `ignored`.
+        """
+        from .detector_yaml import read
+
+        return cls(**read(properties, layout, module, name))
+
+    @model_validator(mode="after")
+    def _pixels_fit(self) -> Self:
+        for i, tpc in enumerate(self.tpcs):
+            for axis, n, (low, high) in (("z", tpc.nx, tpc.z), ("y", tpc.ny, tpc.y)):
+                # Tiles of the older layouts overlap or stand apart by up to a sixth of a pixel in sum.
+                if abs((high - low) / self.pixel_pitch - n) > 0.5:
+                    width = f"{high - low:.4f} cm along {axis}"
+                    raise ValueError(f"TPC {i}: {n} pixels of {self.pixel_pitch} cm do not make {width}")
+        return self
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The TPCs as tensors."""
+        column = lambda name, dtype=torch.float64: torch.tensor([getattr(t, name) for t in self.tpcs], dtype=dtype)  # noqa: E731
+        nx, ny = column("nx", torch.int64), column("ny", torch.int64)
+        first = torch.cumsum(nx * ny, 0) - nx * ny
+        return Geometry(*map(column, ("anode", "cathode", "direction", "y", "z")), nx, ny, first)
+
+    @property
+    def drift_length(self) -> float:
+        """The longest drift of all TPCs [cm]."""
+        return max(tpc.drift_length for tpc in self.tpcs)
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of all TPCs."""
+        return sum(tpc.nx * tpc.ny for tpc in self.tpcs)
+
+    def tpc_of(self, points: Tensor, margin: float = MARGIN) -> Tensor:
+        """Which TPC holds each point.
+
+        Args:
+            points: x y z, (..., 3) [cm].
+            margin: A point outside all by less than this belongs to the first TPC so near [cm].
+
+        Returns:
+            int64 (...): index into `tpcs`, -1 where none holds the point. Not differentiable; deterministic.
+        """
+        x, y, z = points.detach().unbind(-1)
+        found = torch.full(x.shape, -1, dtype=torch.int64, device=points.device)
+        for slack in (0.0, margin):
+            for i, tpc in enumerate(self.tpcs):
+                low, high = sorted((tpc.anode, tpc.cathode))
+                inside = (x >= low - slack) & (x <= high + slack)
+                inside &= (y >= tpc.y[0] - slack) & (y <= tpc.y[1] + slack)
+                inside &= (z >= tpc.z[0] - slack) & (z <= tpc.z[1] + slack)
+                found = torch.where(inside & (found < 0), i, found)
+        return found
+
+    def pixel_of(self, points: Tensor, tpc: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The pixel onto which each point projects.
+
+        Args:
+            points: x y z, (..., 3) [cm].
+            tpc: TPC of each point, int64 (...); by default that of `tpc_of`.
+
+        Returns:
+            (tpc, ix, iy), int64 (...). Beyond the edge of the plane the indices run on, below 0 or past the last pixel;
+            where no TPC holds the point all are -1. Not differentiable; deterministic.
+        """
+        tpc = self.tpc_of(points) if tpc is None else tpc
+        where = tpc.clamp(min=0)
+        g = self._on(points.device)
+        ix = torch.floor((points.detach()[..., 2] - g.z[where, 0]) / self.pixel_pitch).long()
+        iy = torch.floor((points.detach()[..., 1] - g.y[where, 0]) / self.pixel_pitch).long()
+        return tpc, torch.where(tpc < 0, -1, ix), torch.where(tpc < 0, -1, iy)
+
+    def pixel_centre(self, tpc: Tensor, ix: Tensor, iy: Tensor) -> Tensor:
+        """x y z of the centres of pixels on their anodes, float64 (..., 3) [cm]."""
+        g = self._on(tpc.device)
+        y = g.y[tpc, 0] + (iy + 0.5) * self.pixel_pitch
+        z = g.z[tpc, 0] + (ix + 0.5) * self.pixel_pitch
+        return torch.stack([g.anode[tpc], y, z], -1)
+
+    def pixel_id(self, tpc: Tensor, ix: Tensor, iy: Tensor) -> Tensor:
+        """One 64-bit number per pixel, ix + nx (iy + ny tpc) where all planes are alike (larnd-sim's), int64 (...)."""
+        g = self._on(tpc.device)
+        return g.first_pixel[tpc] + iy * g.nx[tpc] + ix
+
+    def pixel_from_id(self, pixel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(tpc, ix, iy) of a `pixel_id`, int64 (...)."""
+        g = self._on(pixel.device)
+        tpc = torch.searchsorted(g.first_pixel, pixel.contiguous(), right=True) - 1
+        iy, ix = _divmod(pixel - g.first_pixel[tpc], g.nx[tpc])
+        return tpc, ix, iy
+
+    def drift_distance(self, points: Tensor, tpc: Tensor | None = None) -> Tensor:
+        """From each point to its anode along the drift, negative behind the anode, NaN outside every TPC, (...) [cm].
+
+        Differentiable with respect to `points`, any number of times.
+        """
+        tpc = self.tpc_of(points) if tpc is None else tpc
+        g = self._on(points.device)
+        distance = (points[..., 0] - g.anode[tpc].to(points.dtype)) * g.direction[tpc].to(points.dtype)
+        return torch.where(tpc < 0, torch.nan, distance)
+
+    def drift_position(self, distance: Tensor, tpc: Tensor) -> Tensor:
+        """x at a drift distance from the anode, the inverse of `drift_distance`, (...) [cm]."""
+        g = self._on(distance.device)
+        return g.anode[tpc].to(distance.dtype) + distance * g.direction[tpc].to(distance.dtype)
+
+    def _on(self, device: torch.device) -> Geometry:
+        return Geometry(*(column.to(device) for column in self.geometry))
+
+
+def _divmod(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    quotient = torch.div(a, b, rounding_mode="floor")
+    return quotient, a - quotient * b

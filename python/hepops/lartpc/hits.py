@@ -1,10 +1,8 @@
 """What the front end reads: hits, with their truth, and one HDF5 layout for them."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 

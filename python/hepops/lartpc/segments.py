@@ -1,47 +1,110 @@
-"""Energy deposits along straight segments, as edep-sim writes them."""
+"""Energy deposits along straight segments of charged tracks."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Straight segments of charged tracks in the file's frame: x drift, y up, z beam, any device.
+    """Straight segments of charged tracks in the file's frame, on any device.
 
-    What a reader left out is counted in `excluded`, what it kept but noticed in `notes`; nothing is silent.
+    What a reader left out is counted in `excluded`, what it kept but noticed in `notes`: nothing is silent.
+    An index (mask, slice, index tensor) gives the Segments that it selects.
+
+    Raises:
+        ValueError: a shape does not fit.
     """
 
     event: Tensor  # int64 (num_segments)       >= 0
     start: Tensor  # float64 (num_segments, 3)  x y z [cm]
     end: Tensor  # float64 (num_segments, 3)    x y z [cm]
     dE: Tensor  # float64 (num_segments)        energy deposited [MeV]
-    dEdx: Tensor  # float64 (num_segments)      energy per unit length of the true path [MeV/cm]
+    dEdx: Tensor  # float64 (num_segments)      per length of the true path [MeV/cm]
     t0: Tensor  # float64 (num_segments)        time of the deposit [us]
     pdg: Tensor  # int64 (num_segments)         particle code of the Particle Data Group
     track: Tensor  # int64 (num_segments)
     excluded: dict[str, int] = field(default_factory=dict)  # reason -> segments left out
     notes: dict[str, int] = field(default_factory=dict)  # remark -> how many it concerns
 
+    def __post_init__(self) -> None:
+        n = self.event.shape[0] if self.event.ndim else -1
+        for name, column in self.columns().items():
+            shape = (n, 3) if name in ("start", "end") else (n,)
+            if tuple(column.shape) != shape:
+                raise ValueError(f"Segments: {name} must have shape {shape}, got {tuple(column.shape)}")
+
     def __len__(self) -> int:
         return self.event.shape[0]
 
+    def __getitem__(self, index: Any) -> Self:
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        return self._map(lambda column: column[index])
 
-def read_segments(
-    source: str | Path | Sequence[str | Path] | np.ndarray[Any, Any] | Mapping[str, Any],
-    *,
-    events: slice | Iterable[int] | None = None,
-    offset: Sequence[float] = (0.0, 0.0, 0.0),
-    on_bad: Literal["raise", "exclude"] = "raise",
-    same_event: Literal["raise", "merge", "renumber"] = "raise",
-) -> Segments:
-    """Read edep-sim segments."""
-    raise NotImplementedError
+    def columns(self) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("excluded", "notes")}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return self._map(lambda column: column.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{name: change(column) for name, column in self.columns().items()})
+
+    @property
+    def events(self) -> Tensor:
+        """The events' ids, sorted, each once, int64 (num_events)."""
+        return torch.unique(self.event)
+
+    def select(self, events: slice | Iterable[int]) -> Self:
+        """The segments of some events.
+
+        Args:
+            events: Ids; or a slice, which counts in the sorted list of ids: slice(0, 10) is the first ten events.
+
+        Raises:
+            ValueError: an id that is not there, or no event selected.
+        """
+        known = self.events
+        if isinstance(events, slice):
+            wanted = known[events]
+        else:
+            wanted = torch.tensor([int(e) for e in events], dtype=torch.int64, device=known.device)
+            missing = wanted[~torch.isin(wanted, known)]
+            if len(missing):
+                raise ValueError(f"events: there is no event {int(missing[0])} among {len(known)}")
+        if not len(wanted):
+            raise ValueError(f"events: {events} selects none of {len(known)} events")
+        return self[torch.isin(self.event, wanted)]
+
+    def sort(self) -> Self:
+        """By event, keeping the order within an event."""
+        return self[torch.argsort(self.event, stable=True)]
+
+    @classmethod
+    def cat(cls, parts: Sequence["Segments"]) -> "Segments":
+        """One after the other; counts are added."""
+        if not parts:
+            raise ValueError("Segments.cat: needs at least one part")
+        columns = {name: torch.cat([p.columns()[name] for p in parts]) for name in parts[0].columns()}
+        return cls(**columns, excluded=_add(p.excluded for p in parts), notes=_add(p.notes for p in parts))
+
+    def report(self) -> str:
+        """One line: how much there is, what was left out and what was noticed."""
+        counts = lambda d: ", ".join(f"{n} {reason}" for reason, n in d.items()) or "none"  # noqa: E731
+        energy = float(self.dE.sum()) if len(self) else 0.0
+        head = f"{len(self)} segments of {len(self.events)} events, {energy:.6g} MeV"
+        return f"{head}; excluded: {counts(self.excluded)}" + (f"; notes: {counts(self.notes)}" if self.notes else "")
 
 
-__all__ = ["Segments", "read_segments"]
+def _add(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for d in counts:
+        for reason, n in d.items():
+            total[reason] = total.get(reason, 0) + n
+    return total

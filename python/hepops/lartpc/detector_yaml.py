@@ -1,0 +1,235 @@
+"""larnd-sim's detector files, of properties [cm] and of the pixel layout [mm], in both dialects, as fields of `Detector`.
+
+Each anode's pixel plane spans its tiles, x_anode + drift_length * orientation is the cathode; one offset per module
+(`tpc_offsets`, larnd-sim) or per anode (`tpc_centers`, larnd-sim-jax) is added. As in larnd-sim, consts/detector.py.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ._model import nearest
+from .detector import TPC, FrontEnd
+from .parameters import Parameters
+
+# Keys, in lower case, and what they set.
+_NOMINAL = {
+    "efield": "efield", "e_field": "efield", "lifetime": "lifetime", "temperature": "temperature",
+    "long_diff": "longitudinal_diffusion", "tran_diff": "transverse_diffusion", "lardensity": "density",
+    "ab": "birks_a", "kb": "birks_k", "alpha": "box_alpha", "beta": "box_beta",
+}  # fmt: skip
+_FRONTEND = {
+    "discrimination_threshold": "threshold", "adc_hold_delay": "hold", "adc_busy_delay": "busy", "reset_cycles": "reset",
+    "reset_noise_charge": "reset_noise", "uncorrelated_noise_charge": "uncorrelated_noise",
+    "discriminator_noise": "discriminator_noise", "buffer_risetime": "buffer_risetime", "gain": "gain",
+    "larpix_gain": "gain", "v_cm": "v_cm", "v_ref": "v_ref", "v_pedestal": "v_ped",
+}  # fmt: skip
+_OTHER = {"mevtoelectrons", "adc_counts", "clock_cycle", "drift_length", "tpc_offsets", "tpc_centers", "module_to_tpcs"}
+# Known, and without effect on charge here; so is whatever begins with light_.
+_UNUSED = {
+    "time_interval", "time_padding", "time_window", "time_max", "vdrift", "vdrift_static", "response_sampling",
+    "response_bin_size", "tile_map", "module_to_io_groups", "singlet_fraction", "tau_s", "tau_t", "n_op_channel",
+    "tpc_to_op_channel", "op_channel_efficiency", "enable_lut_smearing", "sipm_response_model", "impulse_model",
+    "impulse_tick_size", "lut_vox_div", "max_light_truth_ids", "mc_truth_threshold", "periodic_reset_cycles",
+    "rollover_cycles", "pps_cycles", "use_pps_rollover", "clock_reset_period", "adc_scale_factor", "larpix_version",
+    "event_rate", "non_beam_event_gap", "diff_n_sigmas", "max_radius", "max_active_pixels", "max_adc_values",
+    "min_step_size", "electron_sampling_resolution", "number_pix_neighbors", "signal_length", "size_margin", "e_charge",
+    "t_sampling", "tran_diff_bin_edges",
+}  # fmt: skip
+_LAYOUT = {"pixel_pitch", "chip_channel_to_position", "tile_positions", "tile_orientations", "tile_indeces"}
+_LAYOUT_OTHER = {"drift_length", "multitile_layout_version", "tile_layout_version", "tile_chip_to_io", "tpc_centers"}
+
+_MM = 0.1  # [cm]
+Vector = tuple[float, float, float]
+
+
+def read(
+    properties: str | Path, layout: str | Path | Sequence[str | Path], module: int | None, name: str | None
+) -> dict[str, Any]:
+    """Fields of `Detector`; see `Detector.from_yaml`."""
+    path = Path(properties)
+    found = _load(path)
+    keys = {str(key).lower(): value for key, value in found.items()}
+    if len(keys) < len(found):
+        raise ValueError(f"{path}: a key stands twice, in two cases of letters")
+    ignored = [key for key in found if _refuse_unknown(path, str(key))]
+
+    layouts = [Path(p) for p in ([layout] if isinstance(layout, str | Path) else layout)]
+    planes = {p: _planes(p) for p in layouts}
+    ignored += [f"{p.name}: tpc_centers" for p in planes if planes[p]["centres"]]
+    anodes = {len(plane["anodes"]) for plane in planes.values()}
+    if len(anodes) != 1:
+        raise ValueError(f"layouts must have as many anodes each, got {sorted(anodes)}")
+
+    offsets = _offsets(path, keys, anodes.pop())
+    modules = _modules(path, keys, offsets)
+    if len(layouts) not in (1, len(offsets)):
+        raise ValueError(f"layout must be one, or one for each of {len(offsets)} modules, got {len(layouts)}")
+    if module is not None and module not in modules:
+        raise ValueError(f"module must be one of {modules}, got {module}")
+    kept = [i for i, m in enumerate(modules) if module in (None, m)]
+    per_module = [planes[layouts[i if len(layouts) > 1 else 0]] for i in kept]
+    pitches = {plane["pitch"] for plane in per_module}
+    if len(pitches) > 1:
+        raise ValueError(f"modules differ in pixel pitch, {sorted(pitches)} cm: choose one with module=")
+
+    def scalar(key: str) -> Any:
+        """A number that all kept modules share; lists hold one number, or one for each module."""
+        value = keys[key]
+        if not isinstance(value, list):
+            return value
+        if len(value) not in (1, len(modules)):
+            raise ValueError(f"{path}: {key} must hold 1 or {len(modules)} values, got {len(value)}")
+        chosen = {value[i if len(value) > 1 else 0] for i in kept}
+        if len(chosen) > 1:
+            raise ValueError(f"{path}: modules differ in {key}, {value}: choose one with module=")
+        return chosen.pop()
+
+    nominal = {field: scalar(key) for key, field in _NOMINAL.items() if key in keys}
+    if "mevtoelectrons" in keys:
+        nominal["w_ion"] = 1 / float(scalar("mevtoelectrons"))
+    frontend = {field: scalar(key) for key, field in _FRONTEND.items() if key in keys}
+    if "adc_counts" in keys:
+        frontend["adc_bits"] = _bits(path, scalar("adc_counts"))
+    length = keys.get("drift_length")
+    tpcs = [
+        tpc
+        for i, plane in zip(kept, per_module, strict=True)
+        for tpc in _tpcs(plane, offsets[i], modules[i], float(length) if length is not None else None)
+    ]
+    fields = dict(tpcs=tuple(tpcs), pixel_pitch=pitches.pop(), ignored=tuple(ignored), name=name or path.stem)
+    fields |= dict(nominal=_record(path, Parameters, nominal), frontend=_record(path, FrontEnd, frontend))
+    return fields | ({"tick": scalar("clock_cycle")} if "clock_cycle" in keys else {})
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: the layouts take 20 times longer without
+    try:
+        with path.open() as file:
+            content = yaml.load(file, Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must hold keys and values, got {type(content).__name__}")
+    return content
+
+
+def _refuse_unknown(path: Path, key: str) -> bool:
+    """True for a key without effect; an unknown one raises."""
+    used = _NOMINAL.keys() | _FRONTEND.keys() | _OTHER
+    if key.lower() in used:
+        return False
+    if key.lower() in _UNUSED or key.lower().startswith("light_"):
+        return True
+    raise ValueError(f"{path}: unknown key {key!r}, {nearest(key, sorted(used | _UNUSED))}")
+
+
+def _record(path: Path, record: type[Any], values: dict[str, Any]) -> Any:
+    try:
+        return record(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _bits(path: Path, counts: Any) -> int:
+    if not isinstance(counts, int) or counts < 2 or counts & (counts - 1):
+        raise ValueError(f"{path}: adc_counts must be a power of 2, got {counts!r}")
+    return counts.bit_length() - 1
+
+
+def _offsets(path: Path, keys: dict[str, Any], anodes: int) -> list[list[Vector]]:
+    """One vector [cm] per anode, for each module."""
+    if "tpc_offsets" in keys:
+        return [[_vector(path, "tpc_offsets", v)] * anodes for v in _list(path, "tpc_offsets", keys["tpc_offsets"])]
+    if "tpc_centers" not in keys:
+        raise ValueError(f"{path}: tpc_offsets (or tpc_centers) is missing")
+    centres = [_vector(path, "tpc_centers", v) for v in _list(path, "tpc_centers", keys["tpc_centers"])]
+    if len(centres) % anodes:
+        raise ValueError(f"{path}: tpc_centers must hold one entry for each of {anodes} anodes, got {len(centres)}")
+    return [centres[i : i + anodes] for i in range(0, len(centres), anodes)]
+
+
+def _modules(path: Path, keys: dict[str, Any], offsets: list[Any]) -> list[int]:
+    table = keys.get("module_to_tpcs")
+    if table is None:
+        return list(range(1, len(offsets) + 1))
+    if not isinstance(table, dict) or len(table) != len(offsets):
+        raise ValueError(f"{path}: module_to_tpcs must name {len(offsets)} modules, got {table!r:.60}")
+    return [int(m) for m in table]
+
+
+def _planes(path: Path) -> dict[str, Any]:
+    """The anodes of a layout, in the order of their number: positions of the tiles, direction of the cathode [cm]."""
+    layout = _load(path)
+    for key in layout:
+        if key not in _LAYOUT | _LAYOUT_OTHER:
+            raise ValueError(f"{path}: unknown key {key!r}, {nearest(str(key), sorted(_LAYOUT | _LAYOUT_OTHER))}")
+    for key in sorted(_LAYOUT):
+        if key not in layout:
+            raise ValueError(f"{path}: {key} is missing")
+    pitch = _number(path, "pixel_pitch", layout["pixel_pitch"]) * _MM
+    columns = [position[0] for position in layout["chip_channel_to_position"].values()]
+    rows = [position[1] for position in layout["chip_channel_to_position"].values()]
+    tiles: dict[int, list[Vector]] = {}
+    directions: dict[int, set[float]] = {}
+    for tile, position in layout["tile_positions"].items():
+        anode = layout["tile_indeces"][tile][-2]  # [anode, tile], or [module, anode, tile] before layout 2.3
+        x, y, z = _vector(path, "tile_positions", position)
+        tiles.setdefault(anode, []).append((x * _MM, y * _MM, z * _MM))
+        directions.setdefault(anode, set()).add(layout["tile_orientations"][tile][0])
+    for anode, signs in directions.items():
+        if len(signs) != 1 or not signs <= {1, -1}:
+            raise ValueError(f"{path}: tile_orientations of anode {anode} must be all 1 or all -1, got {sorted(signs)}")
+    return dict(
+        pitch=round(pitch, 9),
+        shape=(max(columns) + 1, max(rows) + 1),  # pixels of a tile along z, y
+        anodes=[(tiles[a], directions[a].copy().pop()) for a in sorted(tiles)],
+        length=_number(path, "drift_length", layout["drift_length"]) * _MM if "drift_length" in layout else None,
+        centres=any(any(v) for v in layout.get("tpc_centers", {}).values()),
+    )
+
+
+def _tpcs(plane: dict[str, Any], offsets: list[Vector], module: int, length: float | None) -> Iterable[TPC]:
+    """Sums are rounded to 1e-9 cm: the files state 1e-5, and equal detectors shall compare equal."""
+    (columns, rows), pitch = plane["shape"], plane["pitch"]
+    half = 0.5 * (max(t[0] for a, _ in plane["anodes"] for t in a) - min(t[0] for a, _ in plane["anodes"] for t in a))
+    drift = next(d for d in (plane["length"], length, half) if d is not None)
+    for (tiles, direction), (dx, dy, dz) in zip(plane["anodes"], offsets, strict=True):
+        xs, ys, zs = (sorted({tile[axis] for tile in tiles}) for axis in range(3))
+        if len(xs) != 1:
+            raise ValueError(f"tiles of one anode must share x, got {xs} cm")
+        span = lambda v, n, shift: (  # noqa: E731
+            round(v[0] - n * pitch / 2 + shift, 9),
+            round(v[-1] + n * pitch / 2 + shift, 9),
+        )
+        yield TPC(
+            anode=round(xs[0] + dx, 9),
+            cathode=round(xs[0] + drift * direction + dx, 9),
+            y=span(ys, rows, dy),
+            z=span(zs, columns, dz),
+            ny=rows * len(ys),
+            nx=columns * len(zs),
+            module=module,
+        )
+
+
+def _list(path: Path, key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{path}: {key} must be a list of [x, y, z], got {value!r:.60}")
+    return value
+
+
+def _vector(path: Path, key: str, value: Any) -> Vector:
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError(f"{path}: {key} must hold [x, y, z], got {value!r:.60}")
+    x, y, z = (_number(path, key, v) for v in value)
+    return x, y, z
+
+
+def _number(path: Path, key: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{path}: {key} must be a number, got {value!r:.60}") from None

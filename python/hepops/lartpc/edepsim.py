@@ -1,0 +1,249 @@
+"""edep-sim's HDF5 files of energy deposits.
+
+Both generations of names are read, eventID and event_id, trackID and traj_id, pdgId and pdg_id; the frame is the file's,
+x drift, y up, z beam. edep-sim's positions are float32: a short segment's chord is uncertain to 4e-6 cm, and multiple
+scattering makes the true path longer than the chord, so dEdx is the file's (dE over the true path), not dE over the chord.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hepops.core.files import open_hdf5
+
+from .segments import Segments
+
+Array = np.ndarray[Any, Any]
+
+# The field, and its names in the order of preference.
+_NAMES = {
+    "event": ("eventID", "event_id", "event"),
+    "dE": ("dE",),
+    "dEdx": ("dEdx",),
+    "dx": ("dx",),
+    # larnd-sim's convention: t0 is the deposit's time, where it is absent t, where that is absent too 0.
+    "t0": ("t0", "t"),
+    "pdg": ("pdgId", "pdg_id", "pdg"),
+    "track": ("trackID", "traj_id", "track"),
+    **{f"{axis}_{end}": (f"{axis}_{end}",) for end in ("start", "end") for axis in "xyz"},
+}
+_REQUIRED = ("event", "dE", *(name for name in _NAMES if name.endswith(("_start", "_end"))))
+# dE, dx and dEdx of a file agree to the rounding of float32; more than this is a contradiction.
+_CONSISTENT = 1e-3
+
+
+def read_segments(
+    source: str | Path | Sequence[str | Path] | Array | Mapping[str, Any],
+    *,
+    events: slice | Iterable[int] | None = None,
+    offset: Sequence[float] = (0.0, 0.0, 0.0),
+    on_bad: Literal["raise", "exclude"] = "raise",
+    same_event: Literal["raise", "merge", "renumber"] = "raise",
+) -> Segments:
+    """Segments of edep-sim files, or of arrays with edep-sim's names.
+
+    Args:
+        source: An HDF5 file with a dataset `segments`, a list of such files, a numpy structured array, or a mapping of names
+            to arrays or tensors (num_segments). Needed are eventID (or event_id), x_start ... z_end [cm] and dE [MeV];
+            dEdx [MeV/cm], dx [cm], t0 or t [us], pdgId (pdg_id), trackID (traj_id) where they are there.
+        events: Ids, or a slice that counts in the sorted list of ids; default all.
+        offset: Added to all positions, x y z [cm]. Files made in the frame of DUNE's module0, whose box is centred at
+            y = -21.8236 cm, need offset=(0, 21.8236, 0) to lie in `Detector.module0()`, which is centred at 0.
+        on_bad: What to do with bad segments, those with positions, energies or times that are not finite, negative dE,
+            negative event, dEdx that is not positive or contradicts dE and dx, zero length without dEdx or dx, or that
+            stand twice: refuse the whole, or leave them out and count them.
+        same_event: What to do where two files hold the same event id: refuse, take it as one event, or give every file ids
+            of its own: file i's are shifted by i times a power of ten above all ids.
+
+    Returns:
+        Segments in float64 on the CPU, in the order of the source. dEdx is the file's, else dE/dx, else dE over the
+        distance of the ends. Without t0 the time is t, without both 0 (larnd-sim's convention).
+        Segments without energy are always left out, and counted. Of zero length, those with a dEdx are kept: points.
+        An event in several separate blocks of one file is one event, and noted.
+
+    Raises:
+        ValueError: no dataset or field of the name, no segments, a truncated or foreign file, an event in two files
+            (see same_event), a bad segment (see on_bad), an event id that is not there.
+        FileNotFoundError: no such file.
+
+    References:
+        | edep-sim, https://github.com/ClarkMcGrew/edep-sim; larnd-sim, cli/dumpTree.py, for the names
+
+    Example:
+        >>> point = dict(event_id=[7], dE=[1.0], dEdx=[2.0], t0=[0.0], pdg_id=[13], traj_id=[1])
+        >>> ends = {f"{axis}_{end}": [0.5] for axis in "xyz" for end in ("start", "end")}
+        >>> read_segments(point | ends).report()
+        '1 segments of 1 events, 1 MeV; excluded: none'
+    """
+    _check_choice("on_bad", on_bad, ("raise", "exclude"))
+    _check_choice("same_event", same_event, ("raise", "merge", "renumber"))
+    shift = _offset(offset)
+    parts = [_segments(name, table, shift, on_bad == "raise") for name, table in _tables(source)]
+    if not parts:
+        raise ValueError("source: the list of files is empty")
+    segments = parts[0] if len(parts) == 1 else Segments.cat(_apart(parts, list(source), same_event))
+    if not len(segments):
+        raise ValueError(f"no segments in {_short(source)}; excluded: {segments.excluded}")
+    return segments if events is None else segments.select(events)
+
+
+def _tables(source: Any) -> Iterator[tuple[str, dict[str, Array]]]:
+    """A name for errors, and the columns, of each part of the source."""
+    if isinstance(source, str | Path):
+        yield str(source), _read_hdf5(source)
+    elif isinstance(source, Mapping):
+        arrays = {
+            str(k): v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in source.items()
+        }
+        yield "segments", _columns("segments", list(arrays), arrays.__getitem__)
+    elif isinstance(source, np.ndarray):
+        yield "segments", _columns("segments", list(source.dtype.names or ()), source.__getitem__)
+    elif isinstance(source, Sequence):
+        for path in source:
+            if not isinstance(path, str | Path):
+                raise TypeError(f"source: a list must hold paths, got {type(path).__name__}")
+            yield str(path), _read_hdf5(path)
+    else:
+        raise TypeError(f"source must be a path, paths, a structured array or a mapping, got {type(source).__name__}")
+
+
+def _read_hdf5(path: str | Path) -> dict[str, Array]:
+    with open_hdf5(path) as file:
+        if "segments" not in file:
+            raise ValueError(f"{path}: there is no dataset 'segments', only {sorted(file)}")
+        names = getattr(getattr(file["segments"], "dtype", None), "names", None)
+        if names is None:
+            raise ValueError(f"{path}: 'segments' must be a dataset of named fields")
+        rows = file["segments"][:]
+        return _columns(str(path), list(names), rows.__getitem__)
+
+
+def _columns(where: str, names: list[str], get: Callable[[str], Array]) -> dict[str, Array]:
+    """Our fields, those that are there; all of one length."""
+    chosen = {ours: next((n for n in theirs if n in names), None) for ours, theirs in _NAMES.items()}
+    for ours in _REQUIRED:
+        if chosen[ours] is None:
+            raise ValueError(f"{where}: there is no field {' or '.join(_NAMES[ours])}, only {sorted(names)}")
+    columns = {ours: np.atleast_1d(get(name)) for ours, name in chosen.items() if name is not None}
+    for ours, column in columns.items():
+        if column.ndim != 1 or len(column) != len(columns["event"]):
+            raise ValueError(f"{where}: field {chosen[ours]} must be one number per segment, got {column.shape}")
+        if column.dtype.kind not in "iufb":
+            raise ValueError(f"{where}: field {chosen[ours]} must hold numbers, got {column.dtype}")
+    return columns
+
+
+def _segments(where: str, table: dict[str, Array], shift: Array, refuse: bool) -> Segments:
+    n = len(table["event"])
+    event, overflow = _integers(table["event"])
+    real = {name: column.astype(np.float64) for name, column in table.items() if name not in ("event", "pdg", "track")}
+    start, end = (np.stack([real[f"{axis}_{side}"] for axis in "xyz"], -1) + shift for side in ("start", "end"))
+    dE, t0 = real["dE"], real.get("t0", np.zeros(n))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        length = np.linalg.norm(end - start, axis=-1)
+        path = real.get("dx", length)
+        dEdx = real["dEdx"] if "dEdx" in real else dE / path
+        contradiction = (
+            np.abs(dEdx * path / dE - 1) > _CONSISTENT if {"dEdx", "dx"} <= real.keys() else np.zeros(n, bool)
+        )
+    has_dEdx = "dEdx" in real
+    none = np.zeros(n, bool)
+    reasons = {
+        "with an event id that is negative or no integer": (event < 0) | overflow,
+        "with a position that is not finite": ~np.isfinite(start).all(-1) | ~np.isfinite(end).all(-1),
+        "with a time that is not finite": ~np.isfinite(t0),
+        "with dE that is not finite": ~np.isfinite(dE),
+        "with negative dE": dE < 0,
+        "without energy": dE == 0,
+        "of zero length without dEdx": none if has_dEdx else path == 0,
+        "with dEdx that is not positive and finite": ~(np.isfinite(dEdx) & (dEdx > 0)),
+        "with dEdx that contradicts dE and dx": contradiction,
+        "that stand twice": _twice(event, start, end, dE, t0, table.get("track")),
+    }
+    excluded, keep = {}, np.ones(n, bool)
+    for reason, mask in reasons.items():
+        new = mask & keep
+        if not new.any():
+            continue
+        if refuse and reason != "without energy":
+            row = int(np.flatnonzero(new)[0])
+            values = {name: column[row].item() for name, column in table.items()}
+            raise ValueError(f"{where}: {new.sum()} segments {reason}, the first is row {row}, {values}")
+        excluded[reason] = int(new.sum())
+        keep &= ~new
+    pdg, track = (_integers(table[name])[0] if name in table else np.zeros(n, np.int64) for name in ("pdg", "track"))
+    columns = dict(event=event, start=start, end=end, dE=dE, dEdx=dEdx, t0=t0, pdg=pdg, track=track)
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(column[keep])) for name, column in columns.items()}
+    return Segments(**tensors, excluded=excluded, notes=_blocks(event[keep]))
+
+
+def _integers(column: Array) -> tuple[Array, Array]:
+    """int64, and a mask of what it cannot hold."""
+    if column.dtype.kind == "f":
+        fits = np.isfinite(column) & (column == np.floor(column)) & (np.abs(column) < 2.0**63)
+        return np.where(fits, column, 0).astype(np.int64), ~fits
+    too_large = column > np.iinfo(np.int64).max if column.dtype == np.uint64 else np.zeros(column.shape, bool)
+    return np.where(too_large, 0, column).astype(np.int64), too_large
+
+
+def _twice(event: Array, start: Array, end: Array, dE: Array, t0: Array, track: Array | None) -> Array:
+    """Every repetition of an earlier segment that agrees with it to the last bit in all fields."""
+    parts = [event, *start.T, *end.T, dE, t0] + ([] if track is None else [track])
+    rows = np.stack(
+        [np.ascontiguousarray(p).astype(np.float64 if p.dtype.kind == "f" else np.int64).view(np.int64) for p in parts],
+        -1,
+    )
+    first = np.unique(rows, axis=0, return_index=True)[1] if len(rows) else np.zeros(0, np.int64)
+    repeated = np.ones(len(rows), bool)
+    repeated[first] = False
+    return repeated
+
+
+def _blocks(event: Array) -> dict[str, int]:
+    """Events that stand in several separate blocks: shuffled and cut files have them (tracks of one event apart)."""
+    starts = event[np.flatnonzero(np.diff(event, prepend=event[:1] - 1))]
+    several = len(starts) - len(np.unique(starts))
+    return {"further blocks of an earlier event": several} if several else {}
+
+
+def _apart(parts: list[Segments], names: list[Any], same_event: str) -> list[Segments]:
+    """The parts, with the same event id in two of them refused, merged and noted, or made unique."""
+    ids = [p.events for p in parts]
+    every, count = torch.cat(ids).unique(return_counts=True)
+    shared = every[count > 1]
+    if not len(shared):
+        return parts
+    if same_event == "raise":
+        first, second = [str(n) for n, i in zip(names, ids, strict=True) if shared[0] in i][:2]
+        hint = "same_event='merge' or 'renumber' decides"
+        raise ValueError(
+            f"{len(shared)} events stand in several files, the first is {int(shared[0])}, {first} and {second}: {hint}"
+        )
+    if same_event == "merge":
+        noted = {**parts[0].notes, "events in several files": len(shared)}
+        return [replace(parts[0], notes=noted), *parts[1:]]
+    stride = 10 ** len(str(int(every.max())))
+    if stride * len(parts) > torch.iinfo(torch.int64).max:
+        raise ValueError(f"same_event='renumber': {len(parts)} files of ids up to {int(every.max())} exceed 64 bits")
+    return [replace(p, event=p.event + i * stride) for i, p in enumerate(parts)]
+
+
+def _offset(offset: Sequence[float]) -> Array:
+    shift = np.asarray(offset, np.float64)
+    if shift.shape != (3,) or not np.isfinite(shift).all():
+        raise ValueError(f"offset must be three numbers, x y z [cm], got {offset}")
+    return shift
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def _short(source: Any) -> str:
+    return f"{source}"[:200] if isinstance(source, str | Path | list | tuple) else "the given arrays"
