@@ -44,7 +44,7 @@ struct Input {
   Input(const Tensor& values_, const Tensor& offsets_, const Tensor& threshold_)
       : values(core::contiguous(values_)), offsets(core::contiguous(offsets_)),
         threshold(core::contiguous(threshold_)) {
-    core::check_value(values.dim() == 1, "frontend: values must be (total,), got ", core::Shape{values});
+    core::check_value(values.dim() == 1, "frontend: currents must be (total,), got ", core::Shape{values});
     check_int64("offsets", offsets);
     core::check_value(offsets.dim() == 1 && offsets.numel() >= 1, "frontend: offsets must be (rows + 1,), got ",
                       core::Shape{offsets});
@@ -58,7 +58,7 @@ struct Input {
   void check_int64(const char* name, const Tensor& x) const {
     core::check_type(x.scalar_type() == ScalarType::Long, "frontend: ", name, " must be int64, got ",
                      toString(x.scalar_type()));
-    core::check_value(x.device() == values.device(), "frontend: ", name, " must be on the device of the values");
+    core::check_value(x.device() == values.device(), "frontend: ", name, " must be on the device of the currents");
   }
 
   template <class T>
@@ -233,7 +233,7 @@ Result forward(const Tensor& values, const Tensor& offsets, const Tensor& thresh
   const Clock clock = clock_of(hold, reset, busy);
   check_tick(tick);
   std::optional<Result> result;
-  core::for_floating("frontend: values", values, [&]<class T>() {
+  core::for_floating("frontend: currents", values, [&]<class T>() {
     const Input input(values, offsets, threshold);
     const MakeContinuous<T> make{input.as<T>(), tick};
     Tensor counts = torch::stable::new_zeros(input.values, {input.rows + 1}, ScalarType::Long);
@@ -258,7 +258,7 @@ struct Found {
     input.check_int64("first", first);
     core::check_type(time.scalar_type() == ScalarType::Double, "frontend: time must be float64, got ",
                      toString(time.scalar_type()));
-    core::check_value(time.device() == input.values.device(), "frontend: time must be on the device of the values");
+    core::check_value(time.device() == input.values.device(), "frontend: time must be on the device of the currents");
     core::check_value(rank.numel() == triggers && first.numel() == input.rows + 1,
                       "frontend: rank, time and first must be those of the forward call");
   }
@@ -321,7 +321,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_time, const Tensor& grad_
                     core::Shape{grad_charge}, ", expected (", found.triggers, ")");
   const Tensor g_time = core::contiguous(grad_time), g_charge = core::contiguous(grad_charge);
   Tensor grad_values = torch::stable::new_zeros(input.values, input.values.sizes()), grad_threshold;
-  core::for_floating("frontend: values", input.values, [&]<class T>() {
+  core::for_floating("frontend: currents", input.values, [&]<class T>() {
     Tensor of_row = torch::stable::new_empty(input.values, {input.rows}, ScalarType::Double);
     core::for_each_row(input.values, input.rows, 0,
                        Backward<T>{input.as<T>(), tick, clock, found, core::in<double>(g_time), core::in<T>(g_charge),
@@ -393,7 +393,7 @@ std::tuple<Tensor, Tensor> jvp(const Tensor& tangents, const std::optional<Tenso
   }
   Tensor of_time = torch::stable::new_empty(input.values, {directions, found.triggers}, ScalarType::Double);
   Tensor of_charge = torch::stable::new_empty(input.values, {directions, found.triggers});
-  core::for_floating("frontend: values", input.values, [&]<class T>() {
+  core::for_floating("frontend: currents", input.values, [&]<class T>() {
     core::for_each_row(
         input.values, input.rows, 0,
         Tangents<T>{input.as<T>(), tick, clock, found, directions, found.triggers, core::in<T>(v),
@@ -477,7 +477,7 @@ Result sampled(const Tensor& values, const Tensor& offsets, const Tensor& first_
     core::check_value(sigma >= 0 && sigma - sigma == 0, "frontend: noise must not be negative [e], got ", sigma);
 
   std::optional<Result> result;
-  core::for_floating("frontend: values", values, [&]<class T>() {
+  core::for_floating("frontend: currents", values, [&]<class T>() {
     const Input input(values, offsets, threshold);
     const Tensor start = core::contiguous(first_tick), name = core::contiguous(pixel);
     input.check_int64("first_tick", start);

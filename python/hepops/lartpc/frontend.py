@@ -9,6 +9,7 @@ from torch.library import get_ctx, register_autograd, register_fake
 from hepops.core.ops import call, once_differentiable
 
 from .detector import Detector, FrontEnd
+from .drift import velocity as drift_velocity
 from .hits import Hits
 
 Ops = torch.ops.hepops
@@ -93,8 +94,8 @@ def frontend(
         threshold_tangents: The threshold's share of the same directions, (num_tangents, 1 or pixels) [e per unit].
         gain: Of the ADC, a number or a tensor of one number [mV/e]; the detector's by default.
         pedestal: V_ped, a number or a tensor of one number [mV]; the detector's by default.
-        velocity: Drift velocity that turns times into x, a number or a tensor of one number [cm/us]. Without it x is
-            not known: NaN.
+        velocity: Drift velocity that turns times into x, a number or a tensor of one number [cm/us]; that of the
+            detector's nominal field and temperature where it is not given.
 
     Returns:
         Hits, sorted by pixel and time, `reports["rejected"]` holding the number of silent resets of each pixel. Times
@@ -132,7 +133,7 @@ def frontend(
     windows = _Rows(currents, detector)
     values = windows.values
     bar = torch.as_tensor(chip.threshold if threshold is None else threshold, dtype=values.dtype, device=values.device)
-    clock = (windows.tick, chip.hold + chip.latency, chip.reset, chip.busy)
+    clock = (windows.tick, chip.integration, chip.reset, chip.busy)
     if tangents is None:
         tangents = windows.tangents
 
@@ -189,11 +190,10 @@ def digitise(
     """
     gain, pedestal = chip.gain if gain is None else gain, chip.v_ped if pedestal is None else pedestal
     voltage = charge * gain + pedestal - chip.v_cm
-    codes = 2**chip.adc_bits
-    counts = voltage.clamp(min=0) * (codes / (chip.v_ref - chip.v_cm))
+    counts = voltage.clamp(min=0) * (chip.adc_counts / (chip.v_ref - chip.v_cm))
     if rounded:
-        return counts.round().clamp(max=codes - 1).long()
-    return counts.clamp(max=codes - 1)
+        return counts.round().clamp(max=chip.adc_counts - 1).long()
+    return counts.clamp(max=chip.adc_counts - 1)
 
 
 class _Rows:
@@ -222,12 +222,10 @@ class _Rows:
         """x from the time, y and z of the pixel's centre [cm]."""
         if not self.placed:
             return time * torch.nan, time.detach() * torch.nan, time.detach() * torch.nan
-        corners = [(p.anode, 1.0 if p.cathode > p.anode else -1.0, p.y[0], p.z[0]) for p in self.detector.tpcs]
-        table = torch.tensor(corners, dtype=torch.float64, device=time.device)
-        anode, direction, y, z = table[tpc].unbind(1)
-        pitch = self.detector.pixel_pitch
-        x = anode + direction * (torch.nan if velocity is None else velocity) * time
-        return x, y + (iy + 0.5) * pitch, z + (ix + 0.5) * pitch
+        if velocity is None:
+            velocity = drift_velocity(self.detector.nominal.efield, self.detector.nominal.temperature)
+        _, y, z = self.detector.pixel_centre(tpc, ix, iy).unbind(-1)
+        return self.detector.drift_position(velocity * time, tpc), y, z
 
 
 def _sampled(
