@@ -30,9 +30,7 @@ struct Rows {
   HEPOPS_HD bool inside(int64_t row) const {
     return 0 <= offsets[row] && offsets[row] <= offsets[row + 1] && offsets[row + 1] <= total;
   }
-  HEPOPS_HD Row<T> operator[](int64_t row) const {
-    return {values + offsets[row], offsets[row + 1] - offsets[row]};
-  }
+  HEPOPS_HD Row<T> operator[](int64_t row) const { return {values + offsets[row], offsets[row + 1] - offsets[row]}; }
   HEPOPS_HD double threshold(int64_t row) const { return double(thresholds[row * threshold_stride]); }
 };
 
@@ -42,7 +40,8 @@ struct Input {
   int64_t rows;
 
   Input(const Tensor& values_, const Tensor& offsets_, const Tensor& threshold_)
-      : values(core::contiguous(values_)), offsets(core::contiguous(offsets_)),
+      : values(core::contiguous(values_)),
+        offsets(core::contiguous(offsets_)),
         threshold(core::contiguous(threshold_)) {
     core::check_value(values.dim() == 1, "frontend: currents must be (total,), got ", core::Shape{values});
     check_int64("offsets", offsets);
@@ -78,7 +77,8 @@ Clock clock_of(int64_t hold, int64_t reset, int64_t busy) {
 
 void check_tick(double tick) { core::check_value(tick > 0, "frontend: tick must be positive [us], got ", tick); }
 
-// ------------------------------------------------------------------------------- two passes: count, then write in place
+// ------------------------------------------------------------------------------- two passes: count, then write in
+// place
 
 // first[r] is the first trigger of row r, first[rows] their number.
 struct Counted {
@@ -88,7 +88,8 @@ struct Counted {
 
 int64_t read_back(const Tensor& x, int64_t i) {
   const Tensor one = torch::stable::narrow(const_cast<Tensor&>(x), 0, i, 1);
-  return *core::in<int64_t>(x.is_cpu() ? one : torch::stable::to(one, torch::stable::Device(torch::headeronly::DeviceType::CPU)));
+  return *core::in<int64_t>(
+      x.is_cpu() ? one : torch::stable::to(one, torch::stable::Device(torch::headeronly::DeviceType::CPU)));
 }
 
 template <class T>
@@ -98,9 +99,10 @@ template <class T>
   const int64_t begin = read_back(input.offsets, row), end = read_back(input.offsets, row + 1);
   core::check_value(0 <= begin && begin <= end && end <= input.values.numel(), "frontend: offsets must rise from 0 to ",
                     input.values.numel(), ", got ", begin, " and ", end, " for row ", row);
-  const Tensor one = torch::stable::narrow(const_cast<Tensor&>(input.threshold), 0,
-                                           input.threshold.numel() > 1 ? row : 0, 1);
-  const double threshold = *core::in<T>(torch::stable::to(one, torch::stable::Device(torch::headeronly::DeviceType::CPU)));
+  const Tensor one =
+      torch::stable::narrow(const_cast<Tensor&>(input.threshold), 0, input.threshold.numel() > 1 ? row : 0, 1);
+  const double threshold =
+      *core::in<T>(torch::stable::to(one, torch::stable::Device(torch::headeronly::DeviceType::CPU)));
   core::check_value(threshold > 0 && threshold - threshold == 0, "frontend: threshold must be positive [e], got ",
                     threshold, " for row ", row);
   core::refuse("ValueError: frontend: currents must be finite [e/us], row ", row, " is not");
@@ -118,7 +120,6 @@ Counted scan(const Input& input, const Tensor& counts) {
   return {first, triggers};
 }
 
-template <class T>
 HEPOPS_HD bool good(const Charges& sum, double threshold) {
   return sum.finite() && threshold > 0 && threshold - threshold == 0;
 }
@@ -165,7 +166,7 @@ struct Write {
       table.row[at] = row;
       table.rank[at] = rank;
       table.time[at] = make.time(time, row);
-      table.charge[at] = typename Make::Value(charge);
+      table.charge[at] = typename Make::Value(make.charge(charge));
       ++at;
     });
   }
@@ -175,9 +176,7 @@ using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class Make>
 Result write(const Input& input, const Make& make, const Clock& clock, const Counted& counted, ScalarType time_type) {
-  const auto empty = [&](ScalarType type) {
-    return torch::stable::new_empty(input.values, {counted.triggers}, type);
-  };
+  const auto empty = [&](ScalarType type) { return torch::stable::new_empty(input.values, {counted.triggers}, type); };
   Tensor row = empty(ScalarType::Long), rank = empty(ScalarType::Long), time = empty(time_type);
   Tensor charge = empty(input.values.scalar_type());
   for_each_by_thread(input.values, input.rows,
@@ -197,8 +196,9 @@ struct MakeContinuous {
   Rows<T> rows;
   double tick;
 
-  HEPOPS_HD Continuous<T> operator()(int64_t row) const { return {rows[row], tick, rows.threshold(row)}; }
+  HEPOPS_HD Continuous<T> operator()(int64_t row) const { return {rows[row], rows.threshold(row) / tick}; }
   HEPOPS_HD double time(double moment, int64_t) const { return moment; }
+  HEPOPS_HD double charge(double sum) const { return tick * sum; }
 };
 
 // The team sums the row together; one of them follows the chip where that may trigger.
@@ -222,8 +222,8 @@ struct CountContinuous {
 
   HEPOPS_HD int64_t count(int64_t row, const Charges& sum) const {
     auto face = make(row);
-    if (!good<T>(sum, face.threshold)) return refused;
-    if (sum.silent(face.tick, face.threshold)) return 0;
+    if (!good(sum, face.threshold)) return refused;
+    if (sum.silent(face.threshold)) return 0;
     return integrate_and_read(face, clock, [](double, double, int64_t) {});
   }
 };
@@ -252,7 +252,9 @@ struct Found {
   int64_t triggers;
 
   Found(const Input& input, const Tensor& rank_, const Tensor& time_, const Tensor& first_)
-      : rank(core::contiguous(rank_)), time(core::contiguous(time_)), first(core::contiguous(first_)),
+      : rank(core::contiguous(rank_)),
+        time(core::contiguous(time_)),
+        first(core::contiguous(first_)),
         triggers(time.numel()) {
     input.check_int64("rank", rank);
     input.check_int64("first", first);
@@ -270,7 +272,8 @@ struct FoundView {
   const int64_t* first;
 
   FoundView(const Found& found)
-      : rank(core::in<int64_t>(found.rank)), time(core::in<double>(found.time)),
+      : rank(core::in<int64_t>(found.rank)),
+        time(core::in<double>(found.time)),
         first(core::in<int64_t>(found.first)) {}
   HEPOPS_HD Triggers operator[](int64_t row) const {
     return {time + first[row], rank + first[row], first[row + 1] - first[row]};
@@ -347,8 +350,8 @@ struct Tangents {
   const T* tangents;            // (directions, total)
   const T* threshold_tangents;  // (directions, thresholds), or null: the threshold is fixed
   int64_t thresholds;
-  double* time_tangents;    // (directions, triggers)
-  T* charge_tangents;       // the same
+  double* time_tangents;  // (directions, triggers)
+  T* charge_tangents;     // the same
 
   HEPOPS_HD void operator()(int64_t row, const Team& team) const {
     const Triggers of_row = found[row];
@@ -369,9 +372,9 @@ struct Tangents {
 
 // -> tangents of time [ticks] and charge [e] along each direction, (directions, triggers)
 std::tuple<Tensor, Tensor> jvp(const Tensor& tangents, const std::optional<Tensor>& threshold_tangents,
-                               const Tensor& values, const Tensor& offsets, const Tensor& threshold,
-                               const Tensor& rank, const Tensor& time, const Tensor& first, double tick, int64_t hold,
-                               int64_t reset, int64_t busy) {
+                               const Tensor& values, const Tensor& offsets, const Tensor& threshold, const Tensor& rank,
+                               const Tensor& time, const Tensor& first, double tick, int64_t hold, int64_t reset,
+                               int64_t busy) {
   const Clock clock = clock_of(hold, reset, busy);
   check_tick(tick);
   const Input input(values, offsets, threshold);
@@ -394,12 +397,11 @@ std::tuple<Tensor, Tensor> jvp(const Tensor& tangents, const std::optional<Tenso
   Tensor of_time = torch::stable::new_empty(input.values, {directions, found.triggers}, ScalarType::Double);
   Tensor of_charge = torch::stable::new_empty(input.values, {directions, found.triggers});
   core::for_floating("frontend: currents", input.values, [&]<class T>() {
-    core::for_each_row(
-        input.values, input.rows, 0,
-        Tangents<T>{input.as<T>(), tick, clock, found, directions, found.triggers, core::in<T>(v),
-                   w ? core::in<T>(*w) : nullptr, input.threshold.numel(), core::out<double>(of_time),
-                   core::out<T>(of_charge)},
-        rows_per_team);
+    core::for_each_row(input.values, input.rows, 0,
+                       Tangents<T>{input.as<T>(), tick, clock, found, directions, found.triggers, core::in<T>(v),
+                                   w ? core::in<T>(*w) : nullptr, input.threshold.numel(), core::out<double>(of_time),
+                                   core::out<T>(of_charge)},
+                       rows_per_team);
   });
   return {of_time, of_charge};
 }
@@ -413,7 +415,8 @@ struct MakeSampled {
   Rows<T> rows;
   const int64_t* first_tick;
   const int64_t* pixel;  // (rows, 4): event, tpc, ix, iy
-  double tick, keep;
+  double tick;
+  Filter filter;
   uint64_t seed;
   Noise noise;
   bool within;  // it looks in [from, to), else in the row's window
@@ -422,8 +425,9 @@ struct MakeSampled {
   HEPOPS_HD Sampled<T, Random> operator()(int64_t row) const {
     const Row<T> current = rows[row];
     const int64_t offset = first_tick[row];
-    return {current, tick, rows.threshold(row), keep, offset, within ? from - offset : 0,
-            within ? to - offset : current.ticks, random(row)};
+    return {current,    rows.threshold(row),        filter,
+            offset,     within ? from - offset : 0, within ? to - offset : current.ticks,
+            random(row)};
   }
 
   HEPOPS_HD Random random(int64_t row) const {
@@ -437,6 +441,7 @@ struct MakeSampled {
 
   // The tick at whose end it crossed.
   HEPOPS_HD int64_t time(int64_t moment, int64_t row) const { return first_tick[row] + moment - 1; }
+  HEPOPS_HD double charge(double read) const { return read; }
 };
 
 template <class T, class Random>
@@ -452,9 +457,9 @@ struct CountSampled {
     }
     auto face = make(row);
     const Charges sum = charges(face.row, 0, 1);
-    if (!good<T>(sum, face.threshold)) {
+    if (!good(sum, face.threshold)) {
       counts[row + 1] = refused;
-    } else if (std::is_same_v<Random, Quiet> && sum.silent(face.tick, face.threshold)) {
+    } else if (std::is_same_v<Random, Quiet> && sum.silent(face.threshold / make.tick)) {
       counts[row + 1] = 0;
     } else {
       counts[row + 1] = integrate_and_read(face, clock, [](int64_t, double, int64_t) {});
@@ -472,7 +477,8 @@ Result sampled(const Tensor& values, const Tensor& offsets, const Tensor& first_
   core::check_value(rise_time >= 0, "frontend: rise_time must not be negative [us], got ", rise_time);
   core::check_value(from.has_value() == to.has_value() && (!from || *from <= *to),
                     "frontend: an interval needs a first tick and a last one that is not before it");
-  const Noise noise{reset_noise, uncorrelated_noise, discriminator_noise};
+  const Noise noise{float(reset_noise), float(uncorrelated_noise), float(discriminator_noise)};
+  const double keep = rise_time > 0 ? std::exp(-tick / rise_time) : 0.0;
   for (const double sigma : {reset_noise, uncorrelated_noise, discriminator_noise})
     core::check_value(sigma >= 0 && sigma - sigma == 0, "frontend: noise must not be negative [e], got ", sigma);
 
@@ -487,12 +493,12 @@ Result sampled(const Tensor& values, const Tensor& offsets, const Tensor& first_
     core::check_value(name.dim() == 2 && name.size(0) == input.rows && name.size(1) == 4, "frontend: pixel must be (",
                       input.rows, ", 4), got ", core::Shape{name});
     const auto run = [&]<class Random>() {
-      const MakeSampled<T, Random> make{input.as<T>(), core::in<int64_t>(start), core::in<int64_t>(name), tick,
-                                        rise_time > 0 ? std::exp(-tick / rise_time) : 0.0, uint64_t(seed), noise,
-                                        from.has_value(), from.value_or(0), to.value_or(0)};
+      const MakeSampled<T, Random> make{input.as<T>(), core::in<int64_t>(start),  core::in<int64_t>(name),
+                                        tick,          {keep, (1 - keep) * tick}, uint64_t(seed),
+                                        noise,         from.has_value(),          from.value_or(0),
+                                        to.value_or(0)};
       Tensor counts = torch::stable::new_zeros(input.values, {input.rows + 1}, ScalarType::Long);
-      for_each_by_thread(input.values, input.rows,
-                         CountSampled<T, Random>{make, clock, core::out<int64_t>(counts)});
+      for_each_by_thread(input.values, input.rows, CountSampled<T, Random>{make, clock, core::out<int64_t>(counts)});
       result = write(input, make, clock, scan<T>(input, counts), ScalarType::Long);
     };
     if (noise.none()) {

@@ -15,7 +15,9 @@
 //   Continuous  always: t solves Q(t) = threshold on the piecewise linear Q, and is differentiable. Where t happens to
 //               be the end of a tick both faces agree in every moment; else the sampled trigger is the next end.
 //
-// Charge is summed in double whatever the type of the current.
+// Charge is summed in double whatever the type of the current. A product that meets a sum on the way to a decision is
+// an explicit fma, or rounded to float first: what is counted in one pass is written by another, and no compiler may
+// round them differently. So CPU levels and GPU agree on every trigger as well.
 //
 // The sampled face is larnd-sim's (larndsim/fee.py, get_adc_values; D. A. Dwyer et al., JINST 13 (2018) P10007 for the
 // chip), the continuous face is ours.
@@ -42,27 +44,29 @@ struct Row {
   // The current on the left of a moment: at the end of a tick, that tick's.
   HEPOPS_HD double before(double moment) const { return (*this)[int64_t(std::ceil(moment)) - 1]; }
 
-  // Sum of the current over [from, to], in e/us times ticks. Four lanes, so that additions need not wait for each other.
+  // Sum of the current over [from, to], in e/us times ticks. Four lanes, so that additions need not wait for each
+  // other.
   HEPOPS_HD double sum(double from, double to) const {
     from = std::fmax(from, 0.0);
     to = std::fmin(to, double(ticks));
     if (!(from < to)) return 0.0;
     const int64_t first = int64_t(from), last = int64_t(to);
     if (first == last) return (to - from) * double(current[first]);
-    double lane[4] = {(double(first + 1) - from) * double(current[first]), 0.0, 0.0, 0.0};
-    if (last < ticks) lane[3] = (to - double(last)) * double(current[last]);
+    double lane[4] = {};
     int64_t k = first + 1;
     for (; k + 4 <= last; k += 4)
       for (int i = 0; i < 4; ++i) lane[i] += double(current[k + i]);
     for (; k < last; ++k) lane[0] += double(current[k]);
-    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
+    const double whole = (lane[0] + lane[2]) + (lane[1] + lane[3]);
+    const double begun = std::fma(double(first + 1) - from, double(current[first]), whole);
+    return last < ticks ? std::fma(to - double(last), double(current[last]), begun) : begun;
   }
 };
 
 template <class Moment>
 struct Trigger {
   Moment time;
-  double charge;  // since the restart [e]
+  double charge;  // since the restart
 };
 
 // Calls found(time, charge, rank) for every trigger of a row, in order of time; rank is 0, 1, ... for the hits and -1
@@ -84,37 +88,38 @@ HEPOPS_HD int64_t integrate_and_read(Face& face, const Clock& clock, Found&& fou
 
 // -------------------------------------------------------------------------------------------------- continuous face
 
+// Charges here are in units of e/us times ticks: no factor, no rounding.
 template <class T>
 struct Continuous {
   using Moment = double;
   Row<T> row;
-  double tick;       // [us]
-  double threshold;  // [e]
+  double threshold;
 
   HEPOPS_HD double begin() const { return 0.0; }
 
   HEPOPS_HD bool next(double restart, double ready, Trigger<double>& trigger) const {
-    double charge = tick * row.sum(restart, ready);
+    double charge = row.sum(restart, ready);
     if (charge >= threshold) {  // it was busy when the charge crossed
       trigger = {ready, charge};
       return true;
     }
-    double start = ready;
-    for (int64_t k = int64_t(ready); k < row.ticks; ++k, start = double(k)) {
-      const double slope = tick * double(row.current[k]), rise = slope * (double(k + 1) - start);
-      if (charge + rise >= threshold) {
+    const int64_t first = int64_t(ready);
+    for (int64_t k = first; k < row.ticks; ++k) {
+      const double current = double(row.current[k]);
+      const double reached = k == first ? std::fma(current, double(k + 1) - ready, charge) : charge + current;
+      if (reached >= threshold) {
+        const double crossing = (k == first ? ready : double(k)) + (threshold - charge) / current;
         // Inside (k, k + 1] in spite of rounding, so that the tick can be told from the time: row.before.
-        const double crossing = start + (threshold - charge) / slope;
         trigger = {std::fmin(std::fmax(crossing, double(k) + 0x1p-30), double(k + 1)), threshold};
         return true;
       }
-      charge += rise;
+      charge = reached;
     }
     return false;
   }
 
   HEPOPS_HD double read(const Trigger<double>& trigger, int64_t hold) const {
-    return trigger.charge + tick * row.sum(trigger.time, trigger.time + double(hold));
+    return trigger.charge + row.sum(trigger.time, trigger.time + double(hold));
   }
 
   HEPOPS_HD bool accepts(double charge) const { return charge >= threshold; }
@@ -123,11 +128,10 @@ struct Continuous {
 // No trigger is possible where all positive charge together stays below threshold: most rows, and cheap to see. The
 // margin covers the rounding of both sums. Not a number and infinity come out as such.
 struct Charges {
-  double positive, total;
+  double positive, total;  // [e/us times ticks]
+
   HEPOPS_HD bool finite() const { return total - total == 0.0; }
-  HEPOPS_HD bool silent(double tick, double threshold) const {
-    return positive * tick * (1.0 + 1e-9) < threshold;  // false for NaN
-  }
+  HEPOPS_HD bool silent(double threshold) const { return positive * (1.0 + 1e-9) < threshold; }  // false for NaN
 };
 
 // What a team member sums of a row: ticks rank, rank + size, ...
@@ -233,7 +237,7 @@ HEPOPS_HD double frontend_backward(const Row<T>& row, double tick, const Clock& 
 // ----------------------------------------------------------------------------------------------------- sampled face
 
 struct Noise {
-  double reset, uncorrelated, discriminator;  // standard deviations [e]
+  float reset, uncorrelated, discriminator;  // standard deviations [e]
   HEPOPS_HD bool none() const { return reset == 0 && uncorrelated == 0 && discriminator == 0; }
 };
 
@@ -242,20 +246,22 @@ struct Noise {
 class PixelNoise {
  public:
   HEPOPS_HD PixelNoise(uint64_t seed, int64_t event, int64_t tpc, int64_t ix, int64_t iy, const Noise& sigma)
-      : philox_(seed, name(seed, event, tpc, ix, iy)), sigma_(sigma),
-        looks_(sigma.uncorrelated * sigma.uncorrelated + sigma.discriminator * sigma.discriminator) {}
+      : philox_(seed, name(seed, event, tpc, ix, iy)),
+        sigma_(sigma),
+        look_variance_(double(sigma.uncorrelated) * sigma.uncorrelated +
+                       double(sigma.discriminator) * sigma.discriminator) {}
 
   // Charge of the reset that ends as tick k begins.
-  HEPOPS_HD double reset(int64_t k) const {
+  HEPOPS_HD float reset(int64_t k) const {
     const auto words = block(k, Purpose::reset);
     return sigma_.reset * core::normal2<float>(words[0], words[1])[0];
   }
 
   // Uncorrelated minus discriminator noise: of the look at the end of tick k, and of the reading.
-  HEPOPS_HD double look(int64_t k) {
+  HEPOPS_HD float look(int64_t k) {
     const Words words = look_words(k);
     const auto normal = core::normal2<float>(words.radius, words.angle);
-    return sigma_.uncorrelated * normal[0] - sigma_.discriminator * normal[1];
+    return std::fma(sigma_.uncorrelated, normal[0], -(sigma_.discriminator * normal[1]));
   }
 
   // Whether noise could lift the look at tick k by `gap`. Box-Muller's radius is at most sqrt(2 ln 2 (z + 1)) where z
@@ -263,11 +269,11 @@ class PixelNoise {
   HEPOPS_HD bool may_lift(int64_t k, double gap) {
     constexpr double two_ln2 = 1.3862944 * 1.0001;  // the margin is far above the rounding of normal2
     if (!(gap > 0)) return true;
-    return gap * gap <= looks_ * two_ln2 * (leading_zeros(look_words(k).radius) + 1);
+    return gap * gap <= look_variance_ * two_ln2 * (leading_zeros(look_words(k).radius) + 1);
   }
 
   // Uncorrelated and discriminator noise of the reading after tick k.
-  HEPOPS_HD core::Vec<double, 2> reading(int64_t k) const {
+  HEPOPS_HD core::Vec<float, 2> reading(int64_t k) const {
     const auto words = block(k, Purpose::reading);
     const auto normal = core::normal2<float>(words[0], words[1]);
     return {sigma_.uncorrelated * normal[0], sigma_.discriminator * normal[1]};
@@ -325,27 +331,33 @@ class PixelNoise {
 
   core::Philox philox_;
   Noise sigma_;
-  double looks_;
+  double look_variance_;
   int64_t made_ = -1;  // never a multiple of stretch
   uint32_t words_[2 * stretch];
 };
 
 // No noise at all: what a face without a seed draws.
 struct Quiet {
-  HEPOPS_HD double reset(int64_t) const { return 0; }
-  HEPOPS_HD double look(int64_t) const { return 0; }
+  HEPOPS_HD float reset(int64_t) const { return 0; }
+  HEPOPS_HD float look(int64_t) const { return 0; }
   HEPOPS_HD bool may_lift(int64_t, double gap) const { return !(gap > 0); }
-  HEPOPS_HD core::Vec<double, 2> reading(int64_t) const { return {0, 0}; }
+  HEPOPS_HD core::Vec<float, 2> reading(int64_t) const { return {0, 0}; }
+};
+
+// The buffer filter: `keep` of the charge that waits goes on waiting. tick * I -> shares (1 - keep) keep^n of it, n
+// ticks later. What a restart finds waiting is lost. This is larnd-sim's, without its end after ten rise times.
+struct Filter {
+  double keep;   // exp(-tick / rise time), or 0
+  double share;  // (1 - keep) tick [us]
 };
 
 template <class T, class Random>
 struct Sampled {
   using Moment = int64_t;  // the end of tick k is moment k + 1
   Row<T> row;
-  double tick;       // [us]
-  double threshold;  // [e]
-  double keep;       // buffer filter: this share of a tick's charge waits for the next; exp(-tick / rise time)
-  int64_t offset;    // absolute tick of the row's first
+  double threshold;     // [e]
+  Filter filter;        // [us]
+  int64_t offset;       // absolute tick of the row's first
   int64_t first, last;  // ticks of the row between which it looks; a hit's busy time may reach beyond
   Random random;
 
@@ -377,9 +389,8 @@ struct Sampled {
 
   HEPOPS_HD bool accepts(double reading) const { return reading >= bar; }
 
-  // The filter of larnd-sim: a tick's charge arrives in shares (1 - keep) keep^n, what a reset finds waiting is lost.
   HEPOPS_HD void add(int64_t k) {
-    waiting = keep * waiting + (1 - keep) * (tick * row[k]);
+    waiting = std::fma(filter.keep, waiting, filter.share * row[k]);
     charge += waiting;
   }
 };
