@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent.parent
 
 def shared(path: str) -> Path:
     """A file of the shared folder beside the checkout; the test skips without it, and fails in CI."""
-    places = [Path(p) for p in (os.environ.get("HEPOPS_SHARED"), ROOT.parent / "shared", ROOT.parent.parent / "shared") if p]
+    places = [
+        Path(p) for p in (os.environ.get("HEPOPS_SHARED"), ROOT.parent / "shared", ROOT.parent.parent / "shared") if p
+    ]
     for place in places:
         if (place / path).exists():
             return place / path

@@ -1,0 +1,398 @@
+#pragma once
+// The LArPix front end: integrate the current of a pixel, compare with a threshold, hold, read, reset.
+//
+//   restart s    Q(s) = 0 (noise: N(0, reset noise)), then Q grows by the current
+//   trigger t    the first moment, not before the chip is ready, with Q(t) >= threshold
+//   reading      q = Q(t + hold);  q < threshold: a silent reset, else a hit (t, q)
+//   restart      s = t + hold + reset;  ready at s + busy after a hit, at s after a silent reset
+//
+// All times are in ticks from the start of the row; tick k covers [k, k + 1) and its current is constant. One text,
+// integrate_and_read, serves two faces, which differ in the moments at which the comparator looks:
+//
+//   Sampled     at the end of every tick. Charge of tick k is added, then compared: a trigger at tick k is t = k + 1,
+//               reading after tick k + hold, restart with tick k + hold + reset + 1 (hold 18, reset 1: k + 20), and
+//               ready with tick k + hold + reset + busy (busy 9: k + 28). Noise is fresh for every look and reading.
+//   Continuous  always: t solves Q(t) = threshold on the piecewise linear Q, and is differentiable. Where t happens to
+//               be the end of a tick both faces agree in every moment; else the sampled trigger is the next end.
+//
+// Charge is summed in double whatever the type of the current. A product that meets a sum on the way to a decision is
+// an explicit fma, or rounded to float first: what is counted in one pass is written by another, and no compiler may
+// round them differently. So CPU levels and GPU agree on every trigger as well.
+//
+// The sampled face is larnd-sim's (larndsim/fee.py, get_adc_values; D. A. Dwyer et al., JINST 13 (2018) P10007 for the
+// chip), the continuous face is ours.
+#include <cmath>
+
+#include "core/philox.h"
+
+namespace hepops::lartpc {
+
+struct Clock {
+  int64_t hold;   // from the trigger to the end of the integration   [ticks]
+  int64_t reset;  // then charge is lost for so long                  [ticks]
+  int64_t busy;   // then, after a hit, no trigger for so long        [ticks]
+};
+
+// A row: the window in which the current of one pixel may differ from zero.
+template <class T>
+struct Row {
+  const T* current;  // (ticks)  [e/us]
+  int64_t ticks;
+
+  HEPOPS_HD double operator[](int64_t k) const { return 0 <= k && k < ticks ? double(current[k]) : 0.0; }
+
+  // The current on the left of a moment: at the end of a tick, that tick's.
+  HEPOPS_HD double before(double moment) const { return (*this)[int64_t(std::ceil(moment)) - 1]; }
+
+  // Sum of the current over [from, to], in e/us times ticks. Four lanes, so that additions need not wait for each
+  // other.
+  HEPOPS_HD double sum(double from, double to) const {
+    from = std::fmax(from, 0.0);
+    to = std::fmin(to, double(ticks));
+    if (!(from < to)) return 0.0;
+    const int64_t first = int64_t(from), last = int64_t(to);
+    if (first == last) return (to - from) * double(current[first]);
+    double lane[4] = {};
+    int64_t k = first + 1;
+    for (; k + 4 <= last; k += 4)
+      for (int i = 0; i < 4; ++i) lane[i] += double(current[k + i]);
+    for (; k < last; ++k) lane[0] += double(current[k]);
+    const double whole = (lane[0] + lane[2]) + (lane[1] + lane[3]);
+    const double begun = std::fma(double(first + 1) - from, double(current[first]), whole);
+    return last < ticks ? std::fma(to - double(last), double(current[last]), begun) : begun;
+  }
+};
+
+template <class Moment>
+struct Trigger {
+  Moment time;
+  double charge;  // since the restart
+};
+
+// Calls found(time, charge, rank) for every trigger of a row, in order of time; rank is 0, 1, ... for the hits and -1
+// for a silent reset. Returns the number of triggers.
+template <class Face, class Found>
+HEPOPS_HD int64_t integrate_and_read(Face& face, const Clock& clock, Found&& found) {
+  typename Face::Moment restart = face.begin(), ready = restart;
+  int64_t triggers = 0, hits = 0;
+  for (Trigger<typename Face::Moment> trigger; face.next(restart, ready, trigger); ++triggers) {
+    const double charge = face.read(trigger, clock.hold);
+    const bool accepted = face.accepts(charge);
+    found(trigger.time, charge, accepted ? hits : int64_t(-1));
+    hits += accepted;
+    restart = trigger.time + clock.hold + clock.reset;
+    ready = accepted ? restart + clock.busy : restart;
+  }
+  return triggers;
+}
+
+// -------------------------------------------------------------------------------------------------- continuous face
+
+// Charges here are in units of e/us times ticks: no factor, no rounding.
+template <class T>
+struct Continuous {
+  using Moment = double;
+  Row<T> row;
+  double threshold;
+
+  HEPOPS_HD double begin() const { return 0.0; }
+
+  HEPOPS_HD bool next(double restart, double ready, Trigger<double>& trigger) const {
+    double charge = row.sum(restart, ready);
+    if (charge >= threshold) {  // it was busy when the charge crossed
+      trigger = {ready, charge};
+      return true;
+    }
+    const int64_t first = int64_t(ready);
+    for (int64_t k = first; k < row.ticks; ++k) {
+      const double current = double(row.current[k]);
+      const double reached = k == first ? std::fma(current, double(k + 1) - ready, charge) : charge + current;
+      if (reached >= threshold) {
+        const double crossing = (k == first ? ready : double(k)) + (threshold - charge) / current;
+        // Inside (k, k + 1] in spite of rounding, so that the tick can be told from the time: row.before.
+        trigger = {std::fmin(std::fmax(crossing, double(k) + 0x1p-30), double(k + 1)), threshold};
+        return true;
+      }
+      charge = reached;
+    }
+    return false;
+  }
+
+  HEPOPS_HD double read(const Trigger<double>& trigger, int64_t hold) const {
+    return trigger.charge + row.sum(trigger.time, trigger.time + double(hold));
+  }
+
+  HEPOPS_HD bool accepts(double charge) const { return charge >= threshold; }
+};
+
+// No trigger is possible where all positive charge together stays below threshold: most rows, and cheap to see. The
+// margin covers the rounding of both sums. Not a number and infinity come out as such.
+struct Charges {
+  double positive, total;  // [e/us times ticks]
+
+  HEPOPS_HD bool finite() const { return total - total == 0.0; }
+  HEPOPS_HD bool silent(double threshold) const { return positive * (1.0 + 1e-9) < threshold; }  // false for NaN
+};
+
+// What a team member sums of a row: ticks rank, rank + size, ...
+template <class T>
+HEPOPS_HD Charges charges(const Row<T>& row, int64_t rank, int64_t size) {
+  constexpr int lanes = 8;
+  double positive[lanes] = {}, total[lanes] = {};
+  int64_t k = rank;
+  for (; k + (lanes - 1) * size < row.ticks; k += lanes * size)
+    for (int i = 0; i < lanes; ++i) {
+      const double current = double(row.current[k + i * size]);
+      positive[i] += current > 0 ? current : 0.0;
+      total[i] += current;
+    }
+  for (; k < row.ticks; k += size) {
+    const double current = double(row.current[k]);
+    positive[0] += current > 0 ? current : 0.0;
+    total[0] += current;
+  }
+  Charges sum{0, 0};
+  for (int i = 0; i < lanes; ++i) sum.positive += positive[i], sum.total += total[i];
+  return sum;
+}
+
+// The derivatives follow the chain of triggers, silent ones included. With I(t) the current before t, all charges in
+// units of tick, and ds = 0 at the first restart:
+//
+//   crossing   dt = (dthreshold - int_s^t dI + I(s) ds) / I(t)         from Q(t) = threshold
+//   delayed    dt = dt of the hit before                               t = ready, the charge was already above
+//   reading    dq = int_s^{t+h} dI + I(t+h) dt - I(s) ds               the window moves with t
+//   restart    ds = dt
+//
+// A delayed trigger is one at the moment `ready` after a hit, to the last bit.
+struct Chain {
+  Clock clock;
+  double restart = 0, ready = 0;
+
+  HEPOPS_HD bool delayed(double time) const { return time == ready && ready > restart; }
+  HEPOPS_HD void pass(double time, bool accepted) {
+    restart = time + clock.hold + clock.reset;
+    ready = accepted ? restart + clock.busy : restart;
+  }
+};
+
+// The part of tick k in [from, to].
+HEPOPS_HD double overlap(int64_t k, double from, double to) {
+  return std::fmax(std::fmin(double(k + 1), to) - std::fmax(double(k), from), 0.0);
+}
+
+// The triggers of one row, as the forward pass wrote them.
+struct Triggers {
+  const double* time;
+  const int64_t* rank;
+  int64_t count;
+};
+
+// Derivatives of times [ticks] and charges [e] along one direction: that of the current, and of the threshold.
+template <class T, class Found>
+HEPOPS_HD void frontend_jvp(const Row<T>& row, const Row<T>& tangent, double threshold_tangent, double tick,
+                            const Clock& clock, const Triggers& triggers, Found&& found) {
+  Chain chain{clock};
+  double ds = 0;
+  for (int64_t c = 0; c < triggers.count; ++c) {
+    const double s = chain.restart, t = triggers.time[c], end = t + double(clock.hold);
+    const double moved = row.before(s) * ds, until = tangent.sum(s, t);
+    const double dt = chain.delayed(t) ? ds : (threshold_tangent / tick - until + moved) / row.before(t);
+    found(c, dt, tick * (until + tangent.sum(t, end) + row.before(end) * dt - moved));
+    chain.pass(t, triggers.rank[c] >= 0);
+    ds = dt;
+  }
+}
+
+struct TriggerGradient {
+  double time, charge;
+};
+
+// The same chain backwards: grad_t collects what asks for dt, from the trigger itself and from the next one, whose
+// restart (and ready) moves with it. The restarts are found again from the times, so nothing else is kept.
+// The gradient of the current is added to grad_current, the members of a team each taking every size-th tick; that of
+// the threshold is returned.
+template <class T, class Grad, class Team>
+HEPOPS_HD double frontend_backward(const Row<T>& row, double tick, const Clock& clock, const Triggers& triggers,
+                                   Grad&& grad, T* grad_current, const Team& team) {
+  double carried = 0, grad_threshold = 0;
+  for (int64_t c = triggers.count - 1; c >= 0; --c) {
+    Chain chain{clock};
+    if (c > 0) chain.pass(triggers.time[c - 1], triggers.rank[c - 1] >= 0);
+    const double s = chain.restart, t = triggers.time[c], end = t + double(clock.hold);
+    const TriggerGradient g = grad(c);
+    const bool delayed = chain.delayed(t);
+    const double held = tick * g.charge, grad_t = g.time + held * row.before(end) + carried;
+    const double lambda = delayed ? 0.0 : grad_t / row.before(t);
+    const double stop = std::fmin(end, double(row.ticks));
+    for (int64_t k = int64_t(s) + team.rank; double(k) < stop; k += team.size)
+      grad_current[k] += T((held - lambda) * overlap(k, s, t) + held * overlap(k, t, end));
+    team.sync();  // the next window may begin in the tick in which this one ends
+    grad_threshold += lambda / tick;
+    carried = row.before(s) * (lambda - held) + (delayed ? grad_t : 0.0);
+  }
+  return grad_threshold;
+}
+
+// ----------------------------------------------------------------------------------------------------- sampled face
+
+struct Noise {
+  float reset, uncorrelated, discriminator;  // standard deviations [e]
+  HEPOPS_HD bool none() const { return reset == 0 && uncorrelated == 0 && discriminator == 0; }
+};
+
+// The random numbers of one pixel, named by the seed, (event, tpc, ix, iy), the absolute tick and their purpose: the
+// same whatever else is simulated with it, in whatever window and order.
+class PixelNoise {
+ public:
+  HEPOPS_HD PixelNoise(uint64_t seed, int64_t event, int64_t tpc, int64_t ix, int64_t iy, const Noise& sigma)
+      : philox_(seed, name(seed, event, tpc, ix, iy)),
+        sigma_(sigma),
+        look_variance_(double(sigma.uncorrelated) * sigma.uncorrelated +
+                       double(sigma.discriminator) * sigma.discriminator) {}
+
+  // Charge of the reset that ends as tick k begins.
+  HEPOPS_HD float reset(int64_t k) const {
+    const auto words = block(k, Purpose::reset);
+    return sigma_.reset * core::normal2<float>(words[0], words[1])[0];
+  }
+
+  // Uncorrelated minus discriminator noise: of the look at the end of tick k, and of the reading.
+  HEPOPS_HD float look(int64_t k) {
+    const Words words = look_words(k);
+    const auto normal = core::normal2<float>(words.radius, words.angle);
+    return std::fma(sigma_.uncorrelated, normal[0], -(sigma_.discriminator * normal[1]));
+  }
+
+  // Whether noise could lift the look at tick k by `gap`. Box-Muller's radius is at most sqrt(2 ln 2 (z + 1)) where z
+  // zeros lead the first word, so that one comparison spares the logarithm nearly always, and never errs.
+  HEPOPS_HD bool may_lift(int64_t k, double gap) {
+    constexpr double two_ln2 = 1.3862944 * 1.0001;  // the margin is far above the rounding of normal2
+    if (!(gap > 0)) return true;
+    return gap * gap <= look_variance_ * two_ln2 * (leading_zeros(look_words(k).radius) + 1);
+  }
+
+  // Uncorrelated and discriminator noise of the reading after tick k.
+  HEPOPS_HD core::Vec<float, 2> reading(int64_t k) const {
+    const auto words = block(k, Purpose::reading);
+    const auto normal = core::normal2<float>(words[0], words[1]);
+    return {sigma_.uncorrelated * normal[0], sigma_.discriminator * normal[1]};
+  }
+
+ private:
+  enum class Purpose : uint32_t { name, reset, look, reading };
+
+  HEPOPS_HD static uint64_t name(uint64_t seed, int64_t event, int64_t tpc, int64_t ix, int64_t iy) {
+    const auto join = [](const core::Vec<uint32_t, 4>& words) { return uint64_t(words[0]) << 32 | words[1]; };
+    const core::Philox of_event(seed, uint64_t(event));
+    const core::Philox of_plane(seed, join(of_event.block(uint32_t(tpc), uint32_t(Purpose::name))));
+    return join(of_plane.block(uint32_t(ix), uint32_t(iy)));
+  }
+
+  // The tick's upper bits stand above the purpose: absolute ticks may exceed 2^32.
+  HEPOPS_HD core::Vec<uint32_t, 4> block(int64_t k, Purpose purpose) const {
+    return philox_.block(uint32_t(k), uint32_t(purpose) | uint32_t(uint64_t(k) >> 32) << 2);
+  }
+
+  HEPOPS_HD static int leading_zeros(uint32_t word) {
+#ifdef __CUDA_ARCH__
+    return __clz(int(word));
+#else
+    return word == 0 ? 32 : __builtin_clz(word);
+#endif
+  }
+
+  struct Words {
+    uint32_t radius, angle;
+  };
+
+  // One block holds two words for each of two ticks; on a CPU a stretch of ticks is made at once, with SIMD.
+  HEPOPS_HD Words look_words(int64_t k) {
+    const int64_t start = k & ~int64_t(stretch - 1);
+    if (start != made_) {
+      made_ = start;
+      for (int b = 0; b < stretch / 2; ++b) {
+        const auto words = block((start >> 1) + b, Purpose::look);
+        for (int i = 0; i < 4; ++i) words_[4 * b + i] = words[i];
+      }
+    }
+#ifdef __CUDA_ARCH__
+    return k & 1 ? Words{words_[2], words_[3]} : Words{words_[0], words_[1]};  // in registers, which have no index
+#else
+    return {words_[2 * (k - start)], words_[2 * (k - start) + 1]};
+#endif
+  }
+
+#ifdef __CUDACC__
+  static constexpr int stretch = 2;
+#else
+  static constexpr int stretch = 32;
+#endif
+
+  core::Philox philox_;
+  Noise sigma_;
+  double look_variance_;
+  int64_t made_ = -1;  // never a multiple of stretch
+  uint32_t words_[2 * stretch];
+};
+
+// No noise at all: what a face without a seed draws.
+struct Quiet {
+  HEPOPS_HD float reset(int64_t) const { return 0; }
+  HEPOPS_HD float look(int64_t) const { return 0; }
+  HEPOPS_HD bool may_lift(int64_t, double gap) const { return !(gap > 0); }
+  HEPOPS_HD core::Vec<float, 2> reading(int64_t) const { return {0, 0}; }
+};
+
+// The buffer filter: `keep` of the charge that waits goes on waiting. tick * I -> shares (1 - keep) keep^n of it, n
+// ticks later. What a restart finds waiting is lost. This is larnd-sim's, without its end after ten rise times.
+struct Filter {
+  double keep;   // exp(-tick / rise time), or 0
+  double share;  // (1 - keep) tick [us]
+};
+
+template <class T, class Random>
+struct Sampled {
+  using Moment = int64_t;  // the end of tick k is moment k + 1
+  Row<T> row;
+  double threshold;     // [e]
+  Filter filter;        // [us]
+  int64_t offset;       // absolute tick of the row's first
+  int64_t first, last;  // ticks of the row between which it looks; a hit's busy time may reach beyond
+  Random random;
+
+  double charge = 0, waiting = 0;  // [e], since the restart
+  double bar = 0;                  // what the present reading must reach [e]
+
+  HEPOPS_HD int64_t begin() const { return first; }
+
+  HEPOPS_HD bool next(int64_t restart, int64_t ready, Trigger<int64_t>& trigger) {
+    charge = random.reset(offset + restart);
+    waiting = 0;
+    for (int64_t k = restart; k < last || k < ready; ++k) {
+      add(k);
+      if (k + 1 < ready || !random.may_lift(offset + k, threshold - charge)) continue;
+      if (charge + random.look(offset + k) >= threshold) {
+        trigger = {k + 1, charge};
+        return true;
+      }
+    }
+    return false;
+  }
+
+  HEPOPS_HD double read(const Trigger<int64_t>& trigger, int64_t hold) {
+    for (int64_t k = trigger.time; k < trigger.time + hold; ++k) add(k);
+    const auto noise = random.reading(offset + trigger.time + hold - 1);
+    bar = threshold + noise[1];
+    return charge + noise[0];
+  }
+
+  HEPOPS_HD bool accepts(double reading) const { return reading >= bar; }
+
+  HEPOPS_HD void add(int64_t k) {
+    waiting = std::fma(filter.keep, waiting, filter.share * row[k]);
+    charge += waiting;
+  }
+};
+
+}  // namespace hepops::lartpc
