@@ -2,15 +2,15 @@
 
   S = K z^2 Z/A / beta^2 [ 1/2 ln(2 m c^2 beta^2 gamma^2 W / I^2) - beta^2 - delta/2 - C/Z ]      (Bethe)
 
-with Sternheimer's density effect delta and Barkas and Berger's shell correction C. Against NIST PSTAR (gaseous argon) it
-is right within 0.3 % for protons from 10 MeV to 1 GeV, where the liquid's density effect begins. Below, Bethe's formula
-loses its ground (1.4 % high at 2 MeV, 4 % low at 0.5 MeV), and Varelas and Biersack's form takes over, within 2 % down to
-1 keV. Below 10 MeV a particle loses what a proton of equal velocity does, times z^2: no effective charge, no difference
-between mu+ and mu-. Radiation is left out: it shortens the muon's range by 0.1 % at 1 GeV and 1.1 % at 10 GeV (Particle
-Data Group); for electrons it is about Z T / (800 MeV) of the collision loss, 7 % at 3 MeV.
+with Sternheimer's density effect delta and Barkas and Berger's shell correction C. Against NIST PSTAR (gaseous argon)
+it is right within 0.3 % for protons from 10 MeV to 1 GeV, where the liquid's density effect begins. Below, Bethe's
+formula loses its ground (1.4 % high at 2 MeV, 4 % low at 0.5 MeV), and Varelas and Biersack's form takes over, within
+2 % down to 1 keV. Below 10 MeV a particle loses what a proton of equal velocity does, times z^2: no effective charge,
+no difference between mu+ and mu-. Radiation is left out: it shortens the muon's range by 0.1 % at 1 GeV and 1.1 % at
+10 GeV (Particle Data Group); for electrons it is about Z T / (800 MeV) of the collision loss, 7 % at 3 MeV.
 
 References:
-    | Particle Data Group, Review of Particle Physics (2024), ch. 34, and its atomic and nuclear properties of liquid argon
+    | Particle Data Group, Review of Particle Physics (2024), ch. 34; its Atomic and Nuclear Properties, liquid argon
     | R. M. Sternheimer, M. J. Berger, S. M. Seltzer, At. Data Nucl. Data Tables 30 (1984) 261
     | W. H. Barkas, M. J. Berger, Tables of energy losses and ranges of heavy charged particles, NASA SP-3013 (1964)
     | C. Varelas, J. P. Biersack, Nucl. Instrum. Meth. 79 (1970) 213
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Numbers = Array | np.floating[Any] | float
 
 # Particle Data Group, liquid argon: https://pdg.lbl.gov/AtomicNuclearProperties/HTML/liquid_argon.html
 Z, A = 18, 39.948  # A in [g/mol]
@@ -131,7 +132,8 @@ def mass_stopping_power(particle: Species, T: Array) -> Array:
 def hard_loss(particle: Species, T: Array, cut: float) -> tuple[Array, Array]:
     """Collisions that give more than `cut` [MeV] to an electron: number [cm2/g] and mean energy loss [MeV cm2/g].
 
-    The spectrum is that of a spinless particle, K z^2/2 Z/A / beta^2 (1 - beta^2 E/W) / E^2; what remains is the restricted loss.
+    The spectrum is that of a spinless particle, K z^2/2 Z/A / beta^2 (1 - beta^2 E/W) / E^2; what remains of the loss
+    is the restricted one.
     """
     _, beta2, W = kinematics(particle, T)
     W = np.maximum(W, cut)
@@ -142,8 +144,8 @@ def hard_loss(particle: Species, T: Array, cut: float) -> tuple[Array, Array]:
 class Range:
     """Range and energy of one particle, continuously slowing down; beyond a cut the hard collisions do not count.
 
-    Both directions interpolate one table in ln T, 400 points per decade from 1 keV to 1 TeV, integrated with Simpson's rule
-    (1e-8); linear interpolation of the logarithms adds 2e-6. Below 1 keV the range is proportional to T.
+    Both directions interpolate the logarithms in one table, 400 points per decade from 1 keV to 1 TeV, integrated with
+    Simpson's rule; they are exact inverses. Below 1 keV the range is proportional to T.
     """
 
     def __init__(self, particle: Species, cut: float | None = None) -> None:
@@ -154,14 +156,14 @@ class Range:
         R = T[0] / _restricted(particle, T[:1], cut) + np.concatenate([[0.0], np.cumsum(step)])
         self._lnT, self._lnR = np.log(T), np.log(R)
 
-    def length(self, T: Array | float) -> Array:
+    def length(self, T: Numbers) -> Array:
         """Range at kinetic energy T [MeV], in [g/cm2]."""
         x = np.log(np.maximum(T, 1e-300))
         return np.where(
             x < self._lnT[0], np.exp(self._lnR[0] + x - self._lnT[0]), np.exp(np.interp(x, self._lnT, self._lnR))
         )
 
-    def energy(self, R: Array | float) -> Array:
+    def energy(self, R: Numbers) -> Array:
         """Kinetic energy of range R [g/cm2], in [MeV]; 0 where R is 0 or less."""
         y = np.log(np.maximum(R, 1e-300))
         T = np.where(
@@ -181,7 +183,7 @@ def range_of(particle: Species, cut: float | None = None) -> Range:
     return Range(particle, cut)
 
 
-def stopping_power(particle: str, energy: Array | float, density: float = DENSITY) -> Array:
+def stopping_power(particle: str, energy: Numbers, density: float = DENSITY) -> Array:
     """Mean energy loss per length in liquid argon.
 
     Args:
@@ -203,13 +205,13 @@ def stopping_power(particle: str, energy: Array | float, density: float = DENSIT
     return mass_stopping_power(species(particle), T) * float(_positive("density", density))
 
 
-def csda_range(particle: str, energy: Array | float, density: float = DENSITY) -> Array:
+def csda_range(particle: str, energy: Numbers, density: float = DENSITY) -> Array:
     """Range in the approximation of continuous slowing down [cm]; arguments as of `stopping_power`."""
     T = _positive("energy", energy)
     return range_of(species(particle)).length(T) / float(_positive("density", density))
 
 
-def _positive(name: str, value: Array | float) -> Array:
+def _positive(name: str, value: Numbers) -> Array:
     value = np.asarray(value, np.float64)
     if not (np.isfinite(value) & (value > 0)).all():
         raise ValueError(f"{name} must be positive and finite, got {value}")
