@@ -32,7 +32,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[Any]:
-    """An HDF5 file to read. A foreign or truncated one is a ValueError in one line, a missing one a FileNotFoundError."""
+    """An HDF5 file to read; a foreign or truncated one is a ValueError of one line, a missing one FileNotFoundError."""
     import h5py
 
     if not Path(path).is_file():

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Record(BaseModel):
-    """A frozen pydantic model: unknown names are refused, numbers are finite, an error is one line and names the field."""
+    """A frozen pydantic model: unknown names are refused, numbers finite, an error is one line and names the field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -1,17 +1,17 @@
-"""The detector: drift volumes, pixel planes, front end and nominal constants; built in, or from larnd-sim's YAML files.
+"""The detector: drift volumes, pixel planes, front end, nominal constants; built in, or from larnd-sim's YAML files.
 
-The frame is that of the input file: x drift, y up, z beam [cm]. Pixel (ix, iy) of a TPC counts along (z, y) from the low
-edges of its plane, its centre is (z_low + (ix + 1/2) pitch, y_low + (iy + 1/2) pitch). larnd-sim swaps x and z on
+The frame is that of the input file: x drift, y up, z beam [cm]. Pixel (ix, iy) of a TPC counts along (z, y) from the
+low edges of its plane, its centre is (z_low + (ix + 1/2) pitch, y_low + (iy + 1/2) pitch). larnd-sim swaps x and z on
 loading, so that our ix is its first pixel index too.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from ._model import Record
@@ -28,8 +28,8 @@ class TPC(Record):
     cathode: float  # x of the cathode [cm]: the drift runs from here to the anode
     y: tuple[float, float]  # edges of the pixel plane [cm]
     z: tuple[float, float]  # edges of the pixel plane [cm]
-    ny: int = Field(ge=1)  # pixels along y
-    nx: int = Field(ge=1)  # pixels along z (the name is larnd-sim's)
+    ny: PositiveInt  # pixels along y
+    nx: PositiveInt  # pixels along z (the name is larnd-sim's)
     module: int = 1  # the module that holds it, counted as the property file counts
 
     @property
@@ -55,20 +55,20 @@ class TPC(Record):
 class FrontEnd(Record):
     """Constants of the LArPix front end, larnd-sim's defaults; times in clock ticks."""
 
-    threshold: float = Field(7000.0, gt=0)  # discriminator [e]
-    hold: int = Field(15, ge=0)  # ADC hold delay [ticks]
-    latency: int = Field(3, ge=0)  # integration ends hold + latency ticks after the crossing [ticks]
-    busy: int = Field(9, ge=0)  # after a hit no trigger for so long [ticks]
-    reset: int = Field(1, ge=0)  # charge is lost for so long after a reading [ticks]
-    reset_noise: float = Field(900.0, ge=0)  # [e]
-    uncorrelated_noise: float = Field(500.0, ge=0)  # [e]
-    discriminator_noise: float = Field(650.0, ge=0)  # [e]
-    buffer_risetime: float = Field(0.0, ge=0)  # exponential buffer filter [us]; 0: none; larnd-sim's default is 0.1
-    gain: float = Field(4e-3, gt=0)  # [mV/e]
+    threshold: PositiveFloat = 7000.0  # discriminator [e]
+    hold: NonNegativeInt = 15  # ADC hold delay [ticks]
+    latency: NonNegativeInt = 3  # integration ends hold + latency ticks after the crossing [ticks]
+    busy: NonNegativeInt = 9  # after a hit no trigger for so long [ticks]
+    reset: NonNegativeInt = 1  # charge is lost for so long after a reading [ticks]
+    reset_noise: NonNegativeFloat = 900.0  # [e]
+    uncorrelated_noise: NonNegativeFloat = 500.0  # [e]
+    discriminator_noise: NonNegativeFloat = 650.0  # [e]
+    buffer_risetime: NonNegativeFloat = 0.0  # exponential buffer filter [us]; 0: none; larnd-sim's default is 0.1
+    gain: PositiveFloat = 4e-3  # [mV/e]
     v_ped: float = 580.0  # pedestal [mV]
     v_cm: float = 288.0  # common mode, the ADC's zero [mV]
     v_ref: float = 1300.0  # the ADC's full scale [mV]
-    adc_bits: int = Field(8, ge=1, le=24)
+    adc_bits: Annotated[int, Field(ge=1, le=24)] = 8
 
     @property
     def integration(self) -> int:
@@ -110,10 +110,10 @@ class Detector(Record):
     """
 
     name: str
-    tpcs: tuple[TPC, ...] = Field(min_length=1)
-    pixel_pitch: float = Field(gt=0)  # [cm]
-    tick: float = Field(0.1, gt=0)  # clock period [us]
-    w_ph: float = Field(19.5e-6, gt=0)  # energy per photon or electron before recombination [MeV]
+    tpcs: Annotated[tuple[TPC, ...], Field(min_length=1)]
+    pixel_pitch: PositiveFloat  # [cm]
+    tick: PositiveFloat = 0.1  # clock period [us]
+    w_ph: PositiveFloat = 19.5e-6  # energy per photon or electron before recombination [MeV]
     frontend: FrontEnd = FrontEnd()
     nominal: Parameters = Parameters()  # field, lifetime, diffusions, recombination ... as the files state them
     ignored: tuple[str, ...] = ()  # keys of the files that are known and have no effect here
@@ -126,13 +126,14 @@ class Detector(Record):
         threshold and ADC references. The centre is the origin; the detector's own frame in some simulations has it at
         y = -21.8236 cm (see `read_segments`, offset).
         """
-        pitch = 0.4434
-        plane = dict(y=(-140 * pitch, 140 * pitch), z=(-70 * pitch, 70 * pitch), ny=280, nx=140)
-        plane |= dict(y=(-62.076, 62.076), z=(-31.038, 31.038))  # the products above, without their rounding
+        y, z = (-62.076, 62.076), (-31.038, 31.038)  # 280 and 140 pixels of 0.4434 cm
         return cls(
             name="module0",
-            tpcs=(TPC(anode=-30.431, cathode=-0.15875, **plane), TPC(anode=30.431, cathode=0.15875, **plane)),
-            pixel_pitch=pitch,
+            tpcs=(
+                TPC(anode=-30.431, cathode=-0.15875, y=y, z=z, ny=280, nx=140),
+                TPC(anode=30.431, cathode=0.15875, y=y, z=z, ny=280, nx=140),
+            ),
+            pixel_pitch=0.4434,
             frontend=FrontEnd(threshold=5000.0, v_cm=284.27734375, v_ref=1282.71484375),
         )
 
@@ -145,7 +146,7 @@ class Detector(Record):
         module: int | None = None,
         name: str | None = None,
     ) -> Self:
-        """The detector of larnd-sim's or larnd-sim-jax's files: one of properties, and one pixel layout or one per module.
+        """The detector of larnd-sim's or larnd-sim-jax's files: properties, and one pixel layout or one per module.
 
         Args:
             properties: Detector properties, either dialect (`e_field`/`eField`, `tpc_offsets`/`tpc_centers` ...) [cm].
@@ -178,10 +179,21 @@ class Detector(Record):
     @cached_property
     def geometry(self) -> Geometry:
         """The TPCs as tensors."""
-        column = lambda name, dtype=torch.float64: torch.tensor([getattr(t, name) for t in self.tpcs], dtype=dtype)  # noqa: E731
+
+        def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.tensor([getattr(tpc, name) for tpc in self.tpcs], dtype=dtype)
+
         nx, ny = column("nx", torch.int64), column("ny", torch.int64)
-        first = torch.cumsum(nx * ny, 0) - nx * ny
-        return Geometry(*map(column, ("anode", "cathode", "direction", "y", "z")), nx, ny, first)
+        return Geometry(
+            anode=column("anode"),
+            cathode=column("cathode"),
+            direction=column("direction"),
+            y=column("y"),
+            z=column("z"),
+            nx=nx,
+            ny=ny,
+            first_pixel=torch.cumsum(nx * ny, 0) - nx * ny,
+        )
 
     @property
     def drift_length(self) -> float:

@@ -1,4 +1,4 @@
-"""larnd-sim's detector files, of properties [cm] and of the pixel layout [mm], in both dialects, as fields of `Detector`.
+"""larnd-sim's files of detector properties [cm] and pixel layouts [mm], in both dialects, as fields of `Detector`.
 
 Each anode's pixel plane spans its tiles, x_anode + drift_length * orientation is the cathode; one offset per module
 (`tpc_offsets`, larnd-sim) or per anode (`tpc_centers`, larnd-sim-jax) is added. As in larnd-sim, consts/detector.py.
@@ -19,8 +19,8 @@ _NOMINAL = {
     "ab": "birks_a", "kb": "birks_k", "alpha": "box_alpha", "beta": "box_beta",
 }  # fmt: skip
 _FRONTEND = {
-    "discrimination_threshold": "threshold", "adc_hold_delay": "hold", "adc_busy_delay": "busy", "reset_cycles": "reset",
-    "reset_noise_charge": "reset_noise", "uncorrelated_noise_charge": "uncorrelated_noise",
+    "discrimination_threshold": "threshold", "adc_hold_delay": "hold", "adc_busy_delay": "busy",
+    "reset_cycles": "reset", "reset_noise_charge": "reset_noise", "uncorrelated_noise_charge": "uncorrelated_noise",
     "discriminator_noise": "discriminator_noise", "buffer_risetime": "buffer_risetime", "gain": "gain",
     "larpix_gain": "gain", "v_cm": "v_cm", "v_ref": "v_ref", "v_pedestal": "v_ped",
 }  # fmt: skip
@@ -200,19 +200,20 @@ def _tpcs(plane: dict[str, Any], offsets: list[Vector], module: int, length: flo
         xs, ys, zs = (sorted({tile[axis] for tile in tiles}) for axis in range(3))
         if len(xs) != 1:
             raise ValueError(f"tiles of one anode must share x, got {xs} cm")
-        span = lambda v, n, shift: (  # noqa: E731
-            round(v[0] - n * pitch / 2 + shift, 9),
-            round(v[-1] + n * pitch / 2 + shift, 9),
-        )
         yield TPC(
             anode=round(xs[0] + dx, 9),
             cathode=round(xs[0] + drift * direction + dx, 9),
-            y=span(ys, rows, dy),
-            z=span(zs, columns, dz),
+            y=_span(ys, rows * pitch, dy),
+            z=_span(zs, columns * pitch, dz),
             ny=rows * len(ys),
             nx=columns * len(zs),
             module=module,
         )
+
+
+def _span(centres: list[float], tile: float, shift: float) -> tuple[float, float]:
+    """The edges of a row of tiles."""
+    return round(centres[0] - tile / 2 + shift, 9), round(centres[-1] + tile / 2 + shift, 9)
 
 
 def _list(path: Path, key: str, value: Any) -> list[Any]:

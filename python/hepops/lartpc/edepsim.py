@@ -1,8 +1,8 @@
 """edep-sim's HDF5 files of energy deposits.
 
-Both generations of names are read, eventID and event_id, trackID and traj_id, pdgId and pdg_id; the frame is the file's,
-x drift, y up, z beam. edep-sim's positions are float32: a short segment's chord is uncertain to 4e-6 cm, and multiple
-scattering makes the true path longer than the chord, so dEdx is the file's (dE over the true path), not dE over the chord.
+Both generations of names are read, eventID and event_id, trackID and traj_id, pdgId and pdg_id; the frame is the
+file's, x drift, y up, z beam. edep-sim's positions are float32: a short segment's chord is uncertain to 4e-6 cm, and
+multiple scattering makes the true path longer than the chord, so dEdx is the file's, dE over the true path.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hepops.core.files import open_hdf5
+from hepops.core.files import atomic, open_hdf5
 
 from .segments import Segments
 
@@ -48,17 +48,17 @@ def read_segments(
     """Segments of edep-sim files, or of arrays with edep-sim's names.
 
     Args:
-        source: An HDF5 file with a dataset `segments`, a list of such files, a numpy structured array, or a mapping of names
-            to arrays or tensors (num_segments). Needed are eventID (or event_id), x_start ... z_end [cm] and dE [MeV];
-            dEdx [MeV/cm], dx [cm], t0 or t [us], pdgId (pdg_id), trackID (traj_id) where they are there.
+        source: An HDF5 file with a dataset `segments`, a list of such files, a numpy structured array, or a mapping of
+            names to arrays or tensors (num_segments). Needed are eventID (or event_id), x_start ... z_end [cm] and
+            dE [MeV]; used where they are there dEdx [MeV/cm], dx [cm], t0 or t [us], pdgId (pdg_id), trackID (traj_id).
         events: Ids, or a slice that counts in the sorted list of ids; default all.
         offset: Added to all positions, x y z [cm]. Files made in the frame of DUNE's module0, whose box is centred at
             y = -21.8236 cm, need offset=(0, 21.8236, 0) to lie in `Detector.module0()`, which is centred at 0.
         on_bad: What to do with bad segments, those with positions, energies or times that are not finite, negative dE,
             negative event, dEdx that is not positive or contradicts dE and dx, zero length without dEdx or dx, or that
             stand twice: refuse the whole, or leave them out and count them.
-        same_event: What to do where two files hold the same event id: refuse, take it as one event, or give every file ids
-            of its own: file i's are shifted by i times a power of ten above all ids.
+        same_event: What to do where two files hold the same event id: refuse, take it as one event, or give every file
+            ids of its own: file i's are shifted by i times a power of ten above all ids.
 
     Returns:
         Segments in float64 on the CPU, in the order of the source. dEdx is the file's, else dE/dx, else dE over the
@@ -83,13 +83,68 @@ def read_segments(
     _check_choice("on_bad", on_bad, ("raise", "exclude"))
     _check_choice("same_event", same_event, ("raise", "merge", "renumber"))
     shift = _offset(offset)
-    parts = [_segments(name, table, shift, on_bad == "raise") for name, table in _tables(source)]
+    parts = [(name, _segments(name, table, shift, on_bad == "raise")) for name, table in _tables(source)]
     if not parts:
         raise ValueError("source: the list of files is empty")
-    segments = parts[0] if len(parts) == 1 else Segments.cat(_apart(parts, list(source), same_event))
+    segments = Segments.cat(_apart([part for _, part in parts], [name for name, _ in parts], same_event))
     if not len(segments):
         raise ValueError(f"no segments in {_short(source)}; excluded: {segments.excluded}")
     return segments if events is None else segments.select(events)
+
+
+def write_segments(
+    path: str | Path,
+    segments: Segments,
+    *,
+    generation: Literal["new", "old"] = "new",
+    positions: Literal["f4", "f8"] = "f4",
+) -> None:
+    """An HDF5 file in edep-sim's layout; it is whole or not there.
+
+    Args:
+        path: The file; an existing one is replaced in one step at the end.
+        segments: What to write.
+        generation: Names: event_id, traj_id, pdg_id, or the older eventID, trackID, pdgId.
+        positions: Type of positions and energies: float32 as edep-sim has it, or float64, to the last bit.
+
+    Raises:
+        ValueError: an argument out of its choices.
+    """
+    import h5py
+
+    _check_choice("generation", generation, ("new", "old"))
+    _check_choice("positions", positions, ("f4", "f8"))
+    columns = {name: column.detach().cpu().numpy() for name, column in segments.columns().items()}
+    event, track, pdg = ("event_id", "traj_id", "pdg_id") if generation == "new" else ("eventID", "trackID", "pdgId")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dx = columns["dE"] / columns["dEdx"]
+    table: dict[str, tuple[str, Array]] = {
+        event: ("u4" if columns["event"].max(initial=0) < 2**32 else "i8", columns["event"]),
+        "segment_id": ("u4", np.arange(len(segments))),
+        track: ("i4" if np.abs(columns["track"]).max(initial=0) < 2**31 else "i8", columns["track"]),
+        pdg: ("i4" if np.abs(columns["pdg"]).max(initial=0) < 2**31 else "i8", columns["pdg"]),
+        "dE": (positions, columns["dE"]),
+        "dEdx": (positions, columns["dEdx"]),
+        "dx": (positions, dx),
+        **{name: ("f8", columns["t0"]) for name in ("t0_start", "t0_end", "t0")},
+        **{
+            name: ("f4", np.zeros(len(segments)))
+            for name in ("t_start", "t_end", "t", "tran_diff", "long_diff", "n_photons")
+        },
+        **{name: ("u4", np.zeros(len(segments))) for name in ("n_electrons", "pixel_plane")},
+    }
+    for i, axis in enumerate("xyz"):
+        start, end = columns["start"][:, i], columns["end"][:, i]
+        table |= {
+            f"{axis}_start": (positions, start),
+            f"{axis}_end": (positions, end),
+            axis: (positions, (start + end) / 2),
+        }
+    rows = np.zeros(len(segments), [(name, kind) for name, (kind, _) in table.items()])
+    for name, (_, column) in table.items():
+        rows[name] = column
+    with atomic(path) as part, h5py.File(part, "w") as file:
+        file.create_dataset("segments", data=rows)
 
 
 def _tables(source: Any) -> Iterator[tuple[str, dict[str, Array]]]:
@@ -211,7 +266,7 @@ def _blocks(event: Array) -> dict[str, int]:
     return {"further blocks of an earlier event": several} if several else {}
 
 
-def _apart(parts: list[Segments], names: list[Any], same_event: str) -> list[Segments]:
+def _apart(parts: list[Segments], names: list[str], same_event: str) -> list[Segments]:
     """The parts, with the same event id in two of them refused, merged and noted, or made unique."""
     ids = [p.events for p in parts]
     every, count = torch.cat(ids).unique(return_counts=True)
@@ -219,7 +274,7 @@ def _apart(parts: list[Segments], names: list[Any], same_event: str) -> list[Seg
     if not len(shared):
         return parts
     if same_event == "raise":
-        first, second = [str(n) for n, i in zip(names, ids, strict=True) if shared[0] in i][:2]
+        first, second = [n for n, i in zip(names, ids, strict=True) if shared[0] in i][:2]
         hint = "same_event='merge' or 'renumber' decides"
         raise ValueError(
             f"{len(shared)} events stand in several files, the first is {int(shared[0])}, {first} and {second}: {hint}"

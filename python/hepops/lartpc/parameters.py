@@ -38,7 +38,7 @@ SPEC: dict[str, Spec] = {
     "birks_k": Spec("(kV/cm)(g/cm2)/MeV", 0.0486, 0.04, 0.07, 0.0006, 0.0, 1.0),
     "transverse_diffusion": Spec("cm2/us", 8.8e-6, 4e-6, 14e-6, None, 0.0, 1e-3),
     "longitudinal_diffusion": Spec("cm2/us", 4.0e-6, 2e-6, 9e-6, None, 0.0, 1e-3),
-    # R. Acciarri et al. (ArgoNeuT), JINST 8 (2013) P08005: alpha 0.93 +- 0.02, beta 0.212 +- 0.002; larnd-sim has 0.207.
+    # R. Acciarri et al. (ArgoNeuT), JINST 8 (2013) P08005: 0.93 +- 0.02, 0.212 +- 0.002; larnd-sim has beta = 0.207.
     "box_alpha": Spec("1", 0.93, 0.85, 1.0, 0.02, 1e-3, 2.0),
     "box_beta": Spec("(kV/cm)(g/cm2)/MeV", 0.207, 0.15, 0.27, 0.002, 1e-6, 2.0),
     # P. Abratenko et al. (ICARUS), JINST 20 (2025) P01033: R = 1.25 +- 0.02.
@@ -55,7 +55,8 @@ SPEC: dict[str, Spec] = {
 class Parameters(Record):
     """Values of the physical parameters; those that are not given keep their nominal value.
 
-    `Parameters.SPEC` holds units, nominal values, ranges and priors, `Parameters.SIX` the names of the six that users fit.
+    `Parameters.SPEC` holds units, nominal values, ranges and priors, `Parameters.SIX` the names of the six that are
+    usually fitted.
 
     Raises:
         ValueError: an unknown name, or a value that is not finite or outside what the laws allow.

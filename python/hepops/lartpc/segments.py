@@ -54,7 +54,8 @@ class Segments:
         return self._map(lambda column: column.to(device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return replace(self, **{name: change(column) for name, column in self.columns().items()})
+        changes: dict[str, Any] = {name: change(column) for name, column in self.columns().items()}
+        return replace(self, **changes)
 
     @property
     def events(self) -> Tensor:

@@ -15,8 +15,8 @@ def read_thresholds(path: str | Path, detector: Detector) -> Tensor:
     """Thresholds of all pixels of a detector.
 
     Args:
-        path: `.npz` with `keys` (pixel ids, ix + nx (iy + ny tpc)), `values` and `default`, for keys that are absent. Values
-            below 1e-6 are Coulomb, as larnd-sim's first tables hold them, others electrons.
+        path: `.npz` with `keys` (pixel ids, ix + nx (iy + ny tpc)), `values`, and `default` for keys that are absent.
+            Values below 1e-6 are Coulomb, as larnd-sim's first tables hold them, others electrons.
         detector: The detector of the ids.
 
     Returns:
