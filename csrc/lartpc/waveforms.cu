@@ -79,6 +79,67 @@ Tensor places(const Tensor& nodes, const Tensor& velocity, double pitch, double 
   return result;
 }
 
+// Where the charge of a node ends: the share of each pixel around it, and what falls beside the plane.
+struct Collect {
+  Nodes nodes;
+  Plane plane;
+  const Place* places;
+  const int64_t* pixels;  // (N, 2)
+  double* shares;         // (N, side^2), or null
+  double* lost;           // (N)
+
+  // Sum of the weights of the bins [low, high).
+  HEPOPS_HD static double between(const double* w, int64_t first, int64_t n, int64_t low, int64_t high) {
+    double sum = 0;
+    for (int64_t b = max_int(low, first); b < min_int(high, first + n); ++b) sum += w[b - first];
+    return sum;
+  }
+
+  HEPOPS_HD void operator()(int64_t i) const {
+    const Place& at = places[i];
+    const int64_t nu = pixels[2 * i] * plane.bins, nv = pixels[2 * i + 1] * plane.bins;
+    const bool inside = at.bin_u >= 0 && at.bin_u + at.bins_u <= nu && at.bin_v >= 0 && at.bin_v + at.bins_v <= nv;
+    lost[i] = 0;
+    if (inside && shares == nullptr) return;
+    double wu[max_bins], wv[max_bins];
+    const double s = nodes(sigma, i);
+    share_bins(wu, 0, false, nodes(u, i), s, nodes(width_u, i), plane.bin(), at.bin_u, min_int(at.bins_u, max_bins));
+    share_bins(wv, 0, false, nodes(v, i), s, nodes(width_v, i), plane.bin(), at.bin_v, min_int(at.bins_v, max_bins));
+    if (!inside)
+      lost[i] = nodes(charge, i) *
+                (1 - between(wu, at.bin_u, at.bins_u, 0, nu) * between(wv, at.bin_v, at.bins_v, 0, nv));
+    if (shares == nullptr) return;
+    const int side = plane.side();
+    for (int slot = 0; slot < side * side; ++slot) {
+      const int64_t cu = (pixel_under(nodes(u, i), plane) + slot / side - plane.reach) * plane.bins;
+      const int64_t cv = (pixel_under(nodes(v, i), plane) + slot % side - plane.reach) * plane.bins;
+      const bool exists = cu >= 0 && cu < nu && cv >= 0 && cv < nv;
+      shares[i * side * side + slot] = exists ? between(wu, at.bin_u, at.bins_u, cu, cu + plane.bins) *
+                                                    between(wv, at.bin_v, at.bins_v, cv, cv + plane.bins)
+                                              : 0.0;
+    }
+  }
+};
+
+std::tuple<Tensor, Tensor> collect(const Tensor& nodes, const Tensor& places, const Tensor& pixels, double pitch,
+                                   int64_t bins, int64_t reach, double cut, bool shares) {
+  check_nodes(nodes, pitch, 1, bins, reach, cut, 1, 0);
+  const int64_t N = nodes.size(1), side = 2 * reach + 1;
+  core::check_value(places.numel() == N * place_size && pixels.numel() == 2 * N, "waveforms: places or pixels do not "
+                    "fit the nodes, got ", core::Shape{places}, " and ", core::Shape{pixels});
+  const Tensor x = core::contiguous(nodes), at = check_kind("places", places, ScalarType::Long, nodes);
+  const Tensor n = check_kind("pixels", pixels, ScalarType::Long, nodes);
+  Tensor share = torch::stable::new_empty(x, {shares ? N : 0, side * side}), lost = torch::stable::new_empty(x, {N});
+  core::for_each(x, N,
+                 Collect{{core::in<double>(x), N},
+                         {pitch, 1, int(bins), int(reach), cut},
+                         reinterpret_cast<const Place*>(core::in<int64_t>(at)),
+                         core::in<int64_t>(n),
+                         shares ? core::out<double>(share) : nullptr,
+                         core::out<double>(lost)});
+  return {share, lost};
+}
+
 template <class T>
 struct WeighNode {
   Nodes nodes;
@@ -291,6 +352,8 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& nodes, con
 const core::Operators operators{
     core::op<places>("_wave_places(Tensor nodes, Tensor velocity, float pitch, float tick, int bins, int reach, "
                      "float cut, int length, int lead_mode) -> Tensor"),
+    core::op<collect>("_wave_collect(Tensor nodes, Tensor places, Tensor pixels, float pitch, int bins, int reach, "
+                      "float cut, bool shares) -> (Tensor, Tensor)"),
     core::op<forward>("waveforms(Tensor nodes, Tensor velocity, " HEPOPS_WAVEFORMS_SCHEMA ") -> Tensor"),
     core::op<jvp>("waveforms_jvp(Tensor nodes, Tensor velocity, Tensor node_tangents, Tensor "
                   "velocity_tangents, " HEPOPS_WAVEFORMS_SCHEMA ") -> (Tensor, Tensor)"),

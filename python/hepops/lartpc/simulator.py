@@ -1,8 +1,8 @@
 """The simulator: segments in, hits out."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from .arrive import MODELS, arrive, arrive_tangents
 from .detector import Detector
+from .frontend import frontend
 from .hits import Hits
 from .parameters import Parameters
 from .pieces import Pieces, count_nodes, cut, divide
 from .response import Response, Table, builtin_response, table_response
 from .segments import Segments
-from .waveforms import Waveforms, plan, tangent_directions, waveforms
+from .waveforms import Waveforms, lost_electrons, plan, tangent_directions, waveforms
 
 NAMES = tuple(Parameters.SPEC)
 CUTS = {torch.float32: 4.0, torch.float64: 6.0}  # sigmas: what lies beyond is below the rounding of the sums
@@ -230,9 +231,10 @@ class Simulator(nn.Module):
         planes = len(detector.tpcs)
         group = (event_rank * planes + pieces.tpc)[piece]
         pixels = torch.tensor([(t.nx, t.ny) for t in detector.tpcs], dtype=torch.int64, device=device)
+        pixels_of_node = pixels[pieces.tpc[piece]]
         settings = {"pitch": pitch, "tick": tick, "reach": self.reach, "cut": CUTS[self.dtype]}
         with torch.no_grad():
-            layout = plan(nodes, group, pixels[pieces.tpc[piece]], velocity, response, **settings)
+            layout = plan(nodes, group, pixels_of_node, velocity, response, **settings)
 
         currents, slopes = None, None
         if count:
@@ -248,7 +250,11 @@ class Simulator(nn.Module):
                 currents, slopes = waveforms(nodes, velocity, response, layout, tangents=(along, along_v), **settings)
         if currents is None or (torch.is_grad_enabled() and nodes.requires_grad):
             currents = waveforms(nodes, velocity, response, layout, **settings)
-        reports = self._reports(pieces) | {"electrons_arriving": float(charge.detach().sum())}
+        plane = {"pitch": pitch, "bins": response.bins, "reach": self.reach, "cut": CUTS[self.dtype]}
+        reports = self._reports(pieces) | {
+            "electrons_arriving": float(charge.detach().sum()),
+            "electrons_lost": lost_electrons(nodes, layout, pixels_of_node, **plane),
+        }
         return Waveforms(
             events[torch.div(layout.group, planes, rounding_mode="floor")],
             layout.group % planes,
@@ -280,3 +286,76 @@ class Simulator(nn.Module):
         of_piece = torch.tensor(number, device=rank.device)[rank]
         for k in range(chunk + 1):
             yield pieces if chunk == 0 else pieces.select(of_piece == k)
+
+    def forward(
+        self,
+        segments: Segments,
+        seed: int | None = None,
+        *,
+        tangents: Sequence[str] = (),
+        threshold: float | Tensor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Hits:
+        """Simulate: recombination, drift, induction, front end.
+
+        Args:
+            segments: Of any number of events; they are simulated a few events at a time, so that memory stays bounded.
+            seed: None: noise-free and continuous, differentiable. A number: the clocked chip with its noise, which depends
+                on the seed and the pixel alone, not on threads, chunks or other events.
+            tangents: Names of parameters: forward mode, derivatives of time and charge of every hit (seed None).
+            threshold: One number [e], or one per pixel of the detector, by `Detector.pixel_id`; None: the detector's.
+            progress: Called with (nodes done, nodes in all) after every few events.
+
+        Returns:
+            `Hits`, sorted by (event, tpc, iy, ix, time). `row` counts the pixels that saw a current. `reports` has
+            segments_outside, energy_outside [MeV], electrons_arriving, electrons_lost (beyond the edge of the plane) and
+            rejected (silent resets).
+
+        Without a seed, differentiable in reverse mode in all parameters, positions, dE, dE/dx and t0, as far as the set of
+        hits stays the same.
+
+        Raises:
+            ValueError: an unknown name in `tangents`, tangents together with a seed, or a threshold of the wrong shape.
+        """
+        if tangents and seed is not None:
+            raise ValueError("Simulator: hits with noise have no derivatives: tangents need seed=None")
+        pieces = self._pieces(segments)
+        velocity = drift_velocity(self.efield, self.temperature)
+        parts: list[Hits] = []
+        rows, done, total = 0, 0, int(count_nodes(pieces, self.step).sum())
+        for chunk in self._chunks(pieces):
+            waves = self._waveforms(chunk, tangents)
+            hits = frontend(waves, self.detector, seed=seed, threshold=self._threshold(threshold, waves), velocity=velocity)
+            rejected = int(hits.reports["rejected"].sum())
+            parts.append(
+                replace(hits, row=hits.row + rows, reports=waves.reports | {"rejected": rejected}, tangent_names=tuple(tangents))
+            )
+            rows += len(waves)
+            done += int(count_nodes(chunk, self.step).sum())
+            if progress is not None:
+                progress(done, total)
+        return _join(parts, self._reports(pieces))
+
+    def _threshold(self, threshold: float | Tensor | None, waves: Waveforms) -> float | Tensor | None:
+        if not isinstance(threshold, Tensor) or threshold.numel() == 1:
+            return threshold
+        if threshold.shape != (self.detector.num_pixels,):
+            raise ValueError(
+                f"Simulator: threshold must be one number or ({self.detector.num_pixels},), one per pixel, "
+                f"got {tuple(threshold.shape)}"
+            )
+        return threshold.to(waves.values)[self.detector.pixel_id(waves.tpc, waves.ix, waves.iy)]
+
+
+def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
+    """Hits of successive chunks as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].columns()}
+    tangents: dict[str, Tensor | None] = {}
+    for name in ("time_tangents", "charge_tangents"):
+        some = [t for t in (getattr(part, name) for part in parts) if t is not None]
+        tangents[name] = torch.cat(some, 1) if some else None
+    for name in ("electrons_arriving", "electrons_lost", "rejected"):
+        reports[name] = sum(part.reports[name] for part in parts)
+    return replace(parts[0], **columns, **tangents, reports=reports)

@@ -139,6 +139,26 @@ def plan(
     )
 
 
+def collected(
+    nodes: Tensor, layout: Plan, pixels: Tensor, *, pitch: float, bins: int, reach: int, cut: float
+) -> tuple[Tensor, Tensor]:
+    """Electrons that end on the pixel of every row (num_rows), and those of every node that end beside the plane (N).
+
+    Their sum is the charge of the nodes, to rounding. Arguments as for `plan`; not differentiable.
+    """
+    x = nodes.detach()
+    share, lost = call(torch.ops.hepops._wave_collect, x, layout.places, pixels, pitch, bins, reach, cut, True)
+    on = layout.node_row >= 0
+    sums = x.new_zeros(len(layout.first))
+    return sums.index_add_(0, layout.node_row[on], (share * x[0][:, None])[on]), lost
+
+
+def lost_electrons(nodes: Tensor, layout: Plan, pixels: Tensor, *, pitch: float, bins: int, reach: int, cut: float) -> float:
+    """Electrons that end beside the plane, the second of what `collected` returns, in all."""
+    lost = call(torch.ops.hepops._wave_collect, nodes.detach(), layout.places, pixels, pitch, bins, reach, cut, False)[1]
+    return float(lost.sum())
+
+
 def _arguments(response: Response, layout: Plan, pitch: float, tick: float, reach: int, cut: float) -> tuple[Any, ...]:
     q, p = response, layout
     tables = (q.r, q.rv, q.lead, q.leadv, q.potential)
@@ -205,6 +225,12 @@ def waveforms(
 @register_fake("hepops::_wave_places")
 def _(nodes: Tensor, velocity: Tensor, *_: Any) -> Tensor:
     return nodes.new_empty(nodes.shape[1], 9, dtype=torch.int64)
+
+
+@register_fake("hepops::_wave_collect")
+def _(nodes: Tensor, places: Tensor, pixels: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    side = 2 * rest[2] + 1
+    return nodes.new_empty(nodes.shape[1] if rest[4] else 0, side * side), nodes.new_empty(nodes.shape[1])
 
 
 @register_fake("hepops::waveforms")
