@@ -32,11 +32,28 @@ class Pieces:
         return Pieces(*(x[mask] for x in fields), self.segments_outside, self.energy_outside)
 
 
+def _boxes(detector: Detector, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Low and high corners x y z of the drift volumes; where two overlap, the earlier one has the space."""
+    boxes: list[tuple[list[float], list[float]]] = []
+    for tpc in detector.tpcs:
+        low = [min(tpc.anode, tpc.cathode), tpc.y[0], tpc.z[0]]
+        high = [max(tpc.anode, tpc.cathode), tpc.y[1], tpc.z[1]]
+        for before_low, before_high in boxes:
+            if all(a < d and c < b for a, b, c, d in zip(low, high, before_low, before_high, strict=True)):
+                if before_low[0] <= low[0]:
+                    low[0] = min(before_high[0], high[0])
+                else:
+                    high[0] = before_low[0]
+        boxes.append((low, high))
+    return [(torch.tensor(a, dtype=torch.float64, device=device), torch.tensor(b, dtype=torch.float64, device=device)) for a, b in boxes]
+
+
 def cut(segments: Segments, detector: Detector) -> Pieces:
     """Cut segments at the borders of the detector's drift volumes; differentiable in positions, dE, dE/dx and t0.
 
     A segment's energy is shared in proportion to length. What lies in no volume is counted, not lost in silence. Pieces
-    are sorted by (event, tpc, segment).
+    are sorted by (event, tpc, segment). Where the drift volumes of a detector overlap (ND-LAr's neighbours, by 0.8 cm), the
+    earlier one has the charge.
     """
     start, end = segments.start, segments.end
     along = end - start
@@ -45,9 +62,7 @@ def cut(segments: Segments, detector: Detector) -> Pieces:
     safe = torch.where(flat, torch.ones_like(along), along)
     point = flat.all(1)
     parts, inside = [], torch.zeros(len(segments), dtype=torch.float64, device=start.device)
-    for number, tpc in enumerate(detector.tpcs):
-        box = [sorted((tpc.anode, tpc.cathode)), tpc.y, tpc.z]
-        low, high = torch.tensor(box, dtype=torch.float64, device=start.device).T
+    for number, (tpc, (low, high)) in enumerate(zip(detector.tpcs, _boxes(detector, start.device), strict=True)):
         a, b = (low - start) / safe, (high - start) / safe
         enter = torch.where(flat, torch.zeros_like(a), torch.minimum(a, b)).amax(1).clamp(min=0.0)
         leave = torch.where(flat, torch.ones_like(a), torch.maximum(a, b)).amin(1).clamp(max=1.0)
