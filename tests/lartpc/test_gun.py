@@ -4,9 +4,9 @@ import torch
 from conftest import shared
 from hepops.lartpc import TPC, Detector, read_segments, write_segments
 from hepops.lartpc.gun import csda_range, shoot, stopping_power
-from hepops.lartpc.stopping import SPECIES, density_effect, hard_loss, range_of
+from hepops.lartpc.stopping import SPECIES, density_effect, hard_loss, kinematics, range_of
 from hepops.lartpc.volume import Volume
-from hepops.lartpc.walk import Walk, follow
+from hepops.lartpc.walk import Walk, collisions, follow
 
 MODULE0 = Detector.module0()
 # One volume, large enough to stop what is shot in its middle.
@@ -225,6 +225,18 @@ def test_straggling_keeps_the_mean_and_has_landaus_width():
     counts, edges = np.histogram(losses, bins=40, range=(7, 15))
     peak = edges[np.convolve(counts, np.ones(5), "same").argmax()] + 0.1
     assert peak == pytest.approx(probable, abs=0.3)  # a bin is 0.2 wide, xi is 0.48
+
+
+def test_collisions_are_drawn_from_their_spectrum():
+    """Number and loss above a cut near the maximum, where (1 - beta^2 E/W) takes a third of the collisions away."""
+    kind, T, cut, thickness = SPECIES["proton"], 800.0, 0.5, 4000.0
+    drawn = np.array(collisions(kind, T, thickness, cut, np.random.default_rng(0)))
+    number, loss = (float(v) * thickness for v in hard_loss(kind, np.array(T), cut))
+    assert number > 400
+    assert len(drawn) == pytest.approx(number, abs=4 * np.sqrt(number))
+    assert drawn.mean() == pytest.approx(loss / number, abs=4 * drawn.std() / np.sqrt(number))
+    assert drawn.min() >= cut and drawn.max() <= float(kinematics(kind, np.array(T))[2])
+    assert collisions(kind, 10.0, 1e9, cut, np.random.default_rng(0)) == []  # W is below the cut
 
 
 def test_knocked_on_electrons_are_as_many_as_the_spectrum_has():
