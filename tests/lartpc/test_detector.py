@@ -289,6 +289,9 @@ def test_a_pixels_centre_lies_in_it(tpc, ix, iy):
     assert all(torch.equal(a, b) for a, b in zip(MODULE0.pixel_of(centre), where, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(MODULE0.pixel_from_id(MODULE0.pixel_id(*where)), where, strict=True))
     assert MODULE0.drift_distance(centre).item() == 0.0
+    assert centre.dtype == torch.float64
+    assert centre[0, 1].item() == pytest.approx(-62.076 + (iy + 0.5) * 0.4434, abs=1e-13)
+    assert centre[0, 2].item() == pytest.approx(-31.038 + (ix + 0.5) * 0.4434, abs=1e-13)
 
 
 @given(points)
