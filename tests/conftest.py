@@ -3,8 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("hepops", deadline=None)  # the first call of an operator takes long
+settings.load_profile("hepops")
 
 
 def shared(path: str) -> Path:
