@@ -1,6 +1,7 @@
 #pragma once
-// exp and log1p for loops over many numbers. The host's standard functions are calls that keep a loop from becoming
-// SIMD; these are selects and polynomials that do not. On a GPU the standard ones are used, which are inlined there.
+// series::exp and series::log1p, for loops over many numbers. The host's standard functions are calls that keep a loop
+// from becoming SIMD; these are selects and polynomials that do not. On a GPU the standard ones are used, which are
+// inlined there.
 //
 // Within 2 ulp of the correct value (tests/core/test_elementary.cpp), infinities and NaN as the standard ones.
 // exp: k = round(x / ln 2), a Taylor series in r = x - k ln 2, |r| < 0.35. log1p: 1 + u = 2^k m, the series of
@@ -12,7 +13,7 @@
 
 #include "core/host_device.h"
 
-namespace hepops::core {
+namespace hepops::core::series {
 
 template <class T>
 struct Binary;
@@ -117,4 +118,4 @@ HEPOPS_HD float log1p(float x) { return log1p_by_series(x); }
 HEPOPS_HD double log1p(double x) { return log1p_by_series(x); }
 #endif
 
-}  // namespace hepops::core
+}  // namespace hepops::core::series

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-namespace hepops::core {
+namespace hepops::core::series {
 namespace {
 
 // The distance from the value in long double, in units of the last place of T.
@@ -55,4 +55,4 @@ TYPED_TEST(Elementary, TheEndsAreThoseOfTheStandard) {
 }
 
 }  // namespace
-}  // namespace hepops::core
+}  // namespace hepops::core::series
