@@ -10,10 +10,6 @@ def cmake_path() -> Path:
 
     Raises:
         FileNotFoundError: this copy of hepops was not installed by pip, but put together by hand.
-
-    Example:
-        >>> cmake_path().name
-        'cmake'
     """
     path = DIRECTORY / "share" / "cmake"
     if not (path / "hepops" / "hepopsConfig.cmake").exists():
