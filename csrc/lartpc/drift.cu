@@ -92,7 +92,7 @@ struct DoubleBackward {
 };
 
 void check(const Tensor& distance, const Tensor& parameters) {
-  core::for_floating("drift: distance", distance, []<class T>() {});
+  core::check_floating("drift: distance", distance);
   core::check_scalars("drift: parameters", parameters, distance, num_parameters);
   core::for_host_scalars<num_parameters>(parameters, [](const auto& p) {
     const auto& [lifetime, E, D_T, D_L, temperature] = p.values;
