@@ -517,7 +517,7 @@ const core::Operators operators{
     core::op<sampled>(
         "_frontend_sampled(Tensor values, Tensor offsets, Tensor first_tick, Tensor pixel, "
         "Tensor threshold, int seed, float tick, int hold, int reset, int busy, float rise_time, float reset_noise, "
-        "float uncorrelated_noise, float discriminator_noise, int? from, int? to) "
+        "float uncorrelated_noise, float discriminator_noise, int? start, int? stop) "
         "-> (Tensor tick, Tensor charge, Tensor row, Tensor rank, Tensor first)"),
 };
 

@@ -110,30 +110,38 @@ struct Continuous {
   HEPOPS_HD bool next(double restart, double ready, double& trigger) {
     charge = inflow = 0;
     double start = restart;
-    for (k = int64_t(restart); k < row.ticks || double(k) <= ready; start = double(++k)) {
+    for (k = int64_t(restart); double(k) <= ready; start = double(++k)) {
       const double width = double(k + 1) - start;
       inflow = flow(inflow, width);
       const double reached = charge + inflow;
-      if (start <= ready && ready < double(k + 1)) {
+      if (ready < double(k + 1)) {
         slope = inflow / width;
         charge = std::fma(slope, ready - start, charge);
-        start = ready;
-        if (charge >= threshold) {  // it was busy when the charge crossed
-          trigger = ready;
-          return true;
-        }
+        trigger = ready;
+        if (charge >= threshold) return true;  // it was busy when the charge crossed
+        if (reached >= threshold) return cross(ready, trigger);
       }
-      if (start >= ready && reached >= threshold) {
-        slope = inflow / width;
-        const double crossing = start + (threshold - charge) / slope;
-        // Inside (k, k + 1] in spite of rounding, so that the tick can be told from the time: Row::before.
-        trigger = std::fmin(std::fmax(crossing, double(k) + 0x1p-30), double(k + 1));
-        charge = threshold;
-        return true;
+      charge = reached;
+    }
+    for (; k < row.ticks; ++k) {
+      inflow = flow(inflow, 1.0);
+      const double reached = charge + inflow;
+      if (reached >= threshold) {
+        slope = inflow;
+        return cross(double(k), trigger);
       }
       charge = reached;
     }
     return false;
+  }
+
+  // From `charge` at start the threshold is met in tick k.
+  HEPOPS_HD bool cross(double start, double& trigger) {
+    const double crossing = start + (threshold - charge) / slope;
+    // Inside (k, k + 1] in spite of rounding, so that the tick can be told from the time: Row::before.
+    trigger = std::fmin(std::fmax(crossing, double(k) + 0x1p-30), double(k + 1));
+    charge = threshold;
+    return true;
   }
 
   HEPOPS_HD double read(double trigger) {

@@ -18,15 +18,24 @@ Ops = torch.ops.hepops
 class Windows(Protocol):
     """The currents of many pixels, each in a window of its own (hepops.lartpc.Waveforms is one)."""
 
-    event: Tensor  # int64 (pixels)
-    tpc: Tensor  # int64 (pixels)
-    ix: Tensor  # int64 (pixels)
-    iy: Tensor  # int64 (pixels)
-    first_tick: Tensor  # int64 (pixels)      absolute
-    offsets: Tensor  # int64 (pixels + 1)     into values
-    values: Tensor  # float (total)           [e/us]
-    tick: float  # [us]
-    tangents: Tensor | None  # float (num_tangents, total)
+    @property
+    def event(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def tpc(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def ix(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def iy(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def first_tick(self) -> Tensor: ...  # int64 (pixels)      absolute
+    @property
+    def offsets(self) -> Tensor: ...  # int64 (pixels + 1)     into values
+    @property
+    def values(self) -> Tensor: ...  # float (total)           [e/us]
+    @property
+    def tick(self) -> float: ...  # [us]
+    @property
+    def tangents(self) -> Tensor | None: ...  # float (num_tangents, total)
 
 
 def frontend(
@@ -78,8 +87,8 @@ def frontend(
         \mathrm{d}t^* = -\frac{\mathrm{d}Q - \mathrm{d}(\mathrm{threshold})}{\partial Q / \partial t}, \qquad
         \mathrm{d}q = \mathrm{d}Q(t^* + 18) + \dot Q(t^* + 18)\, \mathrm{d}t^* + \partial_s Q\, \mathrm{d}s
 
-    (without a filter :math:`\dot Q = I`, :math:`\partial_s Q = -I(s)`), the restart :math:`s` moving with the trigger before it, silent ones included; a trigger that waited for the
-    busy time moves with the hit before it.
+    (without a filter :math:`\dot Q = I`, :math:`\partial_s Q = -I(s)`). The restart :math:`s` moves with the trigger
+    before it, silent ones included; a trigger that waited for the busy time moves with the hit before it.
 
     Args:
         currents: Current averaged over each tick, float32 or float64 [e/us]: (pixels, ticks), the first tick being
@@ -174,6 +183,7 @@ def frontend(
         adc=digitise(charge, chip, gain=gain, pedestal=pedestal, rounded=sampled),
         row=row,
         rank=rank,
+        tangent_names=getattr(currents, "tangent_names", ()) if tangents is windows.tangents else (),
         time_tangents=time_tangents,
         charge_tangents=charge_tangents,
         reports={"rejected": rejected, "integration": window},
