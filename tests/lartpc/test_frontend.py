@@ -1,5 +1,8 @@
 import itertools
 import math
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 import torch
 from conftest import shared
 from core.contract import Contract
+from hepops import _core
+from hepops.core.libraries import DIRECTORY
 from hepops.lartpc import Detector, frontend
 from torch.library import opcheck
 from torch.testing import assert_close
@@ -450,6 +455,33 @@ def test_threads_do_not_matter_to_noise():
     for other in results[1:]:
         for name in ("row", "rank", "time", "charge", "adc"):
             assert_close(getattr(other, name), getattr(results[0], name), rtol=0, atol=0)
+
+
+HASH = """
+import hashlib, torch
+from hepops.lartpc import frontend
+random = torch.Generator().manual_seed(0)
+currents = (4000 * torch.randn(500, 50, generator=random)).repeat_interleave(6, 1)
+digest = hashlib.sha256()
+for face in ({}, {"sampled": True}, {"seed": 3}):
+    hits = frontend(currents, threshold=3000.0, **face)
+    for column in (hits.row, hits.rank, hits.time, hits.charge):
+        digest.update(column.numpy().tobytes())
+print(len(hits), digest.hexdigest())
+"""
+
+
+def test_cpu_levels_agree_to_the_last_bit():
+    levels = sorted(path.stem.removeprefix("libhepops_cpu_") for path in DIRECTORY.glob("libhepops_cpu_*.so"))
+    levels = [level for level in levels if level <= _core.cpu_level()]
+    if len(levels) < 2:
+        pytest.skip(f"built for {levels} alone")
+    printed = set()
+    for level in levels:
+        environment = {**os.environ, "HEPOPS_CPU_LEVEL": level}
+        run = subprocess.run([sys.executable, "-c", HASH], env=environment, capture_output=True, text=True, check=True)
+        printed.add(run.stdout)
+    assert len(printed) == 1 and int(printed.pop().split()[0]) > 500
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
