@@ -67,15 +67,15 @@ struct Input {
   }
 };
 
-Clock clock_of(int64_t hold, int64_t reset, int64_t busy) {
+Chip chip_of(double tick, int64_t hold, int64_t reset, int64_t busy, double rise_time) {
+  core::check_value(tick > 0, "frontend: tick must be positive [us], got ", tick);
+  core::check_value(rise_time >= 0, "frontend: rise_time must not be negative [us], got ", rise_time);
   core::check_value(hold >= 0, "frontend: hold must not be negative [ticks], got ", hold);
   core::check_value(reset >= 0, "frontend: reset must not be negative [ticks], got ", reset);
   core::check_value(busy >= 0, "frontend: busy must not be negative [ticks], got ", busy);
   core::check_value(hold + reset > 0, "frontend: hold + reset must be positive [ticks], got 0");
-  return {hold, reset, busy};
+  return {hold, reset, busy, rise_time > 0 ? std::exp(-tick / rise_time) : 0.0};
 }
-
-void check_tick(double tick) { core::check_value(tick > 0, "frontend: tick must be positive [us], got ", tick); }
 
 // ------------------------------------------------------------------------------- two passes: count, then write in
 // place
@@ -154,14 +154,13 @@ void for_each_by_thread(const Tensor& on, int64_t rows, const F& f) {
 template <class Make>
 struct Write {
   Make make;
-  Clock clock;
   Table<typename Make::Time, typename Make::Value> table;
 
   HEPOPS_HD void operator()(int64_t row) const {
     int64_t at = table.first[row];
     if (at == table.first[row + 1]) return;
     auto face = make(row);
-    integrate_and_read(face, clock, [&](auto time, double charge, int64_t rank) {
+    integrate_and_read(face, [&](auto time, double charge, int64_t rank) {
       table.row[at] = row;
       table.rank[at] = rank;
       table.time[at] = make.time(time, row);
@@ -174,13 +173,12 @@ struct Write {
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class Make>
-Result write(const Input& input, const Make& make, const Clock& clock, const Counted& counted, ScalarType time_type) {
+Result write(const Input& input, const Make& make, const Counted& counted, ScalarType time_type) {
   const auto empty = [&](ScalarType type) { return torch::stable::new_empty(input.values, {counted.triggers}, type); };
   Tensor row = empty(ScalarType::Long), rank = empty(ScalarType::Long), time = empty(time_type);
   Tensor charge = empty(input.values.scalar_type());
   for_each_by_thread(input.values, input.rows,
                      Write<Make>{make,
-                                 clock,
                                  {core::in<int64_t>(counted.first), core::out<int64_t>(row), core::out<int64_t>(rank),
                                   core::out<typename Make::Time>(time), core::out<typename Make::Value>(charge)}});
   return {time, charge, row, rank, counted.first};
@@ -194,8 +192,9 @@ struct MakeContinuous {
   using Value = T;
   Rows<T> rows;
   double tick;
+  Chip chip;
 
-  HEPOPS_HD Continuous<T> operator()(int64_t row) const { return {rows[row], rows.threshold(row) / tick}; }
+  HEPOPS_HD Continuous<T> operator()(int64_t row) const { return {chip, rows[row], rows.threshold(row) / tick}; }
   HEPOPS_HD double time(double moment, int64_t) const { return moment; }
   HEPOPS_HD double charge(double sum) const { return tick * sum; }
 };
@@ -204,7 +203,6 @@ struct MakeContinuous {
 template <class T>
 struct CountContinuous {
   MakeContinuous<T> make;
-  Clock clock;
   int64_t* counts;
 
   HEPOPS_HD void operator()(int64_t row, const Team& team) const {
@@ -223,22 +221,21 @@ struct CountContinuous {
     auto face = make(row);
     if (!good(sum, face.threshold)) return refused;
     if (sum.silent(face.threshold)) return 0;
-    return integrate_and_read(face, clock, [](double, double, int64_t) {});
+    return integrate_and_read(face, [](double, double, int64_t) {});
   }
 };
 
 Result forward(const Tensor& values, const Tensor& offsets, const Tensor& threshold, double tick, int64_t hold,
-               int64_t reset, int64_t busy) {
-  const Clock clock = clock_of(hold, reset, busy);
-  check_tick(tick);
+               int64_t reset, int64_t busy, double rise_time) {
+  const Chip chip = chip_of(tick, hold, reset, busy, rise_time);
   std::optional<Result> result;
   core::for_floating("frontend: currents", values, [&]<class T>() {
     const Input input(values, offsets, threshold);
-    const MakeContinuous<T> make{input.as<T>(), tick};
+    const MakeContinuous<T> make{input.as<T>(), tick, chip};
     Tensor counts = torch::stable::new_zeros(input.values, {input.rows + 1}, ScalarType::Long);
     core::for_each_row(input.values, input.rows, rows_per_team * sizeof(Charges),
-                       CountContinuous<T>{make, clock, core::out<int64_t>(counts)}, rows_per_team);
-    result = write(input, make, clock, scan<T>(input, counts), ScalarType::Double);
+                       CountContinuous<T>{make, core::out<int64_t>(counts)}, rows_per_team);
+    result = write(input, make, scan<T>(input, counts), ScalarType::Double);
   });
   return *result;
 }
@@ -283,7 +280,7 @@ template <class T>
 struct Backward {
   Rows<T> rows;
   double tick;
-  Clock clock;
+  Chip chip;
   FoundView found;
   const double* grad_time;
   const T* grad_charge;
@@ -296,7 +293,7 @@ struct Backward {
     double sum = 0;
     if (triggers.count > 0) {
       const auto grad = [&](int64_t c) { return TriggerGradient{grad_time[at + c], double(grad_charge[at + c])}; };
-      sum = frontend_backward(rows[row], tick, clock, triggers, grad, grad_values + rows.offsets[row], team);
+      sum = frontend_backward(rows[row], tick, chip, triggers, grad, grad_values + rows.offsets[row], team);
     }
     if (team.rank == 0) grad_threshold[row] = sum;
   }
@@ -312,9 +309,8 @@ struct ThresholdGradient {
 std::tuple<Tensor, Tensor> backward(const Tensor& grad_time, const Tensor& grad_charge, const Tensor& values,
                                     const Tensor& offsets, const Tensor& threshold, const Tensor& rank,
                                     const Tensor& time, const Tensor& first, double tick, int64_t hold, int64_t reset,
-                                    int64_t busy) {
-  const Clock clock = clock_of(hold, reset, busy);
-  check_tick(tick);
+                                    int64_t busy, double rise_time) {
+  const Chip chip = chip_of(tick, hold, reset, busy, rise_time);
   const Input input(values, offsets, threshold);
   const Found found(input, rank, time, first);
   core::check_same_shape("frontend_backward: grad_time", grad_time, found.time);
@@ -326,7 +322,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_time, const Tensor& grad_
   core::for_floating("frontend: currents", input.values, [&]<class T>() {
     Tensor of_row = torch::stable::new_empty(input.values, {input.rows}, ScalarType::Double);
     core::for_each_row(input.values, input.rows, 0,
-                       Backward<T>{input.as<T>(), tick, clock, found, core::in<double>(g_time), core::in<T>(g_charge),
+                       Backward<T>{input.as<T>(), tick, chip, found, core::in<double>(g_time), core::in<T>(g_charge),
                                    core::out<T>(grad_values), core::out<double>(of_row)},
                        rows_per_team);
     if (input.threshold.numel() == 1 && input.rows != 1) {
@@ -343,7 +339,7 @@ template <class T>
 struct Tangents {
   Rows<T> rows;
   double tick;
-  Clock clock;
+  Chip chip;
   FoundView found;
   int64_t directions, triggers;
   const T* tangents;            // (directions, total)
@@ -361,7 +357,7 @@ struct Tangents {
       const double dthreshold =
           threshold_tangents ? double(threshold_tangents[d * thresholds + row * rows.threshold_stride]) : 0.0;
       const int64_t at = d * triggers + found.first[row];
-      frontend_jvp(current, tangent, dthreshold, tick, clock, of_row, [&](int64_t c, double dt, double dq) {
+      frontend_jvp(current, tangent, dthreshold, tick, chip, of_row, [&](int64_t c, double dt, double dq) {
         time_tangents[at + c] = dt;
         charge_tangents[at + c] = T(dq);
       });
@@ -373,9 +369,8 @@ struct Tangents {
 std::tuple<Tensor, Tensor> jvp(const Tensor& tangents, const std::optional<Tensor>& threshold_tangents,
                                const Tensor& values, const Tensor& offsets, const Tensor& threshold, const Tensor& rank,
                                const Tensor& time, const Tensor& first, double tick, int64_t hold, int64_t reset,
-                               int64_t busy) {
-  const Clock clock = clock_of(hold, reset, busy);
-  check_tick(tick);
+                               int64_t busy, double rise_time) {
+  const Chip chip = chip_of(tick, hold, reset, busy, rise_time);
   const Input input(values, offsets, threshold);
   const Found found(input, rank, time, first);
   core::check_same_kind("frontend_jvp: tangents", tangents, input.values);
@@ -397,7 +392,7 @@ std::tuple<Tensor, Tensor> jvp(const Tensor& tangents, const std::optional<Tenso
   Tensor of_charge = torch::stable::new_empty(input.values, {directions, found.triggers});
   core::for_floating("frontend: currents", input.values, [&]<class T>() {
     core::for_each_row(input.values, input.rows, 0,
-                       Tangents<T>{input.as<T>(), tick, clock, found, directions, found.triggers, core::in<T>(v),
+                       Tangents<T>{input.as<T>(), tick, chip, found, directions, found.triggers, core::in<T>(v),
                                    w ? core::in<T>(*w) : nullptr, input.threshold.numel(), core::out<double>(of_time),
                                    core::out<T>(of_charge)},
                        rows_per_team);
@@ -415,7 +410,7 @@ struct MakeSampled {
   const int64_t* first_tick;
   const int64_t* pixel;  // (rows, 4): event, tpc, ix, iy
   double tick;
-  Filter filter;
+  Chip chip;
   uint64_t seed;
   Noise noise;
   bool within;  // it looks in [from, to), else in the row's window
@@ -424,8 +419,13 @@ struct MakeSampled {
   HEPOPS_HD Sampled<T, Random> operator()(int64_t row) const {
     const Row<T> current = rows[row];
     const int64_t offset = first_tick[row];
-    return {current,    rows.threshold(row),        filter,
-            offset,     within ? from - offset : 0, within ? to - offset : current.ticks,
+    return {chip,
+            current,
+            rows.threshold(row),
+            tick,
+            offset,
+            within ? from - offset : 0,
+            within ? to - offset : current.ticks,
             random(row)};
   }
 
@@ -446,7 +446,6 @@ struct MakeSampled {
 template <class T, class Random>
 struct CountSampled {
   MakeSampled<T, Random> make;
-  Clock clock;
   int64_t* counts;
 
   HEPOPS_HD void operator()(int64_t row) const {
@@ -461,7 +460,7 @@ struct CountSampled {
     } else if (std::is_same_v<Random, Quiet> && sum.silent(face.threshold / make.tick)) {
       counts[row + 1] = 0;
     } else {
-      counts[row + 1] = integrate_and_read(face, clock, [](int64_t, double, int64_t) {});
+      counts[row + 1] = integrate_and_read(face, [](int64_t, double, int64_t) {});
     }
   }
 };
@@ -469,15 +468,12 @@ struct CountSampled {
 // rise_time 0: no filter. interval: none, or the first tick and the one after the last.
 Result sampled(const Tensor& values, const Tensor& offsets, const Tensor& first_tick, const Tensor& pixel,
                const Tensor& threshold, int64_t seed, double tick, int64_t hold, int64_t reset, int64_t busy,
-               double reset_noise, double uncorrelated_noise, double discriminator_noise, double rise_time,
+               double rise_time, double reset_noise, double uncorrelated_noise, double discriminator_noise,
                std::optional<int64_t> from, std::optional<int64_t> to) {
-  const Clock clock = clock_of(hold, reset, busy);
-  check_tick(tick);
-  core::check_value(rise_time >= 0, "frontend: rise_time must not be negative [us], got ", rise_time);
+  const Chip chip = chip_of(tick, hold, reset, busy, rise_time);
   core::check_value(from.has_value() == to.has_value() && (!from || *from <= *to),
                     "frontend: an interval needs a first tick and a last one that is not before it");
   const Noise noise{float(reset_noise), float(uncorrelated_noise), float(discriminator_noise)};
-  const double keep = rise_time > 0 ? std::exp(-tick / rise_time) : 0.0;
   for (const double sigma : {reset_noise, uncorrelated_noise, discriminator_noise})
     core::check_value(sigma >= 0 && sigma - sigma == 0, "frontend: noise must not be negative [e], got ", sigma);
 
@@ -492,13 +488,12 @@ Result sampled(const Tensor& values, const Tensor& offsets, const Tensor& first_
     core::check_value(name.dim() == 2 && name.size(0) == input.rows && name.size(1) == 4, "frontend: pixel must be (",
                       input.rows, ", 4), got ", core::Shape{name});
     const auto run = [&]<class Random>() {
-      const MakeSampled<T, Random> make{input.as<T>(), core::in<int64_t>(start),  core::in<int64_t>(name),
-                                        tick,          {keep, (1 - keep) * tick}, uint64_t(seed),
-                                        noise,         from.has_value(),          from.value_or(0),
-                                        to.value_or(0)};
+      const MakeSampled<T, Random> make{
+          input.as<T>(), core::in<int64_t>(start), core::in<int64_t>(name), tick,          chip, uint64_t(seed),
+          noise,         from.has_value(),         from.value_or(0),        to.value_or(0)};
       Tensor counts = torch::stable::new_zeros(input.values, {input.rows + 1}, ScalarType::Long);
-      for_each_by_thread(input.values, input.rows, CountSampled<T, Random>{make, clock, core::out<int64_t>(counts)});
-      result = write(input, make, clock, scan<T>(input, counts), ScalarType::Long);
+      for_each_by_thread(input.values, input.rows, CountSampled<T, Random>{make, core::out<int64_t>(counts)});
+      result = write(input, make, scan<T>(input, counts), ScalarType::Long);
     };
     if (noise.none()) {
       run.template operator()<Quiet>();
@@ -510,18 +505,20 @@ Result sampled(const Tensor& values, const Tensor& offsets, const Tensor& first_
 }
 
 const core::Operators operators{
-    core::op<forward>("frontend(Tensor values, Tensor offsets, Tensor threshold, float tick, int hold, int reset, "
-                      "int busy) -> (Tensor time, Tensor charge, Tensor row, Tensor rank, Tensor first)"),
+    core::op<forward>(
+        "frontend(Tensor values, Tensor offsets, Tensor threshold, float tick, int hold, int reset, "
+        "int busy, float rise_time) -> (Tensor time, Tensor charge, Tensor row, Tensor rank, Tensor first)"),
     core::op<backward>("frontend_backward(Tensor grad_time, Tensor grad_charge, Tensor values, Tensor offsets, "
                        "Tensor threshold, Tensor rank, Tensor time, Tensor first, float tick, int hold, int reset, "
-                       "int busy) -> (Tensor, Tensor)"),
+                       "int busy, float rise_time) -> (Tensor, Tensor)"),
     core::op<jvp>("frontend_jvp(Tensor tangents, Tensor? threshold_tangents, Tensor values, Tensor offsets, "
                   "Tensor threshold, Tensor rank, Tensor time, Tensor first, float tick, int hold, int reset, "
-                  "int busy) -> (Tensor, Tensor)"),
-    core::op<sampled>("_frontend_sampled(Tensor values, Tensor offsets, Tensor first_tick, Tensor pixel, "
-                      "Tensor threshold, int seed, float tick, int hold, int reset, int busy, float reset_noise, "
-                      "float uncorrelated_noise, float discriminator_noise, float rise_time, int? from, int? to) "
-                      "-> (Tensor tick, Tensor charge, Tensor row, Tensor rank, Tensor first)"),
+                  "int busy, float rise_time) -> (Tensor, Tensor)"),
+    core::op<sampled>(
+        "_frontend_sampled(Tensor values, Tensor offsets, Tensor first_tick, Tensor pixel, "
+        "Tensor threshold, int seed, float tick, int hold, int reset, int busy, float rise_time, float reset_noise, "
+        "float uncorrelated_noise, float discriminator_noise, int? start, int? stop) "
+        "-> (Tensor tick, Tensor charge, Tensor row, Tensor rank, Tensor first)"),
 };
 
 }  // namespace
