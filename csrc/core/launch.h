@@ -39,5 +39,16 @@ void launch(const Tensor& on, void (*kernel)(Parameters...), int64_t blocks, int
   launch_shared(on, kernel, blocks, threads, 0, arguments...);
 }
 
+// Calls f(workspace, bytes, stream) as CUB wants it: once without a workspace, to learn its bytes, and once with it.
+template <class F>
+void with_workspace(const Tensor& on, const F& f) {
+  on_stream(on, [&](cudaStream_t stream) {
+    size_t bytes = 0;
+    STD_CUDA_CHECK(f(nullptr, bytes, stream));
+    const Tensor workspace = torch::stable::new_empty(on, {int64_t(bytes)}, ScalarType::Byte);
+    STD_CUDA_CHECK(f(workspace.mutable_data_ptr(), bytes, stream));
+  });
+}
+
 }  // namespace hepops::core
 #endif

@@ -3,7 +3,7 @@
 // do by default); where bits are promised, or an error is computed from them, these say no.
 #include "core/host_device.h"
 
-#if defined(__has_builtin)
+#if defined(__has_builtin) && !defined(__CUDACC__)  // nvcc knows neither, and compiles its host code without fma
 #if __has_builtin(__builtin_assoc_barrier)
 #define HEPOPS_ROUNDED(x) __builtin_assoc_barrier(x)  // gcc 12: what is inside is not fused with what is outside
 #elif __has_builtin(__arithmetic_fence)
