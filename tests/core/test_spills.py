@@ -10,7 +10,9 @@ import pytest
 from hepops.core.libraries import DIRECTORY
 
 # Kernels that may, by a part of their name, and why. An entry that no kernel needs any more fails the test.
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS: dict[str, str] = {
+    "DeviceScanKernel": "CUB's; 8 bytes that wait for the tile before, once in a block",
+}
 
 LIBRARY = DIRECTORY / "libhepops_cuda.so"
 
