@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "core/dual.h"
+#include "lartpc/frontend_sampled.h"
 
-namespace hepops::lartpc {
+namespace hepops::lartpc::larpix {
 namespace {
 
 const Chip chip{.hold = 18, .reset = 1, .busy = 9, .keep = 0};
@@ -221,7 +222,7 @@ std::vector<DualEvent> derivatives(const Currents& currents, const Currents& tan
 class Derivatives : public testing::TestWithParam<std::tuple<int, bool>> {
  protected:
   int seed = std::get<0>(GetParam());
-  Chip chip = std::get<1>(GetParam()) ? filtered : lartpc::chip;
+  Chip chip = std::get<1>(GetParam()) ? filtered : larpix::chip;
   Currents currents = noisy_pulses(seed), tangent = noisy_pulses(seed + 1000);
   std::vector<Event> events = continuous(currents, 2000, chip);
   std::vector<double> time;
@@ -274,7 +275,7 @@ TEST_P(Derivatives, BackwardIsTheTransposeOfForward) {
 INSTANTIATE_TEST_SUITE_P(Pulses, Derivatives, testing::Combine(testing::Range(0, 80), testing::Bool()));
 
 TEST(Derivatives, MeetDelayedTriggersAndSilentResets) {
-  for (const Chip& chip : {lartpc::chip, filtered}) {
+  for (const Chip& chip : {larpix::chip, filtered}) {
     int hits = 0, delayed = 0, silent = 0, chained = 0;
     for (int seed = 0; seed < 80; ++seed) {
       const auto events = continuous(noisy_pulses(seed), 2000, chip);
@@ -345,4 +346,4 @@ TEST(PixelNoise, EveryPartOfTheNameMatters) {
 }
 
 }  // namespace
-}  // namespace hepops::lartpc
+}  // namespace hepops::lartpc::larpix
