@@ -515,6 +515,24 @@ def test_windows_of_any_length_and_place():
     assert ragged.time.dtype is torch.float64
 
 
+@pytest.mark.parametrize("face", [{}, {"sampled": True}])
+def test_the_charge_is_that_of_the_reported_integration(face):
+    """In the continuous face at fractions of ticks; silent resets in between count, too."""
+    currents = pulses(40, 300, 6, 4000.0, dtype=torch.float64)
+    hits = frontend(currents, threshold=5000.0, **face)
+    total = torch.nn.functional.pad((0.1 * currents).cumsum(1), (1, 40))
+    total[:, 301:] = total[:, 300:301]
+
+    def until(moment):
+        k = moment.floor().long()
+        return total[hits.row, k] + (moment - k) * (total[hits.row, k + 1] - total[hits.row, k])
+
+    begin, end = hits.reports["integration"]
+    assert hits.reports["rejected"][hits.row].sum() > 10
+    assert_close(until(end) - until(begin), hits.charge, rtol=1e-12, atol=0)
+    assert_close(end, hits.time * 10 + 18)
+
+
 def test_tangents_come_with_the_waveforms():
     currents = pulses(20, 300, 12, 1500.0, dtype=torch.float64)
     waves = windows(currents, first_tick=40)

@@ -110,11 +110,11 @@ def frontend(
             detector's nominal field and temperature where it is not given.
 
     Returns:
-        Hits, sorted by pixel and time, `reports["rejected"]` holding the number of silent resets of each pixel,
-        `reports["integration"]` the absolute ticks (2, num_hits) between which each hit's charge was collected. Times
-        are float64, charges of the dtype of the currents, accumulated in double. Without a Waveforms ix is the row,
-        and the position is NaN. adc = min(round(max(q gain + V_ped - V_cm, 0) 256 / (V_ref - V_cm)), 255) is int64 in
-        the sampled face and an unrounded float in the continuous one.
+        Hits, sorted by pixel and time. Times are float64, charges of the dtype of the currents, accumulated in double.
+        Without a Waveforms ix is the row, and the position is NaN. adc = min(round(max(q gain + V_ped - V_cm, 0) 256 /
+        (V_ref - V_cm)), 255) is int64 in the sampled face and an unrounded float in the continuous one.
+        `reports["rejected"]` is the number of silent resets of each pixel, `reports["integration"]` the begin and end
+        of each hit's integration in absolute ticks, float64 (2, num_hits).
 
     Differentiable once in the continuous face: time and charge with respect to the currents and the threshold (reverse
     mode, and forward mode by `tangents`), x also to the velocity, adc also to gain and pedestal (zero where it
@@ -196,9 +196,10 @@ def _integration(
     """Begin and end of each trigger's integration, absolute ticks, float64 (2, num_triggers)."""
     ticks = crossed.to(torch.float64) + first_tick
     begin = first_tick.to(torch.float64) if interval is None else torch.full_like(ticks, interval[0])
-    if len(ticks) > 1:
-        restart = ticks[:-1] + (chip.integration + chip.reset)
-        begin = torch.cat([begin[:1], torch.where(row[1:] == row[:-1], restart, begin[1:])])
+    # The trigger before; as cat and narrow, since a compiler does not know that there is any.
+    row_before = torch.cat([row.new_full((1,), -1), row]).narrow(0, 0, row.shape[0])
+    ticks_before = torch.cat([ticks.new_zeros(1), ticks]).narrow(0, 0, row.shape[0])
+    begin = torch.where(row == row_before, ticks_before + (chip.integration + chip.reset), begin)
     return torch.stack([begin, ticks + chip.integration])
 
 
