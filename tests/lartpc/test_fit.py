@@ -12,7 +12,8 @@ from pathlib import Path
 import hepops
 import pytest
 import torch
-from hepops.lartpc import Parameters, Segments, fit
+from conftest import shared
+from hepops.lartpc import Detector, Parameters, Segments, Simulator, fit, read_segments
 from hepops.lartpc.fit import FitResult, HitLoss, Likelihood, MatchedHits, Noise, PixelSums, Robust
 
 from lartpc.analytic import AnalyticDetector, tracks
@@ -348,3 +349,31 @@ def test_threads_change_no_bit(muons):
     finally:
         torch.set_num_threads(threads)
     same(*results)
+
+
+def muon_file(index):
+    return read_segments(shared(f"data/lartpc/edepsim/muons_{index}.h5"))
+
+
+def test_the_simulator_itself_is_recovered():
+    """One file of muons, noise-free, float64, from the far end of every range; bench_fit.py has the whole."""
+    segments, sim = muon_file(1), Simulator(Detector.module0(), dtype=torch.float64)
+    with torch.no_grad():
+        measured = sim(segments)
+    result = fit(sim, segments, measured, start="random", seed=5)
+    assert result.converged and result.counts["simulated_only"] == result.counts["measured_only"] == 0
+    far = (result.path() / TRUTH - 1).abs().max(1).values
+    assert far[0] > 0.3 and (far[1:] < 1e-3).nonzero()[0].item() < 15
+    assert far[-1] < 1e-8, far
+
+
+def test_adam_runs_backward_through_the_simulator():
+    segments, sim = muon_file(1), Simulator(Detector.module0())
+    segments = segments[segments.event == segments.event[0]]
+    with torch.no_grad():
+        measured = sim(segments)
+    options = {"method": "adam", "max_iterations": 60, "start": {"birks_a": 0.83}}
+    result = fit(sim, segments, measured, ["birks_a"], **options)
+    assert result["birks_a"] == pytest.approx(0.8, rel=2e-3)
+    result = fit(sim, segments, measured, ["birks_a"], residual=HitLoss("chamfer"), **options)
+    assert result["birks_a"] == pytest.approx(0.8, rel=2e-3)
