@@ -55,7 +55,9 @@ first = dict(zip(Parameters.SIX, starts[0].tolist(), strict=True))
 adam = fit(sim, segments, measured, start=first, method="adam", residual=HitLoss(), max_iterations=steps)
 took = clock() - begin
 far = (adam.path() / truth - 1).abs().max(1).values
-print(f"Adam on a chamfer distance: {float(far[0]):6.1%} away; {float(far[-1]):.1%} after {steps} steps and {took:.1f} s")
+print(
+    f"Adam on a chamfer distance: {float(far[0]):6.1%} away; {float(far[-1]):.1%} after {steps} steps and {took:.1f} s"
+)
 record(
     {
         "muons_0..3, float64, one core": {

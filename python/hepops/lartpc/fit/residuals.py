@@ -229,7 +229,9 @@ def _residuals(
     matched = len(charge)
     kind = torch.arange(2, device=charge.device).repeat_interleave(matched)
     report = {"matched": matched, "simulated_only": simulated - matched, "measured_only": measured - matched}
-    return Residuals(torch.cat((charge, time)), jacobian, kind, torch.cat((index, index)), torch.cat((hits, hits)), report)
+    return Residuals(
+        torch.cat((charge, time)), jacobian, kind, torch.cat((index, index)), torch.cat((hits, hits)), report
+    )
 
 
 @dataclass(frozen=True)
