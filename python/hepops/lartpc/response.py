@@ -144,8 +144,8 @@ class Table:
             )
         if not abs(collected * tick - 1) < 0.05:
             raise ValueError(
-                f"response: the charge collected over the pad's centre, sum(i dt), is {collected * tick:.4g}, expected 1: is "
-                f"the tick {tick} us right?"
+                f"response: the charge collected over the pad's centre, sum(i dt), is {collected * tick:.4g}, "
+                f"expected 1: is the tick {tick} us right?"
             )
         return Table(current, tick, 0.15964524821542871 if velocity is None else velocity, bins)
 

@@ -340,8 +340,8 @@ class Simulator(nn.Module):
 
         Returns:
             `Hits`, sorted by (event, tpc, iy, ix, time). `row` counts the pixels that saw a current. `reports` has
-            segments_outside, energy_outside [MeV], electrons_arriving, electrons_lost (beyond the edge of the plane) and
-            rejected (silent resets).
+            segments_outside, energy_outside [MeV], electrons_arriving, electrons_lost (beside the plane) and rejected
+            (silent resets).
 
         Without a seed, differentiable in reverse mode in all parameters, positions, dE, dE/dx and t0, as far as the set
         of hits stays the same.

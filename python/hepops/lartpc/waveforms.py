@@ -244,8 +244,8 @@ def waveforms_and_tangents(
 ) -> tuple[Tensor, Tensor]:
     """`waveforms` in forward mode: currents (total) and their derivatives (K, total) along K directions, K <= 16.
 
-    `node_tangents`, float64 (K, 5, N), are the derivatives of charge, time, sigma, sigma_time and width_time of every node,
-    `velocity_tangents`, float64 (K), those of the velocity; the others as for `waveforms`. Deterministic.
+    `node_tangents`, float64 (K, 5, N), are the derivatives of charge, time, sigma, sigma_time and width_time of every
+    node, `velocity_tangents`, float64 (K), those of the velocity; the others as for `waveforms`. Deterministic.
     """
     arguments = _arguments(response, layout, pitch, tick, reach, cut)
     both: tuple[Tensor, Tensor] = call(
