@@ -99,10 +99,9 @@ template <class T>
   const int64_t begin = read_back(input.offsets, row), end = read_back(input.offsets, row + 1);
   core::check_value(0 <= begin && begin <= end && end <= input.values.numel(), "frontend: offsets must rise from 0 to ",
                     input.values.numel(), ", got ", begin, " and ", end, " for row ", row);
-  const Tensor one =
-      torch::stable::narrow(const_cast<Tensor&>(input.threshold), 0, input.threshold.numel() > 1 ? row : 0, 1);
-  const double threshold =
-      *core::in<T>(torch::stable::to(one, torch::stable::Device(torch::headeronly::DeviceType::CPU)));
+  const Tensor thresholds =
+      torch::stable::to(input.threshold, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+  const double threshold = core::in<T>(thresholds)[thresholds.numel() > 1 ? row : 0];
   core::check_value(threshold > 0 && threshold - threshold == 0, "frontend: threshold must be positive [e], got ",
                     threshold, " for row ", row);
   core::refuse("ValueError: frontend: currents must be finite [e/us], row ", row, " is not");
@@ -184,7 +183,7 @@ Result write(const Input& input, const Make& make, const Clock& clock, const Cou
                                  clock,
                                  {core::in<int64_t>(counted.first), core::out<int64_t>(row), core::out<int64_t>(rank),
                                   core::out<typename Make::Time>(time), core::out<typename Make::Value>(charge)}});
-  return {row, rank, time, charge, counted.first};
+  return {time, charge, row, rank, counted.first};
 }
 
 // ---------------------------------------------------------------------------------------------------- continuous face
@@ -512,7 +511,7 @@ Result sampled(const Tensor& values, const Tensor& offsets, const Tensor& first_
 
 const core::Operators operators{
     core::op<forward>("frontend(Tensor values, Tensor offsets, Tensor threshold, float tick, int hold, int reset, "
-                      "int busy) -> (Tensor row, Tensor rank, Tensor time, Tensor charge, Tensor first)"),
+                      "int busy) -> (Tensor time, Tensor charge, Tensor row, Tensor rank, Tensor first)"),
     core::op<backward>("frontend_backward(Tensor grad_time, Tensor grad_charge, Tensor values, Tensor offsets, "
                        "Tensor threshold, Tensor rank, Tensor time, Tensor first, float tick, int hold, int reset, "
                        "int busy) -> (Tensor, Tensor)"),
@@ -522,7 +521,7 @@ const core::Operators operators{
     core::op<sampled>("_frontend_sampled(Tensor values, Tensor offsets, Tensor first_tick, Tensor pixel, "
                       "Tensor threshold, int seed, float tick, int hold, int reset, int busy, float reset_noise, "
                       "float uncorrelated_noise, float discriminator_noise, float rise_time, int? from, int? to) "
-                      "-> (Tensor row, Tensor rank, Tensor tick, Tensor charge, Tensor first)"),
+                      "-> (Tensor tick, Tensor charge, Tensor row, Tensor rank, Tensor first)"),
 };
 
 }  // namespace

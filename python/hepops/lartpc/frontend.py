@@ -139,10 +139,10 @@ def frontend(
 
     time_tangents = charge_tangents = None
     if sampled:
-        row, rank, crossed, charge = _sampled(windows, bar, clock, chip, seed, interval)
+        crossed, charge, row, rank = _sampled(windows, bar, clock, chip, seed, interval)
     else:
         _refuse_noise(chip, seed, interval)
-        row, rank, crossed, charge, first = call(Ops.frontend, values, windows.offsets, bar, *clock)
+        crossed, charge, row, rank, first = call(Ops.frontend, values, windows.offsets, bar, *clock)
         if tangents is not None:
             inputs = (x.detach() for x in (values, windows.offsets, bar, rank, crossed, first))
             flat = tangents.detach().reshape(tangents.shape[0], -1)
@@ -236,9 +236,9 @@ def _sampled(
     seed: int | None,
     interval: tuple[int, int] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Row, rank, crossing [ticks from the row's start] and charge of each trigger, clocked."""
+    """Crossing [ticks from the row's start], charge, row and rank of each trigger, clocked."""
     noise = (chip.reset_noise, chip.uncorrelated_noise, chip.discriminator_noise) if seed is not None else (0.0,) * 3
-    row, rank, tick, charge, _ = call(
+    tick, charge, row, rank, _ = call(
         Ops._frontend_sampled,
         windows.values.detach(),
         windows.offsets,
@@ -251,7 +251,7 @@ def _sampled(
         chip.buffer_risetime,
         *(interval or (None, None)),
     )
-    return row, rank, tick + 1 - windows.first_tick[row], charge
+    return (tick + 1 - windows.first_tick[row]).double(), charge, row, rank
 
 
 def _refuse_noise(chip: FrontEnd, seed: int | None, interval: tuple[int, int] | None) -> None:
@@ -269,7 +269,13 @@ def _refuse_noise(chip: FrontEnd, seed: int | None, interval: tuple[int, int] | 
 def _table(values: Tensor, offsets: Tensor, time: torch.dtype) -> tuple[Tensor, ...]:
     triggers = get_ctx().new_dynamic_size()
     row, rank = (offsets.new_empty(triggers) for _ in range(2))
-    return row, rank, values.new_empty(triggers, dtype=time), values.new_empty(triggers), offsets.new_empty(offsets.shape)
+    return (
+        values.new_empty(triggers, dtype=time),
+        values.new_empty(triggers),
+        row,
+        rank,
+        offsets.new_empty(offsets.shape),
+    )
 
 
 @register_fake("hepops::frontend")
@@ -306,11 +312,11 @@ def _(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     values, offsets, threshold, *ctx.clock = inputs
-    _, rank, time, _, first = output
+    time, _, _, rank, first = output
     ctx.save_for_backward(values, offsets, threshold, rank, time, first)
 
 
-def _backward(ctx: Any, _row: Any, _rank: Any, time: Tensor, charge: Tensor, _first: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, time: Tensor, charge: Tensor, *integers: Any) -> tuple[Tensor | None, ...]:
     grad_values, grad_threshold = Ops.frontend_backward(time, charge, *ctx.saved_tensors, *ctx.clock)
     threshold = ctx.saved_tensors[2]
     return grad_values, None, grad_threshold.reshape(threshold.shape), None, None, None, None
