@@ -88,35 +88,36 @@ struct Collect {
   double* shares;         // (N, side^2), or null
   double* lost;           // (N)
 
-  // Sum of the weights of the bins [low, high).
-  HEPOPS_HD static double between(const double* w, int64_t first, int64_t n, int64_t low, int64_t high) {
-    double sum = 0;
-    for (int64_t b = max_int(low, first); b < min_int(high, first + n); ++b) sum += w[b - first];
-    return sum;
+  // Share of a node's charge in the bins [low, high), along one axis: as share_bins makes it.
+  HEPOPS_HD double between(Field centre, Field width, int64_t i, int64_t first, int64_t n, int64_t low,
+                           int64_t high) const {
+    const auto below = [&](int64_t b) {
+      if (b <= first) return 0.0;
+      if (b >= first + n) return 1.0;
+      return share_below(double(b) * plane.bin() - nodes(centre, i), nodes(sigma, i), nodes(width, i)).value;
+    };
+    return below(high) - below(low);
+  }
+  HEPOPS_HD double along_u(int64_t i, int64_t low, int64_t high) const {
+    return between(u, width_u, i, places[i].bin_u, places[i].bins_u, low, high);
+  }
+  HEPOPS_HD double along_v(int64_t i, int64_t low, int64_t high) const {
+    return between(v, width_v, i, places[i].bin_v, places[i].bins_v, low, high);
   }
 
   HEPOPS_HD void operator()(int64_t i) const {
     const Place& at = places[i];
     const int64_t nu = pixels[2 * i] * plane.bins, nv = pixels[2 * i + 1] * plane.bins;
     const bool inside = at.bin_u >= 0 && at.bin_u + at.bins_u <= nu && at.bin_v >= 0 && at.bin_v + at.bins_v <= nv;
-    lost[i] = 0;
-    if (inside && shares == nullptr) return;
-    double wu[max_bins], wv[max_bins];
-    const double s = nodes(sigma, i);
-    share_bins(wu, 0, false, nodes(u, i), s, nodes(width_u, i), plane.bin(), at.bin_u, min_int(at.bins_u, max_bins));
-    share_bins(wv, 0, false, nodes(v, i), s, nodes(width_v, i), plane.bin(), at.bin_v, min_int(at.bins_v, max_bins));
-    if (!inside)
-      lost[i] = nodes(charge, i) *
-                (1 - between(wu, at.bin_u, at.bins_u, 0, nu) * between(wv, at.bin_v, at.bins_v, 0, nv));
+    lost[i] = inside ? 0.0 : nodes(charge, i) * (1 - along_u(i, 0, nu) * along_v(i, 0, nv));
     if (shares == nullptr) return;
     const int side = plane.side();
     for (int slot = 0; slot < side * side; ++slot) {
       const int64_t cu = (pixel_under(nodes(u, i), plane) + slot / side - plane.reach) * plane.bins;
       const int64_t cv = (pixel_under(nodes(v, i), plane) + slot % side - plane.reach) * plane.bins;
       const bool exists = cu >= 0 && cu < nu && cv >= 0 && cv < nv;
-      shares[i * side * side + slot] = exists ? between(wu, at.bin_u, at.bins_u, cu, cu + plane.bins) *
-                                                    between(wv, at.bin_v, at.bins_v, cv, cv + plane.bins)
-                                              : 0.0;
+      shares[i * side * side + slot] =
+          exists ? along_u(i, cu, cu + plane.bins) * along_v(i, cv, cv + plane.bins) : 0.0;
     }
   }
 };
@@ -349,11 +350,104 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& nodes, con
   return {grad_nodes, grad_velocity};
 }
 
+// What one node put into the charge of one hit: its current on the hit's pixel, summed over the hit's integration.
+struct Entries {
+  const int64_t* pair;          // index into rows.pair; (E)
+  const double *begin, *end;    // of the integration, absolute ticks; (E)
+  double* charge;               // (E) [e]
+};
+
+// Share of tick k within [begin, end).
+HEPOPS_HD double overlap(int64_t k, double begin, double end) {
+  const double low = double(k) > begin ? double(k) : begin, high = double(k + 1) < end ? double(k + 1) : end;
+  return high > low ? high - low : 0.0;
+}
+
+template <class T>
+struct HitShare {
+  WaveRow<T> wave;
+  Entries entries;
+
+  // The current of the node alone, as the only one of a row of its own.
+  HEPOPS_HD void operator()(int64_t e, const core::Team& team) const {
+    const int64_t side = wave.plane.side(), pair = wave.rows.pair[entries.pair[e]];
+    const Place& at = wave.places[pair / (side * side)];
+    T* current = reinterpret_cast<T*>(team.memory + WaveRow<T>::scratch(wave.response.M, 0));
+    const int64_t length = at.last - at.first, zero = 0;
+    WaveRow<T> alone = wave;
+    alone.rows.values = current;
+    alone.rows.offset = &zero;
+    alone.rows.first = &at.first;
+    team.sync();
+    for (int64_t o = team.rank; o < length; o += team.size) current[o] = 0;
+    alone.add(0, pair, team);
+    team.sync();
+    if (team.rank != 0) return;
+    double sum = 0;
+    for (int64_t o = 0; o < length; ++o)
+      sum += double(current[o]) * overlap(at.first + o, entries.begin[e], entries.end[e]);
+    entries.charge[e] = sum * wave.plane.dt;
+  }
+};
+
+#ifndef __CUDACC__
+// The same with the tuned form.
+template <class T>
+void hit_share(const HitShare<T>& f, int64_t e, WaveScratch<T>& scratch, std::vector<T>& current) {
+  const int64_t side = f.wave.plane.side(), pair = f.wave.rows.pair[f.entries.pair[e]];
+  const Place& at = f.wave.places[pair / (side * side)];
+  const int64_t length = at.last - at.first, offset[2] = {0, length}, pair_offset[2] = {0, 1};
+  current.resize(length);
+  WaveRow<T> alone = f.wave;
+  alone.rows.pair = &pair;
+  alone.rows.pair_offset = pair_offset;
+  alone.rows.offset = offset;
+  alone.rows.first = &at.first;
+  alone.rows.values = current.data();
+  wave_row(alone, 0, scratch);
+  double sum = 0;
+  for (int64_t o = 0; o < length; ++o)
+    sum += double(current[o]) * overlap(at.first + o, f.entries.begin[e], f.entries.end[e]);
+  f.entries.charge[e] = sum * f.wave.plane.dt;
+}
+#endif
+
+Tensor hit_shares(const Tensor& nodes, const Tensor& velocity, const Tensor& entry_pair,
+                  const Tensor& begin, const Tensor& end, HEPOPS_WAVEFORMS_ARGUMENTS) {
+  const Input in = check(nodes, velocity, HEPOPS_WAVEFORMS_PASS);
+  const int64_t E = entry_pair.numel();
+  core::check_value(begin.numel() == E && end.numel() == E, "hit_shares: entries must have one length, got ", E, ", ",
+                    begin.numel(), " and ", end.numel());
+  const Tensor p = check_kind("entry_pair", entry_pair, ScalarType::Long, nodes);
+  const Tensor b = check_kind("begin", begin, ScalarType::Double, nodes);
+  const Tensor e = check_kind("end", end, ScalarType::Double, nodes);
+  Tensor result = torch::stable::new_empty(in.nodes, {E});
+  const Entries entries{core::in<int64_t>(p), core::in<double>(b), core::in<double>(e),
+                        core::out<double>(result)};
+  core::for_floating("waveforms: r", in.r, [&]<class T>() {
+    const Tensor weights = weigh_all<T>(in, false);
+    const HitShare<T> f{rows_of<T>(in, weights, nullptr, nullptr, {nullptr, nullptr, 0}), entries};
+#ifdef __CUDACC__
+    const size_t memory = WaveRow<T>::scratch(in.M, 0) + (in.M + 2 + in.taps) * sizeof(T);
+    core::for_each_row(in.r, E, memory, f, 160);
+#else
+    torch::stable::parallel_for(0, E, /*grain_size=*/64, [&](int64_t first_entry, int64_t last_entry) {
+      WaveScratch<T> scratch(f.wave.response.stride);
+      std::vector<T> current;
+      for (int64_t k = first_entry; k < last_entry; ++k) hit_share(f, k, scratch, current);
+    });
+#endif
+  });
+  return result;
+}
+
 const core::Operators operators{
     core::op<places>("_wave_places(Tensor nodes, Tensor velocity, float pitch, float tick, int bins, int reach, "
                      "float cut, int length, int lead_mode) -> Tensor"),
     core::op<collect>("_wave_collect(Tensor nodes, Tensor places, Tensor pixels, float pitch, int bins, int reach, "
                       "float cut, bool shares) -> (Tensor, Tensor)"),
+    core::op<hit_shares>("_hit_shares(Tensor nodes, Tensor velocity, Tensor entry_pair, Tensor "
+                         "begin, Tensor end, " HEPOPS_WAVEFORMS_SCHEMA ") -> Tensor"),
     core::op<forward>("waveforms(Tensor nodes, Tensor velocity, " HEPOPS_WAVEFORMS_SCHEMA ") -> Tensor"),
     core::op<jvp>("waveforms_jvp(Tensor nodes, Tensor velocity, Tensor node_tangents, Tensor "
                   "velocity_tangents, " HEPOPS_WAVEFORMS_SCHEMA ") -> (Tensor, Tensor)"),

@@ -98,7 +98,8 @@ def frontend(
             detector's nominal field and temperature where it is not given.
 
     Returns:
-        Hits, sorted by pixel and time, `reports["rejected"]` holding the number of silent resets of each pixel. Times
+        Hits, sorted by pixel and time, `reports["rejected"]` holding the number of silent resets of each pixel,
+        `reports["integration"]` the absolute ticks (2, num_hits) between which each hit's charge was collected. Times
         are float64, charges of the dtype of the currents, accumulated in double. Without a Waveforms ix is the row,
         and the position is NaN. adc = min(round(max(q gain + V_ped - V_cm, 0) 256 / (V_ref - V_cm)), 255) is int64 in
         the sampled face and an unrounded float in the continuous one.
@@ -152,6 +153,7 @@ def frontend(
     if time_tangents is not None and charge_tangents is not None:
         time_tangents, charge_tangents = windows.tick * time_tangents[:, hit], charge_tangents[:, hit]
     rejected = torch.zeros_like(windows.first_tick).index_add_(0, row, (rank < 0).long())
+    window = _integration(windows.first_tick[row], row, crossed.detach(), chip, interval)[:, hit]
     row, rank, charge = row[hit], rank[hit], charge[hit]
     time = (windows.first_tick[row] + crossed[hit]) * windows.tick
     event, tpc, ix, iy = (name[row] for name in windows.names)
@@ -171,8 +173,20 @@ def frontend(
         rank=rank,
         time_tangents=time_tangents,
         charge_tangents=charge_tangents,
-        reports={"rejected": rejected},
+        reports={"rejected": rejected, "integration": window},
     )
+
+
+def _integration(
+    first_tick: Tensor, row: Tensor, crossed: Tensor, chip: FrontEnd, interval: tuple[int, int] | None
+) -> Tensor:
+    """Begin and end of each trigger's integration, absolute ticks, float64 (2, num_triggers)."""
+    ticks = crossed.to(torch.float64) + first_tick
+    begin = first_tick.to(torch.float64) if interval is None else torch.full_like(ticks, interval[0])
+    if len(ticks) > 1:
+        restart = ticks[:-1] + (chip.integration + chip.reset)
+        begin = torch.cat([begin[:1], torch.where(row[1:] == row[:-1], restart, begin[1:])])
+    return torch.stack([begin, ticks + chip.integration])
 
 
 def digitise(

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from .arrive import MODELS, arrive, arrive_tangents
 from .detector import Detector
 from .frontend import frontend
-from .hits import Hits
+from .hits import Hits, Truth
 from .parameters import Parameters
 from .pieces import Pieces, count_nodes, cut, divide
 from .response import Response, Table, builtin_response, table_response
 from .segments import Segments
-from .waveforms import Waveforms, lost_electrons, plan, tangent_directions, waveforms
+from .waveforms import Plan, Waveforms, hit_shares, lost_electrons, plan, tangent_directions, waveforms
 
 NAMES = tuple(Parameters.SPEC)
 CUTS = {torch.float32: 4.0, torch.float64: 6.0}  # sigmas: what lies beyond is below the rounding of the sums
@@ -210,9 +210,9 @@ class Simulator(nn.Module):
 
         Differentiable (reverse mode) in the parameters, positions, dE, dE/dx and t0.
         """
-        return self._waveforms(self._pieces(segments), tangents)
+        return self._waveforms(self._pieces(segments), tangents)[0]
 
-    def _waveforms(self, pieces: Pieces, tangents: Sequence[str]) -> Waveforms:
+    def _waveforms(self, pieces: Pieces, tangents: Sequence[str]) -> tuple[Waveforms, "_Inputs"]:
         count = tangent_directions(tangents)
         for name in tangents:
             if name not in NAMES:
@@ -255,7 +255,7 @@ class Simulator(nn.Module):
             "electrons_arriving": float(charge.detach().sum()),
             "electrons_lost": lost_electrons(nodes, layout, pixels_of_node, **plane),
         }
-        return Waveforms(
+        waves = Waveforms(
             events[torch.div(layout.group, planes, rounding_mode="floor")],
             layout.group % planes,
             layout.pixel_u,
@@ -268,6 +268,7 @@ class Simulator(nn.Module):
             tuple(tangents),
             reports,
         )
+        return waves, _Inputs(nodes.detach(), velocity.detach(), response, layout, settings, pieces.segment[piece])
 
     def _chunks(self, pieces: Pieces) -> Iterator[Pieces]:
         """Whole events, in order, of about `chunk` nodes together."""
@@ -294,6 +295,7 @@ class Simulator(nn.Module):
         *,
         tangents: Sequence[str] = (),
         threshold: float | Tensor | None = None,
+        truth: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Hits:
         """Simulate: recombination, drift, induction, front end.
@@ -304,6 +306,8 @@ class Simulator(nn.Module):
                 on the seed and the pixel alone, not on threads, chunks or other events.
             tangents: Names of parameters: forward mode, derivatives of time and charge of every hit (seed None).
             threshold: One number [e], or one per pixel of the detector, by `Detector.pixel_id`; None: the detector's.
+            truth: Also tell which segments made each hit: `Hits.truth`, shares of the noise-free charge of its integration,
+                every segment that gave any, without a cap. A share may be negative: charge that passes by induces both signs.
             progress: Called with (nodes done, nodes in all) after every few events.
 
         Returns:
@@ -324,9 +328,11 @@ class Simulator(nn.Module):
         parts: list[Hits] = []
         rows, done, total = 0, 0, int(count_nodes(pieces, self.step).sum())
         for chunk in self._chunks(pieces):
-            waves = self._waveforms(chunk, tangents)
+            waves, inputs = self._waveforms(chunk, tangents)
             hits = frontend(waves, self.detector, seed=seed, threshold=self._threshold(threshold, waves), velocity=velocity)
             rejected = int(hits.reports["rejected"].sum())
+            if truth:
+                hits = replace(hits, truth=inputs.truth(hits))
             parts.append(
                 replace(hits, row=hits.row + rows, reports=waves.reports | {"rejected": rejected}, tangent_names=tuple(tangents))
             )
@@ -347,6 +353,37 @@ class Simulator(nn.Module):
         return threshold.to(waves.values)[self.detector.pixel_id(waves.tpc, waves.ix, waves.iy)]
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What the waveforms were made of, kept for the truth of the hits."""
+
+    nodes: Tensor
+    velocity: Tensor
+    response: Response
+    layout: Plan
+    settings: dict[str, Any]
+    segment: Tensor  # int64 (N) of each node
+
+    def truth(self, hits: Hits) -> Truth:
+        """Every (hit, node) pair on the hit's pixel, its charge within the hit's integration, summed by segment."""
+        layout, device = self.layout, self.nodes.device
+        pairs = layout.pair_offset[hits.row + 1] - layout.pair_offset[hits.row]
+        hit = torch.repeat_interleave(pairs)
+        number = torch.arange(len(hit), device=device) - (pairs.cumsum(0) - pairs)[hit]
+        pair = layout.pair_offset[hits.row[hit]] + number
+        begin, end = hits.reports["integration"][:, hit]
+        charge = hit_shares(self.nodes, self.velocity, pair, begin, end, self.response, layout, **self.settings)
+        side = 2 * self.settings["reach"] + 1
+        segment = self.segment[torch.div(layout.pair[pair], side * side, rounding_mode="floor")]
+        most = int(self.segment.max()) + 1 if len(self.segment) else 1
+        key, which = torch.unique(hit * most + segment, return_inverse=True)
+        sums = charge.new_zeros(len(key)).index_add_(0, which, charge)
+        hit, segment = torch.div(key, most, rounding_mode="floor"), key % most
+        total = sums.new_zeros(len(hits)).index_add_(0, hit, sums)
+        some = sums != 0
+        return Truth(hit[some], segment[some], (sums / total[hit])[some])
+
+
 def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
     """Hits of successive chunks as one."""
     if len(parts) == 1:
@@ -358,4 +395,12 @@ def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
         tangents[name] = torch.cat(some, 1) if some else None
     for name in ("electrons_arriving", "electrons_lost", "rejected"):
         reports[name] = sum(part.reports[name] for part in parts)
-    return replace(parts[0], **columns, **tangents, reports=reports)
+    truth, begin = None, 0
+    if parts[0].truth is not None:
+        moved = []
+        for part in parts:
+            assert part.truth is not None
+            moved.append(part.truth._replace(hit=part.truth.hit + begin))
+            begin += len(part)
+        truth = Truth(*(torch.cat(column) for column in zip(*moved, strict=True)))
+    return replace(parts[0], **columns, **tangents, truth=truth, reports=reports)

@@ -222,6 +222,35 @@ def waveforms(
     return both
 
 
+def hit_shares(
+    nodes: Tensor,
+    velocity: Tensor,
+    pair: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    response: Response,
+    layout: Plan,
+    *,
+    pitch: float,
+    tick: float = 0.1,
+    reach: int = 2,
+    cut: float = 4.5,
+) -> Tensor:
+    """Charge that one node induces on one pixel between two times, float64 (num_entries) [e]; not differentiable.
+
+    `pair` counts in layout.pair, int64 (num_entries); `begin` and `end` are absolute ticks, float64 (num_entries). The
+    others as for `waveforms`.
+    """
+    arguments = _arguments(response, layout, pitch, tick, reach, cut)
+    shares: Tensor = call(torch.ops.hepops._hit_shares, nodes, velocity, pair, begin, end, *arguments)
+    return shares
+
+
+@register_fake("hepops::_hit_shares")
+def _(nodes: Tensor, velocity: Tensor, pair: Tensor, *_: Any) -> Tensor:
+    return nodes.new_empty(pair.shape[0])
+
+
 @register_fake("hepops::_wave_places")
 def _(nodes: Tensor, velocity: Tensor, *_: Any) -> Tensor:
     return nodes.new_empty(nodes.shape[1], 9, dtype=torch.int64)
