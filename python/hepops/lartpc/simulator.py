@@ -313,7 +313,7 @@ class Simulator(nn.Module):
         Returns:
             `Hits`, sorted by (event, tpc, iy, ix, time). `row` counts the pixels that saw a current. `reports` has
             segments_outside, energy_outside [MeV], electrons_arriving, electrons_lost (beyond the edge of the plane) and
-            rejected (silent resets).
+            rejected (silent resets) and pixels (that saw a current).
 
         Without a seed, differentiable in reverse mode in all parameters, positions, dE, dE/dx and t0, as far as the set of
         hits stays the same.
@@ -334,7 +334,7 @@ class Simulator(nn.Module):
             if truth:
                 hits = replace(hits, truth=inputs.truth(hits))
             parts.append(
-                replace(hits, row=hits.row + rows, reports=waves.reports | {"rejected": rejected}, tangent_names=tuple(tangents))
+                replace(hits, row=hits.row + rows, reports=waves.reports | {"rejected": rejected, "pixels": len(waves)}, tangent_names=tuple(tangents))
             )
             rows += len(waves)
             done += int(count_nodes(chunk, self.step).sum())
@@ -393,7 +393,7 @@ def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
     for name in ("time_tangents", "charge_tangents"):
         some = [t for t in (getattr(part, name) for part in parts) if t is not None]
         tangents[name] = torch.cat(some, 1) if some else None
-    for name in ("electrons_arriving", "electrons_lost", "rejected"):
+    for name in ("electrons_arriving", "electrons_lost", "rejected", "pixels"):
         reports[name] = sum(part.reports[name] for part in parts)
     truth, begin = None, 0
     if parts[0].truth is not None:
