@@ -1,0 +1,324 @@
+"""The fit of detector parameters to measured hits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from . import optimise
+from .optimise import Objective, Settings
+from .problem import Point, Problem
+from .residuals import LikelihoodObject, MatchedHits, Noise, PixelSums, Residual
+from .result import FitResult
+from .robust import Robust
+from .space import SIX, TIME_OFFSET, Bounds, Priors, Space, space
+from .state import Finish, State, Step, Store, describe, digest
+
+if TYPE_CHECKING:
+    from hepops.lartpc.hits import Hits
+    from hepops.lartpc.segments import Segments
+    from hepops.lartpc.simulator import Simulator
+
+Start = Mapping[str, float] | Literal["nominal", "random"] | None
+RESULT = "result.h5"
+
+
+def fit(
+    sim: Simulator,
+    segments: Segments,
+    measured: Hits,
+    parameters: Iterable[str] = SIX,
+    *,
+    residual: Objective | Sequence[Objective] | None = None,
+    method: Literal["lm", "adam"] = "lm",
+    start: Start = None,
+    starts: int = 1,
+    priors: Priors | Literal["published"] | None = None,
+    fixed: Iterable[str] = (),
+    bounds: Bounds | None = None,
+    batch_events: int | None = None,
+    max_iterations: int | None = None,
+    tolerance: float = 1e-8,
+    learning_rate: float = 0.1,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+    chunk: int = 10_000,
+) -> FitResult:
+    r"""Find the parameters of the detector that made these hits.
+
+    Minimises :math:`F(p) = \sum_i \rho(r_i(p)) + \frac12 \sum_k (p_k - \mu_k)^2 / \sigma_k^2` over the logit of each
+    parameter's range. By default in two stages: sums per pixel with redescending weights bring any start close, hits
+    matched by rank end it.
+
+    Args:
+        sim: The simulator; its present values are the default start and those of all other parameters. It is copied
+            and not changed (`FitResult.apply` does that).
+        segments: Energy deposits of whole events.
+        measured: Hits of the same events. Hits of other events are counted, not used.
+        parameters: Names, of `Parameters.SPEC` or "time_offset" [us], which is added to every simulated time: give it
+            where a clock made the hits, or half a tick is taken for a field.
+        residual: What to compare: a residual or likelihood object, or several, one per stage; with Adam also a loss,
+            a function of (simulated, measured) that returns a tensor of one number. None: `PixelSums`, then
+            `MatchedHits`, with the noise of the simulator's detector (Adam: `PixelSums` with Huber's weights).
+        method: "lm", Levenberg-Marquardt on the forward-mode Jacobian; "adam", torch's Adam in reverse mode.
+        start: Physical values by name; "nominal"; "random", drawn across the ranges; None: the simulator's own.
+        starts: How many starts; all but the first are drawn, a Latin hypercube across the ranges ("random": all).
+        priors: Mean and sigma of Gaussian priors by name, or "published".
+        fixed: Names among `parameters` that stay at their start.
+        bounds: Ranges by name in place of the published ones [physical units].
+        batch_events: Events per iteration: of every stage but the last ("lm"), or of every iteration ("adam").
+            None: all.
+        max_iterations: Of each start, all stages together; a tried and rejected step is one. None: 30, Adam 300.
+        tolerance: Relative change of a parameter below which the last stage ends.
+        learning_rate: Adam's, in logit units; it falls as a cosine.
+        seed: Of random starts and the order of batches.
+        checkpoint: A folder for the state after every iteration and, at the end, `result.h5`. Started again with the
+            same input, the fit goes on from there, and its end has the same bits as without the interruption.
+        progress: Show a progress bar on the terminal.
+        chunk: Most segments simulated at once; an event is never divided. This bounds the memory.
+
+    Returns:
+        `FitResult`, of the start with the lowest F (a start that converged before one that did not).
+
+    Not differentiable. Deterministic wherever the simulator is: the same bits from run to run and for any number of
+    threads.
+
+    Raises:
+        ValueError: an unknown or repeated name, a start outside its range, degenerate parameters or singular
+            information, no segments, no hits, nothing in common between simulated and measured, or a checkpoint of
+            another fit.
+
+    References:
+        | D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
+        | H. B. Nielsen, Damping parameter in Marquardt's method, IMM-REP-1999-05 (1999)
+
+    Example:
+        >>> from hepops.lartpc import Parameters, Simulator, fit, gun  # doctest: +SKIP
+        >>> result = fit(sim, segments, hits, ["lifetime", "efield"])  # doctest: +SKIP
+        >>> print(result.summary())  # doctest: +SKIP
+    """
+    if method not in ("lm", "adam"):
+        raise ValueError(f'method must be "lm" or "adam", got {method!r}')
+    if starts < 1:
+        raise ValueError(f"starts must be at least 1, got {starts}")
+    most = max_iterations if max_iterations is not None else (30 if method == "lm" else 300)
+    if most < 1 or not tolerance >= 0 or not learning_rate > 0:
+        raise ValueError(
+            f"max_iterations, tolerance and learning_rate must be positive, got {most}, {tolerance}, {learning_rate}"
+        )
+    names = tuple(parameters)
+    free = space(names, fixed, priors, bounds)
+    stages = _stages(residual, method, sim)
+    begin, held = _starts(sim, names, free, start, starts, seed)
+    problem = Problem(sim, segments, measured, free, chunk, batch_events)
+    for name, value in held.items():
+        problem.set(name, value)
+    go = Settings(most, tolerance, learning_rate, batch_events is not None, seed)
+    config = {
+        "parameters": list(names),
+        "method": method,
+        "objectives": [describe(stage) for stage in stages],
+        "fixed": held,
+        "priors": _plain_priors(free),
+        "bounds": {n: [lo, hi] for n, lo, hi in zip(free.names, free.low.tolist(), free.high.tolist(), strict=True)},
+        "batch_events": batch_events,
+        "max_iterations": most,
+        "tolerance": tolerance,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "chunk": chunk,
+        "simulator": {name: p.item() for name, p in sim.named_parameters() if p.numel() == 1},
+    }
+    store = Store(checkpoint)
+    fingerprint = _fingerprint(sim, segments, measured, config, begin)
+    state = store.read(fingerprint) or State(fingerprint, begin.tolist(), free.unconstrained(begin[0]).tolist())
+    _run(problem, stages, state, go, store, method, progress)
+    result = _result(problem, stages[-1], state, held, config)
+    if store.folder is not None:
+        result.save(store.folder / RESULT)
+    return result
+
+
+def _run(
+    problem: Problem, stages: Sequence[Objective], state: State, go: Settings, store: Store, method: str, progress: bool
+) -> None:
+    """Every start from where the state stands."""
+    minimise = optimise.levenberg_marquardt if method == "lm" else optimise.adam
+    with _Bar(progress, len(state.starts), go.max_iterations) as bar:
+
+        def save(state: State) -> None:
+            store.write(state)
+            bar.show(state.trace[-1])
+
+        while len(state.finished) < len(state.starts):
+            minimise(problem, stages, state, go, save)
+            state.finished.append(optimise.finish(problem, stages[-1], state))
+            if len(state.finished) < len(state.starts):
+                _next_start(state, problem.space)
+            store.write(state)
+
+
+def _next_start(state: State, free: Space) -> None:
+    state.start += 1
+    state.stage = state.iteration = state.in_stage = 0
+    state.damping, state.growth, state.diagonal, state.moments = 1e-3, 2.0, [], {}
+    state.ended, state.converged = "", False
+    state.u = free.unconstrained(torch.tensor(state.starts[state.start], dtype=torch.float64)).tolist()
+
+
+def _stages(residual: Objective | Sequence[Objective] | None, method: str, sim: Simulator) -> tuple[Objective, ...]:
+    if residual is None:
+        noise = Noise.of(sim.detector)
+        if method == "adam":
+            return (PixelSums(noise, Robust("huber")),)
+        return PixelSums(noise), MatchedHits(noise)
+    stages = tuple(residual) if isinstance(residual, (list, tuple)) else (residual,)
+    if not stages:
+        raise ValueError("residual: an empty list")
+    for stage in stages:
+        if method == "lm" and not isinstance(stage, (Residual, LikelihoodObject)):
+            raise TypeError(
+                f"residual: {describe(stage)} is a loss; method 'lm' needs residuals or a likelihood, 'adam' takes it"
+            )
+        if not callable(stage) and not isinstance(stage, LikelihoodObject):
+            raise TypeError(f"residual: {describe(stage)} is neither a residual, a likelihood nor a loss")
+    return stages
+
+
+def _starts(
+    sim: Simulator, names: tuple[str, ...], free: Space, start: Start, count: int, seed: int
+) -> tuple[Tensor, dict[str, float]]:
+    """(count, K) physical values at which to begin, and the values of the parameters held."""
+    from hepops.lartpc.parameters import Parameters
+
+    present = {name: 0.0 if name == TIME_OFFSET else getattr(sim, name).item() for name in names}
+    if isinstance(start, Mapping):
+        for name in start:
+            if name not in names:
+                raise ValueError(f"start: {name!r} is not among the parameters ({', '.join(names)})")
+        first = {**present, **start}
+    elif start in ("nominal", "random"):
+        first = {n: 0.0 if n == TIME_OFFSET else Parameters.SPEC[n].nominal for n in names}
+    elif start is None:
+        first = present
+    else:
+        raise ValueError(f'start must be a mapping, "nominal", "random" or None, got {start!r}')
+    held = {name: first[name] if start != "random" else present[name] for name in names if name not in free.names}
+    drawn = free.draw(count if start == "random" else max(0, count - 1), seed)
+    if start == "random":
+        return drawn, held
+    for name, low, high in zip(free.names, free.low.tolist(), free.high.tolist(), strict=True):
+        if not low <= first[name] <= high:
+            raise ValueError(f"start: {name} = {first[name]:g} is outside its range [{low:g}, {high:g}]; see bounds")
+    return torch.cat((torch.tensor([[first[name] for name in free.names]], dtype=torch.float64), drawn)), held
+
+
+def _plain_priors(free: Space) -> dict[str, list[float]]:
+    rows = zip(free.names, free.prior_mean.tolist(), free.prior_weight.tolist(), strict=True)
+    return {name: [mean, weight**-0.5] for name, mean, weight in rows if weight}
+
+
+def _fingerprint(
+    sim: Simulator, segments: Segments, measured: Hits, config: dict[str, Any], begin: Tensor
+) -> dict[str, str]:
+    """Hashes of everything that the end depends on, by name, so that a refusal can say what differs."""
+    columns = ("event", "start", "end", "dE", "dEdx", "t0")
+    read = ("event", "tpc", "ix", "iy", "rank", "time", "charge")
+    state = {name: value for name, value in sim.state_dict().items() if isinstance(value, Tensor)}
+    simple = {
+        n: v for n, v in sorted(vars(sim).items()) if isinstance(v, (int, float, str, torch.dtype)) and n != "training"
+    }
+    return {
+        "segments": digest(*(getattr(segments, name) for name in columns)),
+        "measured": digest(*(getattr(measured, name) for name in read)),
+        "simulator": digest(type(sim).__qualname__, *state.values(), simple, sim.detector),
+        "starts": digest(begin),
+        **{name: digest(value) for name, value in config.items() if name != "simulator"},
+    }
+
+
+def _result(
+    problem: Problem, objective: Objective, state: State, held: dict[str, float], config: dict[str, Any]
+) -> FitResult:
+    free = problem.space
+    best = min(range(len(state.finished)), key=lambda i: (not state.finished[i].converged, state.finished[i].value))
+    end: Finish = state.finished[best]
+    values = torch.tensor(end.parameters, dtype=torch.float64)
+    point = None
+    if isinstance(objective, (Residual, LikelihoodObject)):
+        point = problem.at(torch.tensor(end.u, dtype=torch.float64), objective, problem.batches)
+    covariance, chi2, count = _statistics(point, free, objective)
+    counts = {**(point.report if point is not None else {}), "hits_of_other_events": problem.ignored_hits}
+    empty = torch.zeros(0, dtype=torch.float64)
+    r = point.residuals if point is not None else None
+    return FitResult(
+        names=free.names,
+        units=free.units,
+        values=values,
+        covariance=covariance,
+        fixed=held,
+        converged=end.converged,
+        message=end.message,
+        iterations=end.iterations,
+        value=end.value,
+        chi2=chi2,
+        ndof=count - len(free) if count else 0,
+        counts=counts,
+        at_limit=free.at_limit(values),
+        best=best,
+        starts=tuple(state.finished),
+        trace=tuple(state.trace),
+        residuals=r.values.cpu() if r is not None else empty,
+        kinds=r.kind.cpu() if r is not None else empty.long(),
+        config=config,
+    )
+
+
+def _statistics(point: Point | None, free: Space, objective: Objective) -> tuple[Tensor, float, int]:
+    """Physical covariance, chi2 and the number of terms in it; NaN where a plain loss knows none."""
+    if point is None:
+        return torch.full((len(free), len(free)), torch.nan, dtype=torch.float64), float("nan"), 0
+    robust = optimise.robust_of(objective)
+    information = point.model(free, robust, point.scales(robust)).information
+    # inverted in units of each parameter's own error, where it is best conditioned
+    size = information.diagonal().clamp_min(1e-300).rsqrt()
+    inverse = torch.linalg.pinv(information * size * size[:, None], hermitian=True) * size * size[:, None]
+    covariance = inverse * point.slope * point.slope[:, None]
+    if point.residuals is not None:
+        priors = int((free.prior_weight > 0).sum())
+        r = point.residuals.values
+        pulls = free.prior_weight * (point.p - free.prior_mean) ** 2
+        return covariance, float((r * r).sum().cpu() + pulls.sum()), len(r) + priors
+    assert point.likelihood is not None
+    return covariance, 2 * float(point.likelihood.value), 0
+
+
+class _Bar:
+    """A progress bar, or nothing."""
+
+    def __init__(self, shown: bool, starts: int, most: int):
+        self.starts, self.most = starts, most
+        self.bar: Any = None
+        if shown:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=starts * most, desc="fit", unit="it")
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, step: Step) -> None:
+        if self.bar is not None:
+            self.bar.n = step.start * self.most + step.iteration
+            self.bar.set_postfix(
+                start=f"{step.start + 1}/{self.starts}", F=f"{step.value:.3g}", step=f"{step.relative_step:.1g}"
+            )

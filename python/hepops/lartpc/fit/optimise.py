@@ -1,0 +1,271 @@
+r"""Levenberg-Marquardt on an exact Jacobian, and Adam; both go on from any `State`.
+
+A step solves :math:`(H + \lambda D) s = -g`, D the largest diagonal of H met so far. With the gain ratio, actual over
+predicted decrease of F, :math:`\lambda` falls (to a tenth at best) or grows (twice, four times ...). The robust scale
+is held fixed within a step and read again after it.
+
+A stage has converged when a step changes no parameter by more than `tolerance` of its value (a hundredth for all
+stages but the last). A fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it
+counts as converged if the expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth
+of a sigma.
+
+References:
+    | K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
+    | H. B. Nielsen, Damping parameter in Marquardt's method, IMM-REP-1999-05 (1999)
+    | D. P. Kingma, J. Ba, Adam, ICLR (2015), arXiv:1412.6980
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .problem import Batch, Model, Point, Problem, ordered_sum, shifted
+from .residuals import LikelihoodObject, Residual
+from .robust import Robust
+from .space import TIME_OFFSET, Space
+from .state import Finish, State, Step
+
+Loss = Callable[..., Tensor]  # (simulated hits, measured hits) -> a tensor of one number
+Objective = Residual | LikelihoodObject | Loss
+Save = Callable[[State], None]
+
+COARSE = 1e-2  # every stage but the last ends with steps below this
+LONGEST = 2.0  # no parameter moves further in one step, in u: a quarter of its range turns into nine tenths
+GIVE_UP = 1e8  # lambda beyond which a fit has stalled
+NEAR = 1e-4  # expected distance to the minimum, in F, that counts as there
+SINGULAR = 1e-10  # smallest eigenvalue of the scaled information that a fit may begin with
+
+
+@dataclass(frozen=True)
+class Settings:
+    max_iterations: int
+    tolerance: float
+    learning_rate: float
+    batched: bool
+    seed: int
+
+
+def robust_of(objective: Objective) -> Robust | None:
+    return getattr(objective, "robust", None)
+
+
+def levenberg_marquardt(problem: Problem, stages: Sequence[Objective], state: State, go: Settings, save: Save) -> None:
+    """Run the present start from `state` to its end, saving after every iteration."""
+    point: Point | None = None
+    while not state.ended:
+        objective = stages[state.stage]
+        assert isinstance(objective, (Residual, LikelihoodObject))
+        last = state.stage == len(stages) - 1
+        batches = _turn(problem, state, go) if go.batched and not last else problem.batches
+        if point is None:
+            point = problem.at(state.point, objective, batches)
+            if not state.iteration:
+                _refuse_hopeless(point, problem.space, robust_of(objective))
+        point, done = _attempt(problem, objective, batches, state, point, go.tolerance if last else COARSE)
+        if go.batched and not last:
+            point = None  # the next iteration sees other events
+            done = done or state.in_stage >= len(problem.batches)
+        _advance(state, done, last, go.max_iterations)
+        if state.in_stage == 0:
+            point = None
+        save(state)
+
+
+def _advance(state: State, done: bool, last: bool, most: int) -> None:
+    """To the next stage, or to the end of this start. A stage that is not the last may stall: the next one goes on."""
+    if done and last:
+        state.ended, state.converged = state.ended or "converged", True
+    elif done or (state.ended and not last):
+        state.stage, state.in_stage, state.damping, state.growth, state.diagonal = state.stage + 1, 0, 1e-3, 2.0, []
+        state.ended = ""
+    elif not state.ended and state.iteration >= most:
+        state.ended = f"not converged after {most} iterations"
+
+
+def _turn(problem: Problem, state: State, go: Settings) -> list[Batch]:
+    """The batch of this iteration: every epoch visits all of them in an order of its own."""
+    epoch, place = divmod(state.in_stage, len(problem.batches))
+    generator = torch.Generator().manual_seed(go.seed + 7919 * epoch + 104729 * state.start)
+    order = torch.randperm(len(problem.batches), generator=generator)
+    return [problem.batches[int(order[place])]]
+
+
+def _attempt(
+    problem: Problem,
+    objective: Residual | LikelihoodObject,
+    batches: Sequence[Batch],
+    state: State,
+    point: Point,
+    tolerance: float,
+) -> tuple[Point, bool]:
+    """Try one step; returns the point where the fit now stands, and whether the stage is done."""
+    space, robust = problem.space, robust_of(objective)
+    scales = point.scales(robust)
+    model = point.model(space, robust, scales)
+    diagonal = torch.maximum(model.information.diagonal(), torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
+    step = _step(model, diagonal, state.damping)
+    predicted = -float(model.gradient @ step + step @ model.information @ step / 2)
+    trial = problem.at(point.u + step, objective, batches)
+    value = trial.value(space, robust, scales)
+    gain = (model.value - value) / predicted if predicted > 0 else 0.0
+    relative = space.relative(trial.p - point.p, point.p)
+    small = relative < tolerance
+    accepted = gain > 1e-4 or (small and value <= model.value)
+    damping = state.damping
+    state.diagonal = diagonal.tolist()
+    if accepted:
+        state.u, state.growth = trial.u.tolist(), 2.0
+        state.damping = max(1e-12, state.damping * max(0.1, 1 - (2 * min(gain, 1.0) - 1) ** 3))
+    else:
+        state.damping, state.growth = state.damping * state.growth, 2 * state.growth
+    new = trial if accepted else point
+    state.iteration += 1
+    state.in_stage += 1
+    row = (state.start, state.stage, state.iteration, accepted, model.value, relative, damping, gain)
+    state.trace.append(Step(*row, tuple(new.p.tolist()), dict(new.report)))
+    stalled = not accepted and (state.damping > GIVE_UP or (small and damping < 1))
+    if stalled:
+        distance = _distance(model)
+        if distance >= NEAR:
+            state.ended = f"stalled: no lower value found, expected distance to the minimum {distance:.2g}"
+            return new, False
+        state.ended = f"converged: no lower value, expected distance to the minimum {distance:.2g}"
+    return new, stalled or (accepted and small and damping < 1)
+
+
+def _step(model: Model, diagonal: Tensor, damping: float) -> Tensor:
+    floor = diagonal.clamp_min(1e-12 * float(diagonal.max()) + 1e-300)
+    step: Tensor = torch.linalg.solve(model.information + damping * torch.diag(floor), -model.gradient)
+    return step * min(1.0, LONGEST / max(float(step.abs().max()), 1e-300))
+
+
+def _distance(model: Model) -> float:
+    """Half g^T H^-1 g: how far below F the minimum is expected."""
+    return float(model.gradient @ torch.linalg.pinv(model.information, hermitian=True) @ model.gradient) / 2
+
+
+def _refuse_hopeless(point: Point, space: Space, robust: Robust | None) -> None:
+    """No hits in common, no influence, or directions that no data can tell: say so before the first step."""
+    r = point.residuals
+    if r is not None and not len(r.values):
+        alone = f"{r.report['simulated_only']} simulated, {r.report['measured_only']} measured"
+        raise ValueError(
+            f"measured: no pixel or hit has a partner on the other side ({alone}): do segments, events and detector "
+            f"belong to these hits?"
+        )
+    information = point.model(space, robust, point.scales(robust)).information
+    if not bool(torch.isfinite(information).all()):
+        raise ValueError("the simulated hits or their tangents are not finite at the start")
+    diagonal = information.diagonal()
+    dead = [name for name, d in zip(space.names, diagonal.tolist(), strict=True) if not d > 0]
+    if dead:
+        raise ValueError(f"parameters: {', '.join(dead)} has no influence on these hits; fix it or give it a prior")
+    scaled = information / (diagonal.sqrt() * diagonal.sqrt()[:, None])
+    values, vectors = torch.linalg.eigh(scaled)
+    if float(values[0]) < SINGULAR:
+        parts = zip(space.names, vectors[:, 0].abs().tolist(), strict=True)
+        guilty = [name for name, part in parts if part > 0.1]
+        raise ValueError(
+            f"parameters: the information is singular (smallest eigenvalue {float(values[0]):.1g}): these hits cannot "
+            f"tell {' and '.join(guilty)} apart; fix one of them or give it a prior"
+        )
+
+
+def adam(problem: Problem, stages: Sequence[Objective], state: State, go: Settings, save: Save) -> None:
+    """Adam on u with a learning rate that falls as a cosine; batches of events in turn, an order per epoch."""
+    (objective,) = stages[-1:]
+    while not state.ended:
+        batches = _turn(problem, state, go) if go.batched else problem.batches
+        rate = go.learning_rate * 0.5 * (1 + math.cos(math.pi * state.iteration / go.max_iterations))
+        u = state.point.requires_grad_()
+        before, slope = problem.space.physical(u.detach())
+        value, gradient, report = gradient_of(problem, objective, before, batches)
+        u.grad = gradient * slope
+        _adam_step(u, state, rate)
+        state.u = u.detach().tolist()
+        p, _ = problem.space.physical(u.detach())
+        relative = problem.space.relative(p - before, before)
+        state.iteration += 1
+        state.in_stage += 1
+        row = (state.start, len(stages) - 1, state.iteration, True, value, relative, rate, 0.0)
+        state.trace.append(Step(*row, tuple(p.tolist()), report))
+        if not math.isfinite(value):
+            state.ended = f"the loss is {value}"
+        elif state.iteration >= go.max_iterations:
+            state.ended, state.converged = f"all {go.max_iterations} iterations done", relative < go.tolerance
+        elif relative < go.tolerance:
+            state.ended, state.converged = "converged", True
+        save(state)
+
+
+def _adam_step(u: Tensor, state: State, rate: float) -> None:
+    """One step of torch.optim.Adam, whose moments live in the state."""
+    optimiser = torch.optim.Adam([u], lr=rate)
+    if state.moments:
+        kept = {name: torch.tensor(state.moments[name], dtype=torch.float64) for name in ("exp_avg", "exp_avg_sq")}
+        optimiser.state[u] = {"step": torch.tensor(float(state.iteration)), **kept}
+    optimiser.step()
+    moments = optimiser.state[u]
+    state.moments = {name: moments[name].tolist() for name in ("exp_avg", "exp_avg_sq")}
+
+
+def gradient_of(
+    problem: Problem, objective: Objective, p: Tensor, batches: Sequence[Batch]
+) -> tuple[float, Tensor, dict[str, int]]:
+    """The loss at physical values `p` and its gradient with respect to them (K), in reverse mode."""
+    space = problem.space
+    for name, number in zip(space.names, p.tolist(), strict=True):
+        problem.set(name, number)
+    offset = p[space.names.index(TIME_OFFSET)].clone().requires_grad_() if TIME_OFFSET in space.names else None
+    leaves: list[Any] = [offset if name == TIME_OFFSET else getattr(problem.sim, name) for name in space.names]
+    value, gradient, report = 0.0, torch.zeros_like(p), {"matched": 0, "simulated_only": 0, "measured_only": 0}
+    for batch in batches:
+        if isinstance(objective, LikelihoodObject):
+            part = objective.likelihood(problem.sim, batch.segments, batch.measured, space.names, True)
+            value, gradient = value + float(part.value), gradient + part.score.cpu()
+            continue
+        hits = problem.sim(batch.segments, seed=None)
+        hits = hits if offset is None else shifted(hits, offset, space.names, False)
+        loss, counts = _loss(objective, hits, batch)
+        grads: Sequence[Tensor | None] = (
+            torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
+        )
+        gradient = gradient + torch.stack([p.new_zeros(()) if g is None else g.detach().to(p) for g in grads])
+        value += loss.item()
+        report = {name: count + counts.get(name, 0) for name, count in report.items()}
+    share = sum(batch.events for batch in batches) / problem.num_events
+    off = p - space.prior_mean
+    prior = space.prior_weight * off * share
+    return value + float((prior * off).sum()) / 2, gradient + prior, report
+
+
+def _loss(objective: Objective, simulated: object, batch: Batch) -> tuple[Tensor, dict[str, int]]:
+    """A tensor of one number with a graph, and what was counted."""
+    if not isinstance(objective, Residual):
+        assert callable(objective)
+        return objective(simulated, batch.measured), {}
+    r = objective(simulated, batch.measured)  # type: ignore[arg-type]
+    scales = torch.stack([objective.robust.scale(r.values[r.kind == kind]) for kind in (0, 1)])
+    missing = r.missing / 2 * objective.robust.missing(scales).sum()
+    return ordered_sum(objective.robust.rho(r.values, scales[r.kind])) + missing, dict(r.report)
+
+
+def finish(problem: Problem, objective: Objective, state: State) -> Finish:
+    """How the present start ended: the value of the objective on all events."""
+    p, _ = problem.space.physical(state.point)
+    if isinstance(objective, (Residual, LikelihoodObject)):
+        point = problem.at(state.point, objective, problem.batches, derivatives=False)
+        robust = robust_of(objective)
+        scale = robust.floor if robust is not None else 1.0  # one for all starts, or they could not be compared
+        value = point.value(problem.space, robust, torch.full((2,), scale, dtype=torch.float64))
+    else:
+        value, _, _ = gradient_of(problem, objective, p, problem.batches)
+    parameters = tuple(p.tolist())
+    end = (value, state.converged, state.ended, state.iteration)
+    return Finish(tuple(state.starts[state.start]), tuple(state.u), parameters, *end)

@@ -1,0 +1,158 @@
+"""What a fit returns: values with errors and correlations, how it got there, and ways to look at it and keep it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import torch
+from torch import Tensor
+
+from .residuals import CHARGE, TIME
+from .space import TIME_OFFSET
+from .state import Finish, Step, _tuples, replace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hepops.lartpc.simulator import Simulator
+
+LAYOUT = "hepops.lartpc.fit 1"
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """Values, covariance and history of a fit; tensors are float64 on the CPU, K the number of free parameters.
+
+    The covariance is the inverse of the information at the end, priors included. It is honest where the residuals are
+    independent with the stated noise; of real, noisy hits, which silent resets and early triggers make correlated and
+    biased, it is an estimate only.
+    """
+
+    names: tuple[str, ...]  # the free parameters
+    units: tuple[str, ...]
+    values: Tensor  # (K) physical
+    covariance: Tensor  # (K, K) physical; NaN where a method gives none
+    fixed: dict[str, float]  # the parameters that were named but held
+    converged: bool
+    message: str
+    iterations: int  # of the best start
+    value: float  # the objective at the end
+    chi2: float  # sum of the squared whitened residuals, unweighted; of a likelihood -2 log L
+    ndof: int  # residuals less free parameters; 0 of a likelihood
+    counts: dict[str, int]  # matched, simulated_only, measured_only, hits of unknown events, ...
+    at_limit: tuple[str, ...]  # parameters at the end of their range
+    best: int  # which start
+    starts: tuple[Finish, ...]
+    trace: tuple[Step, ...]  # every iteration of every start
+    residuals: Tensor  # (n) whitened, at the end
+    kinds: Tensor  # int64 (n) charge (0) or time (1)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        """The value of a parameter, free or fixed."""
+        if name in self.fixed:
+            return self.fixed[name]
+        if name not in self.names:
+            raise KeyError(f"{name} is not in this fit: {', '.join((*self.names, *self.fixed))}")
+        return float(self.values[self.names.index(name)])
+
+    @property
+    def errors(self) -> Tensor:
+        """(K) one standard deviation."""
+        return self.covariance.diagonal().sqrt()
+
+    @property
+    def correlations(self) -> Tensor:
+        """(K, K)"""
+        return self.covariance / (self.errors * self.errors[:, None])
+
+    def path(self, start: int | None = None) -> Tensor:
+        """(iterations + 1, K) physical values of a start (the best one by default), its beginning first."""
+        start = self.best if start is None else start
+        rows = [self.starts[start].start, *(step.parameters for step in self.trace if step.start == start)]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def apply(self, sim: Simulator) -> None:
+        """Write the fitted values into a simulator, in place; a time offset is not one of its parameters."""
+        with torch.no_grad():
+            for name, value in zip(self.names, self.values.tolist(), strict=True):
+                if name != TIME_OFFSET:
+                    getattr(sim, name).fill_(value)
+
+    def summary(self) -> str:
+        """A table for the terminal."""
+        width = max(map(len, (*self.names, *self.fixed)))
+        lines = [f"{'':{width}}  {'value':>14} {'error':>11} {'relative':>9}  unit"]
+        rows = zip(self.names, self.values.tolist(), self.errors.tolist(), self.units, strict=True)
+        for name, value, error, unit in rows:
+            note = "  at the end of its range" if name in self.at_limit else ""
+            share = f"{100 * error / abs(value):8.3g}%" if value else f"{'':9}"
+            lines.append(f"{name:{width}}  {value:14.8g} {error:11.3g} {share}  {unit}{note}")
+        lines += [f"{name:{width}}  {value:14.8g} {'fixed':>11}" for name, value in self.fixed.items()]
+        good = sum(finish.converged for finish in self.starts)
+        lines.append(
+            f"{self.message} after {self.iterations} iterations; {good} of {len(self.starts)} starts converged"
+        )
+        lines.append(f"chi2 {self.chi2:.6g}, degrees of freedom {self.ndof}")
+        lines.append(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in self.counts.items()))
+        return "\n".join(lines)
+
+    def plot(self) -> Figure:
+        """Trace of the parameters, the objective, the correlation matrix and the residuals, in one figure."""
+        from .plots import overview
+
+        return overview(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write one HDF5 file, whole or not at all."""
+        replace(Path(path), self._write)
+
+    def _write(self, path: Path) -> None:
+        plain = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("trace", "starts") and not isinstance(getattr(self, f.name), Tensor)
+        }
+        plain["trace"] = [dataclasses.asdict(step) for step in self.trace]
+        plain["starts"] = [dataclasses.asdict(finish) for finish in self.starts]
+        with h5py.File(path, "w") as file:
+            file.attrs["layout"] = LAYOUT
+            file.create_dataset("record", data=json.dumps(plain), dtype=h5py.string_dtype())
+            for f in dataclasses.fields(self):
+                if isinstance(getattr(self, f.name), Tensor):
+                    file[f.name] = getattr(self, f.name).numpy()
+
+    @classmethod
+    def load(cls, path: str | Path) -> FitResult:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a fit's.
+        """
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("layout") != LAYOUT:
+                    raise ValueError(f"layout {file.attrs.get('layout')!r}, wanted {LAYOUT!r}")
+                record = json.loads(file["record"][()])
+                tensors: dict[str, Any] = {
+                    name: torch.from_numpy(data[()]) for name, data in file.items() if name != "record"
+                }
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is not the result of a fit: {error}") from None
+        record["trace"] = tuple(Step(**_tuples(step)) for step in record["trace"])
+        record["starts"] = tuple(Finish(**_tuples(finish)) for finish in record["starts"])
+        for name in ("names", "units", "at_limit"):
+            record[name] = tuple(record[name])
+        return cls(**record, **tensors)
+
+    def residuals_of(self, kind: str) -> Tensor:
+        """The whitened residuals of "charge" or "time"."""
+        return self.residuals[self.kinds == {"charge": CHARGE, "time": TIME}[kind]]
