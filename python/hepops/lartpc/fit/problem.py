@@ -115,6 +115,7 @@ class Problem:
         self.space = space
         self.batches, self.ignored_hits = batches(segments, measured, size, events)
         self.num_events = sum(batch.events for batch in self.batches)
+        self._kept: tuple[object, list[Hits]] | None = None
         for name, parameter in self.sim.named_parameters():
             parameter.requires_grad_(name in space.names)
 
@@ -138,8 +139,16 @@ class Problem:
             ]
             return Point(u, p, slope, None, _added(parts), share)
         with torch.no_grad():
-            residuals = [objective(self.simulated(b, p, derivatives), b.measured) for b in batches]
+            hits = self._hits(u, p, batches, derivatives)
+            residuals = [objective(simulated, b.measured) for simulated, b in zip(hits, batches, strict=True)]
         return Point(u, p, slope, joined(residuals), None, share)
+
+    def _hits(self, u: Tensor, p: Tensor, batches: Sequence[Batch], derivatives: bool) -> list[Hits]:
+        """Simulated hits of each batch. The last ones are kept: the next stage, and the end, ask for them again."""
+        key = (u.tolist(), [id(b) for b in batches], derivatives)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, [self.simulated(b, p, derivatives) for b in batches])
+        return self._kept[1]
 
     def simulated(self, batch: Batch, p: Tensor, derivatives: bool) -> Hits:
         """Noise-free hits of a batch, with tangents in the order of the space."""
@@ -220,5 +229,3 @@ def _batch(segments: Segments, measured: Hits, group: list[int]) -> Batch:
     bare = dataclasses.replace(measured, time_tangents=None, charge_tangents=None, tangent_names=(), truth=None)
     bare = dataclasses.replace(bare, time=bare.time.detach(), charge=bare.charge.detach())
     return Batch(segments[mine], bare[theirs], len(group))
-
-

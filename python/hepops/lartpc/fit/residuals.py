@@ -256,7 +256,9 @@ class _Sums:
 
     def detached(self) -> _Sums:
         q, t = self.hits
-        return _Sums(self.key, self.count, self.charge.detach(), self.time.detach(), (q.detach(), t.detach()), None, None)
+        return _Sums(
+            self.key, self.count, self.charge.detach(), self.time.detach(), (q.detach(), t.detach()), None, None
+        )
 
     def sigma(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """sigma of Q [e] and of T [us], (P) each."""
