@@ -113,11 +113,11 @@ def _attempt(
     predicted = -float(model.gradient @ step + step @ model.information @ step / 2)
     whole = batches is problem.batches  # else the next iteration sees other events, and has no use for derivatives
     trial = problem.at(point.u + step, objective, batches, derivatives=whole)
-    value = trial.value(space, robust, scales)
-    gain = (model.value - value) / predicted if predicted > 0 else 0.0
+    decrease = point.decrease(trial, space, robust, scales)
+    gain = decrease / predicted if predicted > 0 else 0.0
     relative = space.relative(trial.p - point.p, point.p)
     small = relative < tolerance
-    accepted = gain > 1e-4 or (small and value <= model.value)
+    accepted = gain > 1e-4 or (small and decrease >= 0)
     damping = state.damping
     state.diagonal = diagonal.tolist()
     if accepted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,25 @@ class Point:
         r = self.residuals
         missing = r.missing / 2 * float(robust.missing(scales).sum())
         return prior + missing + float(ordered_sum(robust.rho(r.values, scales[r.kind])))
+
+    def decrease(self, trial: Point, space: Space, robust: Robust | None, scales: Tensor) -> float:
+        """F here less F there, over the residuals that both have: what comes and goes with a threshold is no slope.
+
+        Minus infinity if more than half of the residuals are lost on the way.
+        """
+        if self.residuals is None or trial.residuals is None:
+            return self.value(space, robust, scales) - trial.value(space, robust, scales)
+        assert robust is not None
+        a, b = self.residuals, trial.residuals
+        here, there = (
+            torch.isin(2 * a.index + a.kind, 2 * b.index + b.kind),
+            torch.isin(2 * b.index + b.kind, 2 * a.index + a.kind),
+        )
+        if 2 * int(here.sum()) < len(here):
+            return -math.inf
+        losses = [ordered_sum(robust.rho(r.values[both], scales[r.kind[both]])) for r, both in ((a, here), (b, there))]
+        priors = [float((space.prior_weight * (point.p - space.prior_mean) ** 2).sum()) for point in (self, trial)]
+        return float(losses[0] - losses[1]) + 0.5 * self.share * (priors[0] - priors[1])
 
     def model(self, space: Space, robust: Robust | None, scales: Tensor) -> Model:
         """F with its derivatives; needs a point that was evaluated with them."""
