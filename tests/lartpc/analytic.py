@@ -70,7 +70,7 @@ class AnalyticDetector(nn.Module):
         return Hits(event, tpc, ix, iy, t.detach(), y, z, t, q, q.detach(), pixel, rank, **changes)
 
     def _pixels(self, middle: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Distinct (event, tpc, ix, iy, arrival / 8 us), which one each deposit goes to, its drift, and whether leaked."""
+        """Distinct (event, tpc, ix, iy, arrival / 8 us), which one each deposit goes to, its drift, and what leaked."""
         drift = ANODE - middle[:, 0].abs()
         tpc = (middle[:, 0] > 0).long()
         ix, iy = ((middle[:, 2] + HALF_Z) / PITCH).long(), ((middle[:, 1] + HALF_Y) / PITCH).long()

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from hepops.lartpc.fit import HitLoss, chamfer, mmd, mmd_charge, soft_dtw
+
 from lartpc.analytic import AnalyticDetector, tracks
 
 f64 = {"dtype": torch.float64}

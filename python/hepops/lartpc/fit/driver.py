@@ -230,13 +230,14 @@ def _fingerprint(
     columns = ("event", "start", "end", "dE", "dEdx", "t0")
     read = ("event", "tpc", "ix", "iy", "rank", "time", "charge")
     state = {name: value for name, value in sim.state_dict().items() if isinstance(value, Tensor)}
+    table = getattr(sim, "table", None)
     simple = {
         n: v for n, v in sorted(vars(sim).items()) if isinstance(v, (int, float, str, torch.dtype)) and n != "training"
     }
     return {
         "segments": digest(*(getattr(segments, name) for name in columns)),
         "measured": digest(*(getattr(measured, name) for name in read)),
-        "simulator": digest(type(sim).__qualname__, *state.values(), simple, sim.detector),
+        "simulator": digest(type(sim).__qualname__, state, simple, table, sim.detector),
         "starts": digest(begin),
         **{name: digest(value) for name, value in config.items() if name != "simulator"},
     }

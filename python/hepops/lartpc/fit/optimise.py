@@ -111,12 +111,13 @@ def _attempt(
     diagonal = torch.maximum(model.information.diagonal(), torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
     step = _step(model, diagonal, state.damping)
     predicted = -float(model.gradient @ step + step @ model.information @ step / 2)
-    trial = problem.at(point.u + step, objective, batches)
-    value = trial.value(space, robust, scales)
-    gain = (model.value - value) / predicted if predicted > 0 else 0.0
+    whole = batches is problem.batches  # else the next iteration sees other events, and has no use for derivatives
+    trial = problem.at(point.u + step, objective, batches, derivatives=whole)
+    decrease = point.decrease(trial, space, robust, scales)
+    gain = decrease / predicted if predicted > 0 else 0.0
     relative = space.relative(trial.p - point.p, point.p)
     small = relative < tolerance
-    accepted = gain > 1e-4 or (small and value <= model.value)
+    accepted = gain > 1e-4 or (small and decrease >= 0)
     damping = state.damping
     state.diagonal = diagonal.tolist()
     if accepted:
@@ -237,7 +238,7 @@ def gradient_of(
             torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
         )
         gradient = gradient + torch.stack([p.new_zeros(()) if g is None else g.detach().to(p) for g in grads])
-        value += float(loss)
+        value += loss.item()
         report = {name: count + counts.get(name, 0) for name, count in report.items()}
     share = sum(batch.events for batch in batches) / problem.num_events
     off = p - space.prior_mean
@@ -260,7 +261,7 @@ def finish(problem: Problem, objective: Objective, state: State) -> Finish:
     """How the present start ended: the value of the objective on all events."""
     p, _ = problem.space.physical(state.point)
     if isinstance(objective, (Residual, LikelihoodObject)):
-        point = problem.at(state.point, objective, problem.batches, derivatives=False)
+        point = problem.at(state.point, objective, problem.batches)
         robust = robust_of(objective)
         scale = robust.floor if robust is not None else 1.0  # one for all starts, or they could not be compared
         value = point.value(problem.space, robust, torch.full((2,), scale, dtype=torch.float64))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,25 @@ class Point:
         missing = r.missing / 2 * float(robust.missing(scales).sum())
         return prior + missing + float(ordered_sum(robust.rho(r.values, scales[r.kind])))
 
+    def decrease(self, trial: Point, space: Space, robust: Robust | None, scales: Tensor) -> float:
+        """F here less F there, over the residuals that both have: what comes and goes with a threshold is no slope.
+
+        Minus infinity if more than half of the residuals are lost on the way.
+        """
+        if self.residuals is None or trial.residuals is None:
+            return self.value(space, robust, scales) - trial.value(space, robust, scales)
+        assert robust is not None
+        a, b = self.residuals, trial.residuals
+        here, there = (
+            torch.isin(2 * a.index + a.kind, 2 * b.index + b.kind),
+            torch.isin(2 * b.index + b.kind, 2 * a.index + a.kind),
+        )
+        if 2 * int(here.sum()) < len(here):
+            return -math.inf
+        losses = [ordered_sum(robust.rho(r.values[both], scales[r.kind[both]])) for r, both in ((a, here), (b, there))]
+        priors = [float((space.prior_weight * (point.p - space.prior_mean) ** 2).sum()) for point in (self, trial)]
+        return float(losses[0] - losses[1]) + 0.5 * self.share * (priors[0] - priors[1])
+
     def model(self, space: Space, robust: Robust | None, scales: Tensor) -> Model:
         """F with its derivatives; needs a point that was evaluated with them."""
         gradient, information = self._data_terms(robust, scales)
@@ -115,6 +135,7 @@ class Problem:
         self.space = space
         self.batches, self.ignored_hits = batches(segments, measured, size, events)
         self.num_events = sum(batch.events for batch in self.batches)
+        self._kept: tuple[object, list[Hits]] | None = None
         for name, parameter in self.sim.named_parameters():
             parameter.requires_grad_(name in space.names)
 
@@ -138,8 +159,16 @@ class Problem:
             ]
             return Point(u, p, slope, None, _added(parts), share)
         with torch.no_grad():
-            residuals = [objective(self.simulated(b, p, derivatives), b.measured) for b in batches]
+            hits = self._hits(u, p, batches, derivatives)
+            residuals = [objective(simulated, b.measured) for simulated, b in zip(hits, batches, strict=True)]
         return Point(u, p, slope, joined(residuals), None, share)
+
+    def _hits(self, u: Tensor, p: Tensor, batches: Sequence[Batch], derivatives: bool) -> list[Hits]:
+        """Simulated hits of each batch. The last ones are kept: the next stage, and the end, ask for them again."""
+        key = (u.tolist(), [id(b) for b in batches], derivatives)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, [self.simulated(b, p, derivatives) for b in batches])
+        return self._kept[1]
 
     def simulated(self, batch: Batch, p: Tensor, derivatives: bool) -> Hits:
         """Noise-free hits of a batch, with tangents in the order of the space."""
@@ -154,6 +183,7 @@ def shifted(hits: Hits, offset: Tensor, names: Sequence[str], derivatives: bool)
     changes: dict[str, Any] = {"time": hits.time + offset.to(hits.time)}
     if derivatives:
         at = list(names).index(TIME_OFFSET)
+        changes["tangent_names"] = tuple(names)
         if hits.time_tangents is None or hits.charge_tangents is None:  # nothing else is fitted
             time, charge = hits.time.new_zeros((0, len(hits.time))), hits.charge.new_zeros((0, len(hits.time)))
         else:
@@ -216,15 +246,6 @@ def _batch(segments: Segments, measured: Hits, group: list[int]) -> Batch:
     ids = torch.tensor(group, dtype=torch.int64)
     mine = torch.isin(segments.event, ids.to(segments.event)).nonzero().squeeze(1)
     theirs = torch.isin(measured.event, ids.to(measured.event)).nonzero().squeeze(1)
-    return Batch(_rows(segments, mine), _rows(measured, theirs), len(group))
-
-
-def _rows(table: Any, index: Tensor) -> Any:
-    """The rows of a dataclass of columns; what is no column (truth, tangents, reports) has no part in a comparison."""
-    columns = {}
-    for column in dataclasses.fields(table):
-        value = getattr(table, column.name)
-        if isinstance(value, Tensor) and value.ndim and len(value) == len(table.event):
-            columns[column.name] = value.detach()[index]
-    rest = {name: None for name in ("truth", "time_tangents", "charge_tangents") if hasattr(table, name)}
-    return dataclasses.replace(table, **{**columns, **rest})
+    bare = dataclasses.replace(measured, time_tangents=None, charge_tangents=None, tangent_names=(), truth=None)
+    bare = dataclasses.replace(bare, time=bare.time.detach(), charge=bare.charge.detach())
+    return Batch(segments[mine], bare[theirs], len(group))

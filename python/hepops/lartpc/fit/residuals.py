@@ -37,6 +37,7 @@ class Residuals:
     values: Tensor  # float64 (n)           (simulated - measured) / sigma
     jacobian: Tensor | None  # float64 (n, K)   derivative with respect to the physical parameters
     kind: Tensor  # int64 (n)               CHARGE or TIME
+    index: Tensor  # int64 (n)  which measured pixel or hit, numbered alike whatever is simulated
     report: Mapping[str, int]  # what was counted: pixels or hits matched, simulated only, measured only
 
     @property
@@ -176,7 +177,7 @@ class PixelSums:
             charge = sim.charge_tangents[:, i] / sigma_q
             jacobian = torch.cat((charge, sim.time_tangents[:, i] / sigma_t), 1).T
         charge, time = (sim.charge[i] - meas.charge[j]) / sigma_q, (sim.time[i] - meas.time[j]) / sigma_t
-        return _residuals(charge, time, jacobian, len(sim.key), len(meas.key))
+        return _residuals(charge, time, jacobian, j, len(sim.key), len(meas.key))
 
 
 @dataclass(frozen=True)
@@ -218,14 +219,16 @@ class MatchedHits:
             jacobian = torch.cat((charge, simulated.time_tangents[:, i].double() / sigma_t), 1).T
         charge = (simulated.charge[i].double() - charge_measured) / self.noise.charge
         time = (simulated.time[i].double() - time_measured) / sigma_t
-        return _residuals(charge, time, jacobian, len(ours), len(theirs))
+        return _residuals(charge, time, jacobian, j, len(ours), len(theirs))
 
 
-def _residuals(charge: Tensor, time: Tensor, jacobian: Tensor | None, simulated: int, measured: int) -> Residuals:
+def _residuals(
+    charge: Tensor, time: Tensor, jacobian: Tensor | None, index: Tensor, simulated: int, measured: int
+) -> Residuals:
     matched = len(charge)
     kind = torch.arange(2, device=charge.device).repeat_interleave(matched)
     report = {"matched": matched, "simulated_only": simulated - matched, "measured_only": measured - matched}
-    return Residuals(torch.cat((charge, time)), jacobian, kind, report)
+    return Residuals(torch.cat((charge, time)), jacobian, kind, torch.cat((index, index)), report)
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,9 @@ class _Sums:
 
     def detached(self) -> _Sums:
         q, t = self.hits
-        return _Sums(self.key, self.count, self.charge.detach(), self.time.detach(), (q.detach(), t.detach()), None, None)
+        return _Sums(
+            self.key, self.count, self.charge.detach(), self.time.detach(), (q.detach(), t.detach()), None, None
+        )
 
     def sigma(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """sigma of Q [e] and of T [us], (P) each."""
@@ -313,7 +318,10 @@ def _common(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def joined(parts: list[Residuals]) -> Residuals:
     """The residuals of several batches of events as one, batch after batch."""
     report: dict[str, int] = {}
+    numbers, first = [], 0
     for part in parts:
+        numbers.append(part.index + first)
+        first += part.report["matched"] + part.report["measured_only"]
         for name, count in part.report.items():
             report[name] = report.get(name, 0) + count
     jacobians = [part.jacobian for part in parts if part.jacobian is not None]
@@ -321,5 +329,6 @@ def joined(parts: list[Residuals]) -> Residuals:
         torch.cat([part.values for part in parts]),
         torch.cat(jacobians) if len(jacobians) == len(parts) else None,
         torch.cat([part.kind for part in parts]),
+        torch.cat(numbers),
         report,
     )

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import torch
 from torch import Tensor
 
+from hepops.core.files import atomic, open_hdf5
+
 from .residuals import CHARGE, TIME
 from .space import TIME_OFFSET
-from .state import Finish, Step, _tuples, replace
+from .state import Finish, Step, tuples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,15 +105,18 @@ class FitResult:
 
     def plot(self) -> Figure:
         """Trace of the parameters, the objective, the correlation matrix and the residuals, in one figure."""
-        from .plots import overview
+        from hepops.lartpc.plot import overview
 
         return overview(self)
 
     def save(self, path: str | Path) -> None:
         """Write one HDF5 file, whole or not at all."""
-        replace(Path(path), self._write)
+        with atomic(path) as part:
+            self._write(part)
 
     def _write(self, path: Path) -> None:
+        import h5py
+
         plain = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
@@ -135,20 +139,16 @@ class FitResult:
             FileNotFoundError: there is no such file.
             ValueError: the file is not a fit's.
         """
-        if not Path(path).exists():
-            raise FileNotFoundError(f"{path}: no such file")
-        try:
-            with h5py.File(path, "r") as file:
-                if file.attrs.get("layout") != LAYOUT:
-                    raise ValueError(f"layout {file.attrs.get('layout')!r}, wanted {LAYOUT!r}")
+        with open_hdf5(path) as file:
+            if file.attrs.get("layout") != LAYOUT:
+                raise ValueError(f"{path}: not the result of a fit, its layout is {file.attrs.get('layout')!r}")
+            try:
                 record = json.loads(file["record"][()])
-                tensors: dict[str, Any] = {
-                    name: torch.from_numpy(data[()]) for name, data in file.items() if name != "record"
-                }
-        except (OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is not the result of a fit: {error}") from None
-        record["trace"] = tuple(Step(**_tuples(step)) for step in record["trace"])
-        record["starts"] = tuple(Finish(**_tuples(finish)) for finish in record["starts"])
+                tensors: dict[str, Any] = {n: torch.from_numpy(data[()]) for n, data in file.items() if n != "record"}
+            except KeyError as error:
+                raise ValueError(f"{path}: incomplete, {error.args[0]}") from None
+        record["trace"] = tuple(Step(**tuples(step)) for step in record["trace"])
+        record["starts"] = tuple(Finish(**tuples(finish)) for finish in record["starts"])
         for name in ("names", "units", "at_limit"):
             record[name] = tuple(record[name])
         return cls(**record, **tensors)

@@ -28,7 +28,6 @@ from torch import Tensor
 Kind = Literal["quadratic", "huber", "geman_mcclure", "tukey"]
 TUNING = {"quadratic": 1.0, "huber": 1.345, "geman_mcclure": 3.0, "tukey": 4.685}
 GAUSSIAN = 1.4826  # sigma / median |r| of a Gaussian
-FAR = 5.0  # a residual that does not exist counts as one so many sigma away, where rho has no ceiling
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,11 @@ class Robust:
         return torch.ones_like(r)
 
     def missing(self, scale: Tensor) -> Tensor:
-        """What a residual that does not exist (no partner) costs: the ceiling of rho, or rho far out."""
-        reach = self._reach(scale)
-        ceiling = {"geman_mcclure": reach**2 / 2, "tukey": reach**2 / 6}
-        return ceiling.get(self.kind, self.rho(FAR * scale, scale))
+        """What a residual that does not exist (no partner) costs: as much as one of one scale, s^2/2.
+
+        A fit then gains nothing by losing hits, and a hit that crosses the threshold on the way is no wall.
+        """
+        return scale * scale / 2
 
     def _reach(self, scale: Tensor) -> Tensor:
         return scale * (self.tuning or TUNING[self.kind])

@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from hepops.core.files import atomic
 
 VERSION = 1
 NAME = "state.json"
@@ -88,7 +88,8 @@ class Store:
     def write(self, state: State) -> None:
         if self.folder is not None:
             text = json.dumps({"version": VERSION, **dataclasses.asdict(state)})
-            replace(self.folder / NAME, lambda path: path.write_text(text))
+            with atomic(self.folder / NAME) as path:
+                path.write_text(text)
 
     def read(self, fingerprint: dict[str, str]) -> State | None:
         """The state of the same fit, None if there is none.
@@ -102,8 +103,8 @@ class Store:
         try:
             content = json.loads(path.read_text())
             version = content.pop("version")
-            content["trace"] = [Step(**_tuples(step)) for step in content["trace"]]
-            content["finished"] = [Finish(**_tuples(finish)) for finish in content["finished"]]
+            content["trace"] = [Step(**tuples(step)) for step in content["trace"]]
+            content["finished"] = [Finish(**tuples(finish)) for finish in content["finished"]]
             state = State(**content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"checkpoint: {path} is not the state of a fit ({error})") from None
@@ -117,32 +118,31 @@ class Store:
         return state
 
 
-def _tuples(record: dict[str, Any]) -> dict[str, Any]:
+def tuples(record: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside and rename it: a reader, or a kill, never meets half of one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def digest(*things: object) -> str:
-    """A hash of tensors (by value and dtype) and of whatever else by its repr."""
+    """A hash of tensors (by value and dtype), of what holds them, and of whatever else by its repr."""
     hasher = hashlib.sha256()
-    for thing in things:
+
+    def take(thing: object) -> None:
         if isinstance(thing, Tensor):
             data = thing.detach().cpu().contiguous()
             hasher.update(f"{data.dtype}{tuple(data.shape)}".encode())
             hasher.update(data.numpy().tobytes())
+        elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+            take([(f.name, getattr(thing, f.name)) for f in dataclasses.fields(thing)])
+        elif isinstance(thing, dict):
+            take([*thing.items()])
+        elif isinstance(thing, (list, tuple)):
+            hasher.update(f"[{len(thing)}]".encode())
+            for part in thing:
+                take(part)
         else:
-            hasher.update(describe(thing).encode())
+            hasher.update(describe(thing).encode() + b";")
+
+    take(things)
     return hasher.hexdigest()[:32]
 
 
