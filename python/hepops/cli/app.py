@@ -102,4 +102,4 @@ for command in (
 
 def main() -> None:
     """The entry point."""
-    app()
+    app(prog_name="hepops")

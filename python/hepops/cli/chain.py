@@ -9,7 +9,7 @@ from .options import parse_values
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hepops.lartpc import Detector, Simulator
+    from hepops.lartpc import Detector, Parameters, Simulator
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,15 @@ class Chain:
         """With what was given on the command line; None is what was not."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
-    def simulator(self, detector: "Detector", values: list[str] | None = None) -> "Simulator":
-        """The simulator, at the detector's nominal parameters and the `values` (name=value) on top."""
+    def simulator(
+        self, detector: "Detector", values: list[str] | None = None, parameters: "Parameters | None" = None
+    ) -> "Simulator":
+        """The simulator, at the parameters (the detector's nominal ones) with the `values` (name=value) on top."""
         import torch
 
         from hepops.lartpc import Simulator
 
-        parameters = detector.nominal.replace(**parse_values("--parameter", values))
+        parameters = (parameters or detector.nominal).replace(**parse_values("--parameter", values))
         arguments: dict[str, Any] = asdict(self) | {"dtype": getattr(torch, self.dtype)}
         return Simulator(detector, parameters, **arguments)
 

@@ -12,8 +12,6 @@ from .provenance import check_output
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hepops.lartpc import Segments
-
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -24,24 +22,35 @@ def display(
         typer.Option("--output", "-o", help=".png, .pdf or .svg. [default: event_ID.png]", show_default=False),
     ] = None,
     overwrite: o.Overwrite = False,
-    event: Annotated[int | None, typer.Option("--event", help="Id of one event. [default: the first]", show_default=False)] = None,
+    event: Annotated[
+        int | None, typer.Option("--event", help="Id of one event. [default: the first]", show_default=False)
+    ] = None,
     events: o.Events = None,
     tracks: Annotated[
         list[Path] | None,
-        typer.Option("--tracks", help="The tracks that made the hits: adds the waveform of a pixel.", show_default=False),
+        typer.Option(
+            "--tracks", help="The tracks that made the hits: adds the waveform of a pixel.", show_default=False
+        ),
     ] = None,
     pixel: Annotated[
         str | None,
-        typer.Option("--pixel", metavar="TPC,IX,IY", help="Which. [default: that with the most hits]", show_default=False),
+        typer.Option(
+            "--pixel", metavar="TPC,IX,IY", help="Which. [default: that with the most hits]", show_default=False
+        ),
     ] = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="Where the file does not hold one.", show_default=False)] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", help="Where the file does not hold one.", show_default=False)
+    ] = None,
     properties: o.Properties = None,
     layout: o.Layout = None,
     module: o.Module = None,
     threads: o.Threads = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Draw events: hits in space, pixel planes, and with --tracks the waveform of a pixel. Several events take a PDF."""
+    """Draw events.
+
+    Hits in space, pixel planes, and with --tracks the waveform of a pixel. Several events make a PDF of several pages.
+    """
     import torch
 
     from hepops.lartpc import plot, read_config, read_hits
@@ -64,14 +73,12 @@ def display(
         raise ValueError("--pixel needs --tracks, the waveform is simulated from them")
     check_output(path, overwrite)
     place = _pixel(pixel)
-    deposits = _deposits(tracks, config) if tracks else None
+    deposits = o.read_tracks(tracks, config) if tracks else None
     figures = []
     for number in numbers:
         waves = None
         if deposits is not None:
-            sim = Chain.from_config(config).simulator(described)
-            if "parameters" in config:
-                sim.load_parameters(config["parameters"])
+            sim = Chain.from_config(config).simulator(described, parameters=config.get("parameters"))
             with torch.no_grad():
                 waves = sim.waveforms(deposits.select([number]))
         figures.append(plot.event_display(measured, described, number, waves=waves, pixel=place))
@@ -94,10 +101,6 @@ def write_figures(path: Path, figures: "list[Figure]") -> None:
         with PdfPages(part) as pages:
             for figure in figures:
                 pages.savefig(figure)
-
-
-def _deposits(tracks: list[Path], config: dict[str, object]) -> "Segments":
-    return o.read_tracks(tracks, config)
 
 
 def _pixel(text: str | None) -> tuple[int, int, int] | None:

@@ -1,5 +1,6 @@
 """hepops gun: a sample of the particle gun, in edep-sim's layout."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,8 @@ def gun(
     ] = "muon",
     number: Annotated[int, typer.Option("--number", "-n", help="Events.")] = 10,
     energy: Annotated[
-        str | None, typer.Option("--energy", metavar="T or A:B", help="Kinetic energy [MeV]. [default: 1000]", show_default=False)
+        str | None,
+        typer.Option("--energy", metavar="T or A:B", help="Kinetic energy [MeV]. [default: 1000]", show_default=False),
     ] = None,
     topology: Annotated[
         Literal["through", "stopping", "inside"], typer.Option("--topology", help="Where tracks begin and end.")
@@ -30,7 +32,8 @@ def gun(
     scattering: Annotated[bool, typer.Option("--scattering", help="Multiple scattering.")] = False,
     straggling: Annotated[bool, typer.Option("--straggling", help="Fluctuations of the energy loss.")] = False,
     deltas: Annotated[
-        float | None, typer.Option("--deltas", help="Delta rays above this energy become tracks [MeV].", show_default=False)
+        float | None,
+        typer.Option("--deltas", help="Delta rays above this energy become tracks [MeV].", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Event i depends on (seed, i) alone.")] = 0,
     first_event: Annotated[int, typer.Option("--first-event", help="Id of the first event.")] = 0,
@@ -40,7 +43,10 @@ def gun(
     module: o.Module = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Shoot particles through a detector and write their energy deposits."""
+    """Shoot particles, write their energy deposits."""
+    import h5py
+
+    from hepops.core.files import atomic
     from hepops.lartpc import write_segments
     from hepops.lartpc.gun import shoot
 
@@ -60,7 +66,10 @@ def gun(
         seed=seed,
         first_event=first_event,
     )
-    write_segments(output, segments, positions="f8")
+    with atomic(output) as part:
+        write_segments(part, segments, positions="f8")
+        with h5py.File(part, "r+") as file:
+            file.attrs["provenance"] = json.dumps(provenance())
     if not quiet:
         typer.echo(f"{segments.report()} -> {output}")
 

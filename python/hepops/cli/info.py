@@ -9,7 +9,7 @@ import typer
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Say what this installation is and what it found."""
+    """Versions, processor, GPU, libraries."""
     facts = _facts()
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

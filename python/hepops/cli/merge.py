@@ -10,12 +10,17 @@ from .provenance import check_output, provenance
 
 
 def merge(
-    shards: Annotated[list[Path], typer.Argument(help="Files of hits, one per shard, in any order.", show_default=False)],
+    shards: Annotated[
+        list[Path], typer.Argument(help="Files of hits, one per shard, in any order.", show_default=False)
+    ],
     output: o.Output,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Join the files of `simulate --shard`: the hits of the whole, to the last bit."""
+    """Join the shards of a simulation.
+
+    The hits are those of the whole, to the last bit.
+    """
     from hepops.lartpc import Hits, read_config, read_hits
 
     check_output(output, overwrite)

@@ -26,7 +26,8 @@ Events = Annotated[
     str | None, typer.Option("--events", metavar="A:B", help="Only these, counted in the sorted list of ids.")
 ]
 Shard = Annotated[
-    str | None, typer.Option("--shard", metavar="I/N", help="Part I = 0 ... N-1 of the events; `merge` joins the parts.")
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Part I = 0 ... N-1 of the events; `merge` joins the parts."),
 ]
 DetectorName = Annotated[str, typer.Option("--detector", help="A built-in detector: module0.")]
 Properties = Annotated[
@@ -36,9 +37,7 @@ Layout = Annotated[
     list[Path] | None, typer.Option("--layout", metavar="YAML", help="Pixel layout; repeat it for one per module.")
 ]
 Module = Annotated[int | None, typer.Option("--module", help="Keep one module of --properties alone.")]
-Offset = Annotated[
-    str, typer.Option("--offset", metavar="X,Y,Z", help="Added to all positions of the tracks [cm].")
-]
+Offset = Annotated[str, typer.Option("--offset", metavar="X,Y,Z", help="Added to all positions of the tracks [cm].")]
 OnBad = Annotated[
     Literal["raise", "exclude"], typer.Option("--on-bad", help="Bad segments: refuse the file, or leave out and count.")
 ]
@@ -50,7 +49,8 @@ Values = Annotated[
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A physical parameter; repeat it for more."),
 ]
 ResponseName = Annotated[
-    str | None, typer.Option("--response", help="'builtin', or a table (.npy, .npz). [default: builtin]", show_default=False)
+    str | None,
+    typer.Option("--response", help="'builtin', or a table (.npy, .npz). [default: builtin]", show_default=False),
 ]
 Model = Annotated[
     str | None,
@@ -67,9 +67,7 @@ Length = Annotated[
 ]
 ThresholdText = Annotated[
     str | None,
-    typer.Option(
-        "--threshold", help="[e], or a .npz table per pixel. [default: the detector's]", show_default=False
-    ),
+    typer.Option("--threshold", help="[e], or a .npz table per pixel. [default: the detector's]", show_default=False),
 ]
 
 # ---- what they mean
@@ -171,6 +169,43 @@ def build_detector(name: str, properties: Path | None, layout: list[Path] | None
     if properties is None or not layout:
         raise ValueError("--properties and --layout belong together, one of them is missing")
     return Detector.from_yaml(properties, layout[0] if len(layout) == 1 else layout, module=module)
+
+
+def detector_of(
+    config: dict[str, Any],
+    path: Path,
+    name: str | None,
+    properties: Path | None,
+    layout: list[Path] | None,
+    module: int | None,
+) -> "Detector":
+    """The detector that the command line names, else that of the file of hits."""
+    if name is None and properties is None and not layout and module is None:
+        if "detector" not in config:
+            raise ValueError(f"{path}: does not say which detector made it; --detector or --properties and --layout do")
+        held: Detector = config["detector"]
+        return held
+    return build_detector(name or "module0", properties, layout, module)
+
+
+def read_tracks(
+    tracks: list[Path],
+    config: dict[str, Any],
+    offset: str | None = None,
+    on_bad: str | None = None,
+    same_event: str | None = None,
+) -> "Segments":
+    """The tracks of a file of hits, read as the file says they were read, unless the command line says otherwise."""
+    from hepops.lartpc import read_segments
+
+    source = config.get("source", {})
+    shift = parse_vector(offset) if offset is not None else tuple(source.get("offset", (0.0, 0.0, 0.0)))
+    return read_segments(
+        list(tracks),
+        offset=shift,
+        on_bad=on_bad or source.get("on_bad", "raise"),
+        same_event=same_event or source.get("same_event", "raise"),
+    )
 
 
 def choose(segments: "Segments", events: str | None, shard: str | None) -> tuple["Segments", "Tensor"]:

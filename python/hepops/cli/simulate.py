@@ -46,7 +46,7 @@ def simulate(
     dtype: o.DType = "float32",
     quiet: o.Quiet = False,
 ) -> None:
-    """Simulate a detector: energy deposits in, hits out."""
+    """Energy deposits in, hits out."""
     from dataclasses import replace
 
     import torch

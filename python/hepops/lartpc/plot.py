@@ -215,7 +215,9 @@ def _plane(axes: "Axes", hits: Hits, detector: Detector, tpc: int, scale: "LogNo
     low, high = low - short // 2, high + short - short // 2
     image = np.full(high - low, np.nan)
     image[ix - low[0], iy - low[1]] = _numpy(sums.charge) / KILO
-    z, y = (edge + pitch * np.arange(a, b + 1) for edge, a, b in zip((volume.z[0], volume.y[0]), low, high, strict=True))
+    z, y = (
+        edge + pitch * np.arange(a, b + 1) for edge, a, b in zip((volume.z[0], volume.y[0]), low, high, strict=True)
+    )
     mesh = axes.pcolormesh(z, y, image.T, cmap=CHARGE_MAP, norm=scale, rasterized=True)
     axes.set(xlabel="z [cm]", ylabel="y [cm]", title=f"TPC {tpc}, anode at x = {volume.anode:.4g} cm", aspect="equal")
     axes.title.set_fontsize(10)
@@ -261,7 +263,9 @@ def _waveform(pair: tuple["Axes", "Axes"], waves: Waveforms, hits: Hits, detecto
     for k, (time, charge) in enumerate(zip(times, charges, strict=True)):
         end = time + window
         for axes in pair:
-            axes.axvspan(time, end, color=ORANGE, alpha=0.25, linewidth=0, zorder=0, label="integration" if not k else None)
+            axes.axvspan(
+                time, end, color=ORANGE, alpha=0.25, linewidth=0, zorder=0, label="integration" if not k else None
+            )
         at = np.unique(np.concatenate([edges[(edges > free_from) & (edges < end)], [free_from, time, end]]))
         Q = charge - (np.interp(end, edges, total) - np.interp(at, edges, total))
         empty = np.flatnonzero((Q <= 0) & (at < time))
@@ -273,7 +277,13 @@ def _waveform(pair: tuple["Axes", "Axes"], waves: Waveforms, hits: Hits, detecto
         if len(times) <= 12:
             at_reading, above_it = (end, charge / KILO), (0, 6)
             below.annotate(
-                f"{charge / KILO:.1f}", at_reading, above_it, textcoords="offset points", ha="center", fontsize=8, color=GREY
+                f"{charge / KILO:.1f}",
+                at_reading,
+                above_it,
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=GREY,
             )
         free_from = end + chip.reset * tick
     below.set(ylabel="charge since reset [ke]", xlabel="time [µs]")
@@ -395,7 +405,14 @@ def _objective(axes: "Axes", result: "FitResult") -> None:
         steps = [step for step in result.trace if step.start == start]
         values = [max(s.value, 1e-300) for s in steps]
         best = start == result.best
-        axes.plot([s.iteration - 1 for s in steps], values, "o-", markersize=3.5, color=BLUE if best else FAINT, zorder=2 + best)
+        axes.plot(
+            [s.iteration - 1 for s in steps],
+            values,
+            "o-",
+            markersize=3.5,
+            color=BLUE if best else FAINT,
+            zorder=2 + best,
+        )
     changes = [s.iteration - 1 for s in result.trace if s.start == result.best and s.stage]
     if changes:
         axes.axvline(min(changes) - 0.5, color=GREY, linestyle=":", label="next stage")
