@@ -26,7 +26,10 @@ def calibrate(
     fit: Annotated[
         str | None,
         typer.Option(
-            "--fit", metavar="NAMES", help="Parameters, separated by commas. [default: the six]", show_default=False
+            "--fit",
+            metavar="NAMES",
+            help="Parameters, separated by commas. [default: the six; time_offset too of hits with noise]",
+            show_default=False,
         ),
     ] = None,
     start: Annotated[
@@ -100,11 +103,11 @@ def calibrate(
     sim = chain.simulator(described, parameter).to(where)
     segments, _ = o.choose(o.read_tracks(tracks, config, offset), events, shard)
     measured, left = _same_events(measured, segments.events)
-    names = tuple(name.strip() for name in fit.split(",")) if fit else Parameters.SIX
-    noisy = config.get("seed") is not None
+    noisy = config.get("seed") is not None  # a clock made them: its phase must not be taken for a field
+    names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * noisy)
     if noisy:
         typer.echo(
-            "hepops: warning: these hits carry noise; matched hits fit them with a bias of several of the stated errors",
+            "hepops: warning: these hits carry noise; a fit of matched hits is biased by several of its errors",
             err=True,
         )
     result = hepops.lartpc.fit(

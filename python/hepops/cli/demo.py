@@ -26,7 +26,7 @@ def demo(
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw events and the fit.")] = True,
     quiet: o.Quiet = False,
 ) -> None:
-    """The job, in under a minute: tracks, hits, calibration.
+    """Tracks, hits, calibration, in under a minute.
 
     Shoot tracks, simulate them with hidden parameters and no noise, and recover all six from another start.
     """
@@ -94,9 +94,10 @@ def _draw(folder: Path, segments: Any, hits: Any, sim: Any) -> None:
 
     from hepops.lartpc import plot
 
-    first, last = int(segments.event[0]), int(segments.event[-1])
+    counts = torch.bincount(hits.event)
+    muon, proton = int(counts[:MUONS].argmax()), MUONS + int(counts[MUONS:].argmax())
     with torch.no_grad():
-        for event in (first, last):
+        for event in (muon, proton):
             waves = sim.waveforms(segments.select([event]))
             figure = plot.event_display(hits, sim.detector, event, waves=waves)
             write_figures(folder / f"event_{event}.png", [figure])

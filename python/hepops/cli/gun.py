@@ -1,13 +1,12 @@
 """hepops gun: a sample of the particle gun, in edep-sim's layout."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from . import options as o
-from .provenance import check_output
+from .provenance import check_output, provenance
 
 
 def gun(

@@ -192,13 +192,13 @@ def read_tracks(
     tracks: list[Path],
     config: dict[str, Any],
     offset: str | None = None,
-    on_bad: str | None = None,
-    same_event: str | None = None,
+    on_bad: Literal["raise", "exclude"] | None = None,
+    same_event: Literal["raise", "merge", "renumber"] | None = None,
 ) -> "Segments":
     """The tracks of a file of hits, read as the file says they were read, unless the command line says otherwise."""
     from hepops.lartpc import read_segments
 
-    source = config.get("source", {})
+    source: dict[str, Any] = config.get("source", {})
     shift = parse_vector(offset) if offset is not None else tuple(source.get("offset", (0.0, 0.0, 0.0)))
     return read_segments(
         list(tracks),
@@ -211,7 +211,7 @@ def read_tracks(
 def choose(segments: "Segments", events: str | None, shard: str | None) -> tuple["Segments", "Tensor"]:
     """The segments of some events, and their rows among all.
 
-    Shards are runs of consecutive events, event ids in rising order: shard i holds those from i N // n to (i + 1) N // n.
+    Shards are runs of consecutive events in rising order of id: shard i holds those from i N // n to (i + 1) N // n.
     With more shards than events some are empty.
     """
     import torch

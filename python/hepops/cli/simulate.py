@@ -19,7 +19,7 @@ def simulate(
         bool | None,
         typer.Option(
             "--noise/--no-noise",
-            help="The clocked chip with its noise, or the continuous chip without. [default: --no-noise, unless --seed]",
+            help="The clocked chip with noise, or the continuous one without. [default: --no-noise, unless --seed]",
             show_default=False,
         ),
     ] = None,

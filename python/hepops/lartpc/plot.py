@@ -1,11 +1,12 @@
 """Figures: events, waveforms, fits. matplotlib is loaded when the first is drawn (extra `plot`).
 
-Every function returns a matplotlib Figure of its own, not registered with pyplot: show it in a notebook, or save it with
-``figure.savefig("event.pdf")``. Colours are those of Okabe and Ito (lines) and viridis (charge), which the colour-blind
-tell apart and which keep their order in grey.
+Every function returns a matplotlib Figure of its own, not registered with pyplot: show it in a notebook, or save it
+with ``figure.savefig("event.pdf")``. Colours are those of Okabe and Ito (lines) and viridis (charge), which the
+colour-blind tell apart and which keep their order in grey.
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +35,9 @@ CHARGE_MAP = "viridis"
 KILO = 1000.0  # electrons in the unit of the axes, ke
 SYMBOLS = {
     "lifetime": r"$\tau$", "efield": r"$E$", "birks_a": r"$A_b$", "birks_k": r"$k_b$",
-    "transverse_diffusion": r"$D_T$", "longitudinal_diffusion": r"$D_L$", "box_alpha": r"$\alpha$", "box_beta": r"$\beta$",
-    "ellipsoid_ratio": r"$R_e$", "density": r"$\rho$", "temperature": r"$T$", "w_ion": r"$W_{ion}$",
-    "time_offset": r"$t_{offset}$",
+    "transverse_diffusion": r"$D_T$", "longitudinal_diffusion": r"$D_L$",
+    "box_alpha": r"$\alpha$", "box_beta": r"$\beta$", "ellipsoid_ratio": r"$R_e$",
+    "density": r"$\rho$", "temperature": r"$T$", "w_ion": r"$W_{ion}$", "time_offset": r"$t_{offset}$",
 }  # fmt: skip
 
 
@@ -78,11 +79,11 @@ def event_display(
     hits = _of_event(hits, event)
     number = int(hits.event[0])
     planes = _charged_planes(hits, most=2)
-    figure = _figure(5.5 + 3.0 * len(planes), 5.4 if waves is None else 9.0)
+    figure = _figure(11.5 if waves else 5.5 + 3.0 * len(planes), 9.0 if waves else 5.4)
     rows = figure.add_gridspec(2 if waves else 1, 1, height_ratios=[5.4, 3.4] if waves else [1])
     top = rows[0].subgridspec(1, 1 + len(planes), width_ratios=[1.5, *[1.0] * len(planes)])
     scale = _scale(hits)
-    import mpl_toolkits.mplot3d  # noqa: F401  (registers the projection)
+    import_module("mpl_toolkits.mplot3d")  # registers the projection
 
     space: Any = figure.add_subplot(top[0], projection="3d")
     _space(space, hits, detector, scale, tall=waves is not None)
@@ -129,8 +130,8 @@ def waveform(waves: Waveforms, hits: Hits, detector: Detector, pixel: tuple[int,
         detector: The detector that made them.
         pixel: Which one, (tpc, ix, iy); None: the one with the most hits, and among those with the most charge.
 
-    The charge is drawn backwards from each reading, Q(t) = q - (integral of the current from t to the reading), as far as
-    zero: what came before was swallowed by a reset.
+    The charge is drawn backwards from each reading, Q(t) = q - (integral of the current from t to the reading), as far
+    as zero: what came before was swallowed by a reset.
 
     Raises:
         ValueError: no such pixel.
@@ -173,7 +174,7 @@ def _label(bar: "Colorbar") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     bar.set_label("charge [ke]")
-    bar.locator = LogLocator(subs=(1, 2, 5))
+    bar.locator = LogLocator(subs=(1, 2, 3, 5, 7))
     bar.formatter = ScalarFormatter()
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
     bar.update_ticks()
@@ -385,7 +386,8 @@ def _convergence(axes: "Axes", result: "FitResult", truth: Mapping[str, float] |
     """Relative distance of each parameter from the truth, or from where it ended."""
     floor = 1e-12
     known = truth or {}
-    target = torch.tensor([known.get(n, v) for n, v in zip(result.names, result.values.tolist(), strict=True)]).double()
+    ends = zip(result.names, result.values.tolist(), strict=True)
+    target = torch.tensor([known.get(name, value) for name, value in ends], dtype=torch.float64)
     for start in range(len(result.starts)):
         distance = ((result.path(start) - target) / target.abs().clamp_min(1e-300)).abs().clamp_min(floor)
         best = start == result.best
