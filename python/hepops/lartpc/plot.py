@@ -86,7 +86,7 @@ def event_display(
     import_module("mpl_toolkits.mplot3d")  # registers the projection
 
     space: Any = figure.add_subplot(top[0], projection="3d")
-    _space(space, hits, detector, scale, tall=waves is not None)
+    _space(space, hits, detector, scale)
     images = []
     for k, tpc in enumerate(planes):
         axes = figure.add_subplot(top[1 + k])
@@ -180,7 +180,7 @@ def _label(bar: "Colorbar") -> None:
     bar.update_ticks()
 
 
-def _space(axes: Any, hits: Hits, detector: Detector, scale: "LogNorm", tall: bool) -> None:
+def _space(axes: Any, hits: Hits, detector: Detector, scale: "LogNorm") -> None:
     for tpc in detector.tpcs:
         corners = np.array([(z, x, y) for z in tpc.z for x in (tpc.anode, tpc.cathode) for y in tpc.y])
         for a in range(8):
@@ -195,7 +195,7 @@ def _space(axes: Any, hits: Hits, detector: Detector, scale: "LogNorm", tall: bo
     axes.set_zlabel("y [cm]", labelpad=2)
     ends = np.array([(t.z, (t.anode, t.cathode), t.y) for t in detector.tpcs])
     sides = np.maximum(ends.max((0, 2)) - ends.min((0, 2)), 1.0)
-    axes.set_box_aspect(sides / sides.max(), zoom=1.12 if tall else 0.95)
+    axes.set_box_aspect(sides / sides.max(), zoom=0.98)
     axes.view_init(elev=18, azim=-55)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.pane.set_facecolor("white")
