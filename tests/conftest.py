@@ -1,10 +1,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("hepops", deadline=None)  # the first call of an operator takes long
+settings.load_profile("hepops")
 
 
 def shared(path: str) -> Path:
@@ -19,6 +24,10 @@ def shared(path: str) -> Path:
         pytest.fail(f"CI needs ../shared/{path}")
     pytest.skip(f"needs ../shared/{path}")
 
+
+# A shared machine has no deadlines; the same examples in every run.
+hypothesis.settings.register_profile("hepops", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("hepops")
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -15,6 +15,7 @@
 #include <numbers>
 #include <type_traits>
 
+#include "core/rounded.h"
 #include "core/vec.h"
 
 namespace hepops::core {
@@ -31,9 +32,6 @@ HEPOPS_HD T uniform(uint32_t bits, uint32_t more = 0) {
 }
 
 namespace detail {
-
-using std::fma;
-using std::sqrt;
 
 template <class T>
 struct Bits;
@@ -104,13 +102,13 @@ template <class T>
 HEPOPS_HD Vec<T, 2> normal2(uint32_t a, uint32_t b, uint32_t more_a = 0, uint32_t more_b = 0) {
   T u;  // (a + 1/2) / 2^32, in (0, 1]
   if constexpr (std::is_same_v<T, float>) {
-    u = detail::fma(float(a), 0x1p-32f, 0x1p-33f);
+    u = fma(float(a), 0x1p-32f, 0x1p-33f);
   } else {
-    u = detail::fma(double(uint64_t(a) << 32 | more_a), 0x1p-64, 0x1p-65);
+    u = fma(double(uint64_t(a) << 32 | more_a), 0x1p-64, 0x1p-65);
   }
-  const T radius = detail::sqrt(T(-2) * detail::log_series(u));
+  const T radius = sqrt(T(-2) * detail::log_series(u));
   const Vec<T, 2> circle = detail::unit_circle<T>(b, more_b);
-  return {radius * circle[0], radius * circle[1]};
+  return {rounded_product(radius, circle[0]), rounded_product(radius, circle[1])};
 }
 
 // From a block of four words: float takes the first two, double all.

@@ -2,17 +2,15 @@
 
 #include <tuple>
 
-#include "core/along.h"
 #include "core/check.h"
+#include "core/dual.h"
 #include "core/for_each.h"
 #include "core/op.h"
 #include "core/reduce.h"
-#include "lartpc/dual_functions.h"
 
 namespace hepops::lartpc {
 namespace {
 
-using core::along;
 using core::Tensor;
 using core::Vec;
 
@@ -79,6 +77,7 @@ struct DoubleBackward {
   T* grad_distance;
 
   HEPOPS_HD Vec<T, num_parameters> operator()(int64_t i) const {
+    const auto along = [](T value, T slope) { return D::with(value, {slope}); };
     const Vec<T, num_parameters> p = parameters, v = v_parameters;
     const Transport<D> transport{along(p[0], v[0]), along(p[1], v[1]), along(p[2], v[2]), along(p[3], v[3]),
                                  along(p[4], v[4])};
@@ -93,7 +92,7 @@ struct DoubleBackward {
 };
 
 void check(const Tensor& distance, const Tensor& parameters) {
-  core::for_floating("drift: distance", distance, []<class T>() {});
+  core::check_floating("drift: distance", distance);
   core::check_scalars("drift: parameters", parameters, distance, num_parameters);
   core::for_host_scalars<num_parameters>(parameters, [](const auto& p) {
     const auto& [lifetime, E, D_T, D_L, temperature] = p.values;

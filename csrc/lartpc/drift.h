@@ -8,6 +8,7 @@
 // they are given: they do not follow E here (the convention of larnd-sim).
 #include <cmath>
 
+#include "core/elementary.h"
 #include "core/host_device.h"
 
 namespace hepops::lartpc {
@@ -87,7 +88,7 @@ HEPOPS_HD T spread(T D, T t) {
 // distance from the anode [cm], >= 0. It may be a plain number where T carries slopes.
 template <class T, class X>
 HEPOPS_HD Arrival<T> drift(X distance, const Transport<T>& transport) {
-  using std::exp;
+  using core::series::exp;
   const T time = T(distance) / velocity(transport.E, transport.temperature);
   return {exp(-(time / transport.lifetime)), time, spread(transport.D_T, time), spread(transport.D_L, time)};
 }

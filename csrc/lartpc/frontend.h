@@ -15,6 +15,12 @@
 //   Continuous  always: t solves Q(t) = threshold on the piecewise linear Q, and is differentiable. Where t happens to
 //               be the end of a tick both faces agree in every moment; else the sampled trigger is the next end.
 //
+// The buffer filter delays charge: of what waits and comes in a tick, the share 1 - keep is integrated and the share
+// keep waits, f_k = keep f_{k-1} + (1 - keep) I_k, and a restart forgets what waits. That is larnd-sim's filter,
+// without its end after ten rise times. In the continuous face a restart inside a tick lets in the rest of that tick,
+// and f_k flows evenly while the tick lasts, so that Q is piecewise linear and the faces agree at the ends of ticks as
+// before.
+//
 // Charge is summed in double whatever the type of the current. A product that meets a sum on the way to a decision is
 // an explicit fma, or rounded to float first: what is counted in one pass is written by another, and no compiler may
 // round them differently. So CPU levels and GPU agree on every trigger as well.
@@ -22,15 +28,17 @@
 // The sampled face is larnd-sim's (larndsim/fee.py, get_adc_values; D. A. Dwyer et al., JINST 13 (2018) P10007 for the
 // chip), the continuous face is ours.
 #include <cmath>
+#include <cstdint>
 
-#include "core/philox.h"
+#include "core/host_device.h"
 
-namespace hepops::lartpc {
+namespace hepops::lartpc::larpix {
 
-struct Clock {
+struct Chip {
   int64_t hold;   // from the trigger to the end of the integration   [ticks]
   int64_t reset;  // then charge is lost for so long                  [ticks]
   int64_t busy;   // then, after a hit, no trigger for so long        [ticks]
+  double keep;    // buffer filter: what waits from one tick to the next, exp(-tick / rise time); 0: none
 };
 
 // A row: the window in which the current of one pixel may differ from zero.
@@ -63,25 +71,20 @@ struct Row {
   }
 };
 
-template <class Moment>
-struct Trigger {
-  Moment time;
-  double charge;  // since the restart
-};
-
 // Calls found(time, charge, rank) for every trigger of a row, in order of time; rank is 0, 1, ... for the hits and -1
 // for a silent reset. Returns the number of triggers.
 template <class Face, class Found>
-HEPOPS_HD int64_t integrate_and_read(Face& face, const Clock& clock, Found&& found) {
+HEPOPS_HD int64_t integrate_and_read(Face& face, Found&& found) {
+  const Chip chip = face.chip;
   typename Face::Moment restart = face.begin(), ready = restart;
   int64_t triggers = 0, hits = 0;
-  for (Trigger<typename Face::Moment> trigger; face.next(restart, ready, trigger); ++triggers) {
-    const double charge = face.read(trigger, clock.hold);
+  for (typename Face::Moment trigger; face.next(restart, ready, trigger); ++triggers) {
+    const double charge = face.read(trigger);
     const bool accepted = face.accepts(charge);
-    found(trigger.time, charge, accepted ? hits : int64_t(-1));
+    found(trigger, charge, accepted ? hits : int64_t(-1));
     hits += accepted;
-    restart = trigger.time + clock.hold + clock.reset;
-    ready = accepted ? restart + clock.busy : restart;
+    restart = trigger + chip.hold + chip.reset;
+    ready = accepted ? restart + chip.busy : restart;
   }
   return triggers;
 }
@@ -92,34 +95,64 @@ HEPOPS_HD int64_t integrate_and_read(Face& face, const Clock& clock, Found&& fou
 template <class T>
 struct Continuous {
   using Moment = double;
+  Chip chip;
   Row<T> row;
   double threshold;
 
+  int64_t k = 0;                             // the tick of the trigger
+  double charge = 0, inflow = 0, slope = 0;  // at the trigger; f_k; dQ/dt
+
   HEPOPS_HD double begin() const { return 0.0; }
 
-  HEPOPS_HD bool next(double restart, double ready, Trigger<double>& trigger) const {
-    double charge = row.sum(restart, ready);
-    if (charge >= threshold) {  // it was busy when the charge crossed
-      trigger = {ready, charge};
-      return true;
+  HEPOPS_HD double flow(double waiting, double width) const {
+    return std::fma(chip.keep, waiting, (1 - chip.keep) * (width * row[k]));
+  }
+
+  HEPOPS_HD bool next(double restart, double ready, double& trigger) {
+    charge = inflow = 0;
+    double start = restart;
+    for (k = int64_t(restart); double(k) <= ready; start = double(++k)) {
+      const double width = double(k + 1) - start;
+      inflow = flow(inflow, width);
+      const double reached = charge + inflow;
+      if (ready < double(k + 1)) {
+        slope = inflow / width;
+        charge = std::fma(slope, ready - start, charge);
+        trigger = ready;
+        if (charge >= threshold) return true;  // it was busy when the charge crossed
+        if (reached >= threshold) return cross(ready, trigger);
+      }
+      charge = reached;
     }
-    const int64_t first = int64_t(ready);
-    for (int64_t k = first; k < row.ticks; ++k) {
-      const double current = double(row.current[k]);
-      const double reached = k == first ? std::fma(current, double(k + 1) - ready, charge) : charge + current;
+    for (; k < row.ticks; ++k) {
+      inflow = flow(inflow, 1.0);
+      const double reached = charge + inflow;
       if (reached >= threshold) {
-        const double crossing = (k == first ? ready : double(k)) + (threshold - charge) / current;
-        // Inside (k, k + 1] in spite of rounding, so that the tick can be told from the time: row.before.
-        trigger = {std::fmin(std::fmax(crossing, double(k) + 0x1p-30), double(k + 1)), threshold};
-        return true;
+        slope = inflow;
+        return cross(double(k), trigger);
       }
       charge = reached;
     }
     return false;
   }
 
-  HEPOPS_HD double read(const Trigger<double>& trigger, int64_t hold) const {
-    return trigger.charge + row.sum(trigger.time, trigger.time + double(hold));
+  // From `charge` at start the threshold is met in tick k.
+  HEPOPS_HD bool cross(double start, double& trigger) {
+    const double crossing = start + (threshold - charge) / slope;
+    // Inside (k, k + 1] in spite of rounding, so that the tick can be told from the time: Row::before.
+    trigger = std::fmin(std::fmax(crossing, double(k) + 0x1p-30), double(k + 1));
+    charge = threshold;
+    return true;
+  }
+
+  HEPOPS_HD double read(double trigger) {
+    const double end = trigger + double(chip.hold);
+    double read = std::fma(slope, std::fmin(end, double(k + 1)) - trigger, charge);
+    for (++k; double(k) < end; ++k) {
+      inflow = flow(inflow, 1.0);
+      read = std::fma(inflow, std::fmin(end - double(k), 1.0), read);
+    }
+    return read;
   }
 
   HEPOPS_HD bool accepts(double charge) const { return charge >= threshold; }
@@ -156,30 +189,79 @@ HEPOPS_HD Charges charges(const Row<T>& row, int64_t rank, int64_t size) {
   return sum;
 }
 
-// The derivatives follow the chain of triggers, silent ones included. With I(t) the current before t, all charges in
-// units of tick, and ds = 0 at the first restart:
+// The derivatives follow the chain of triggers, silent ones included. With Q(s, u) the charge at u since a restart at
+// s, linear in the current I, and ds = 0 at the first restart:
 //
-//   crossing   dt = (dthreshold - int_s^t dI + I(s) ds) / I(t)         from Q(t) = threshold
-//   delayed    dt = dt of the hit before                               t = ready, the charge was already above
-//   reading    dq = int_s^{t+h} dI + I(t+h) dt - I(s) ds               the window moves with t
+//   crossing   dt = (dthreshold - Q(s, t)[dI] + I(s) g(s, t) ds) / Q'(s, t)     from Q(s, t) = threshold
+//   delayed    dt = dt of the hit before                                         t = ready, the charge was above
+//   already reading    dq = Q(s, t + h)[dI] + Q'(s, t + h) dt - I(s) g(s, t + h) ds      the window moves with t
 //   restart    ds = dt
 //
-// A delayed trigger is one at the moment `ready` after a hit, to the last bit.
-struct Chain {
-  Clock clock;
-  double restart = 0, ready = 0;
-
-  HEPOPS_HD bool delayed(double time) const { return time == ready && ready > restart; }
-  HEPOPS_HD void pass(double time, bool accepted) {
-    restart = time + clock.hold + clock.reset;
-    ready = accepted ? restart + clock.busy : restart;
-  }
-};
+// g(s, u) is the share of the charge of the tick of s that is through the filter at u; without a filter g = 1 and
+// Q' = I. A delayed trigger is one at the moment `ready` after a hit, to the last bit. At the end of a tick the
+// derivatives are those on its left.
 
 // The part of tick k in [from, to].
 HEPOPS_HD double overlap(int64_t k, double from, double to) {
   return std::fmax(std::fmin(double(k + 1), to) - std::fmax(double(k), from), 0.0);
 }
+
+HEPOPS_HD int64_t tick_before(double moment) { return int64_t(std::ceil(moment)) - 1; }
+
+// The window [s, u] as the filter sees it.
+struct Window {
+  double keep, s, u;
+  int64_t last = tick_before(u);
+  double log_keep = keep > 0 ? std::log(keep) : 0.0;
+
+  // The share of a charge of tick k < last, when all of it came in: what waits at u is missing.
+  HEPOPS_HD double through(int64_t k) const {
+    if (keep == 0) return 1.0;
+    const double waits = std::exp(log_keep * double(last - k));
+    return 1 - waits * (1 - (1 - keep) * (u - double(last)));
+  }
+
+  // dQ(s, u) / dI_k
+  HEPOPS_HD double weight(int64_t k) const {
+    return k == last ? (1 - keep) * overlap(k, s, u) : overlap(k, s, u) * through(k);
+  }
+
+  // g(s, u)
+  HEPOPS_HD double through_restart() const {
+    const int64_t k = tick_before(s);
+    return k == last ? 1 - keep : through(k);
+  }
+
+  // Q(s, u)[current]
+  template <class T>
+  HEPOPS_HD double charge(const Row<T>& current) const {
+    if (keep == 0) return current.sum(s, u);
+    double sum = 0;
+    for (int64_t k = int64_t(s); double(k) < u && k < current.ticks; ++k) sum += weight(k) * current[k];
+    return sum;
+  }
+
+  // Q'(s, u) = I(u) + sum over the ticks before of keep^n (I_k - I_{k+1}), summed as what flows in tick `last`
+  template <class T>
+  HEPOPS_HD double slope(const Row<T>& current) const {
+    if (keep == 0) return current.before(u);
+    double inflow = 0;
+    for (int64_t k = int64_t(s); k < last; ++k) inflow = keep * inflow + (1 - keep) * overlap(k, s, u) * current[k];
+    return keep * inflow + (1 - keep) * current[last];
+  }
+};
+
+struct Chain {
+  Chip chip;
+  double restart = 0, ready = 0;
+
+  HEPOPS_HD bool delayed(double time) const { return time == ready && ready > restart; }
+  HEPOPS_HD Window until(double moment) const { return {chip.keep, restart, moment}; }
+  HEPOPS_HD void pass(double time, bool accepted) {
+    restart = time + chip.hold + chip.reset;
+    ready = accepted ? restart + chip.busy : restart;
+  }
+};
 
 // The triggers of one row, as the forward pass wrote them.
 struct Triggers {
@@ -191,14 +273,16 @@ struct Triggers {
 // Derivatives of times [ticks] and charges [e] along one direction: that of the current, and of the threshold.
 template <class T, class Found>
 HEPOPS_HD void frontend_jvp(const Row<T>& row, const Row<T>& tangent, double threshold_tangent, double tick,
-                            const Clock& clock, const Triggers& triggers, Found&& found) {
-  Chain chain{clock};
+                            const Chip& chip, const Triggers& triggers, Found&& found) {
+  Chain chain{chip};
   double ds = 0;
   for (int64_t c = 0; c < triggers.count; ++c) {
-    const double s = chain.restart, t = triggers.time[c], end = t + double(clock.hold);
-    const double moved = row.before(s) * ds, until = tangent.sum(s, t);
-    const double dt = chain.delayed(t) ? ds : (threshold_tangent / tick - until + moved) / row.before(t);
-    found(c, dt, tick * (until + tangent.sum(t, end) + row.before(end) * dt - moved));
+    const double t = triggers.time[c], moved = row.before(chain.restart) * ds;
+    const Window rise = chain.until(t), whole = chain.until(t + double(chip.hold));
+    double dt = ds;
+    if (!chain.delayed(t))
+      dt = (threshold_tangent / tick - rise.charge(tangent) + moved * rise.through_restart()) / rise.slope(row);
+    found(c, dt, tick * (whole.charge(tangent) + whole.slope(row) * dt - moved * whole.through_restart()));
     chain.pass(t, triggers.rank[c] >= 0);
     ds = dt;
   }
@@ -213,186 +297,27 @@ struct TriggerGradient {
 // The gradient of the current is added to grad_current, the members of a team each taking every size-th tick; that of
 // the threshold is returned.
 template <class T, class Grad, class Team>
-HEPOPS_HD double frontend_backward(const Row<T>& row, double tick, const Clock& clock, const Triggers& triggers,
+HEPOPS_HD double frontend_backward(const Row<T>& row, double tick, const Chip& chip, const Triggers& triggers,
                                    Grad&& grad, T* grad_current, const Team& team) {
   double carried = 0, grad_threshold = 0;
   for (int64_t c = triggers.count - 1; c >= 0; --c) {
-    Chain chain{clock};
+    Chain chain{chip};
     if (c > 0) chain.pass(triggers.time[c - 1], triggers.rank[c - 1] >= 0);
-    const double s = chain.restart, t = triggers.time[c], end = t + double(clock.hold);
+    const double t = triggers.time[c], end = t + double(chip.hold);
+    const Window rise = chain.until(t), whole = chain.until(end);
     const TriggerGradient g = grad(c);
     const bool delayed = chain.delayed(t);
-    const double held = tick * g.charge, grad_t = g.time + held * row.before(end) + carried;
-    const double lambda = delayed ? 0.0 : grad_t / row.before(t);
+    const double held = tick * g.charge, grad_t = g.time + held * whole.slope(row) + carried;
+    const double lambda = delayed ? 0.0 : grad_t / rise.slope(row);
     const double stop = std::fmin(end, double(row.ticks));
-    for (int64_t k = int64_t(s) + team.rank; double(k) < stop; k += team.size)
-      grad_current[k] += T((held - lambda) * overlap(k, s, t) + held * overlap(k, t, end));
+    for (int64_t k = int64_t(chain.restart) + team.rank; double(k) < stop; k += team.size)
+      grad_current[k] += T(held * whole.weight(k) - lambda * (double(k) < t ? rise.weight(k) : 0.0));
     team.sync();  // the next window may begin in the tick in which this one ends
     grad_threshold += lambda / tick;
-    carried = row.before(s) * (lambda - held) + (delayed ? grad_t : 0.0);
+    const double grad_s = lambda * rise.through_restart() - held * whole.through_restart();
+    carried = row.before(chain.restart) * grad_s + (delayed ? grad_t : 0.0);
   }
   return grad_threshold;
 }
 
-// ----------------------------------------------------------------------------------------------------- sampled face
-
-struct Noise {
-  float reset, uncorrelated, discriminator;  // standard deviations [e]
-  HEPOPS_HD bool none() const { return reset == 0 && uncorrelated == 0 && discriminator == 0; }
-};
-
-// The random numbers of one pixel, named by the seed, (event, tpc, ix, iy), the absolute tick and their purpose: the
-// same whatever else is simulated with it, in whatever window and order.
-class PixelNoise {
- public:
-  HEPOPS_HD PixelNoise(uint64_t seed, int64_t event, int64_t tpc, int64_t ix, int64_t iy, const Noise& sigma)
-      : philox_(seed, name(seed, event, tpc, ix, iy)),
-        sigma_(sigma),
-        look_variance_(double(sigma.uncorrelated) * sigma.uncorrelated +
-                       double(sigma.discriminator) * sigma.discriminator) {}
-
-  // Charge of the reset that ends as tick k begins.
-  HEPOPS_HD float reset(int64_t k) const {
-    const auto words = block(k, Purpose::reset);
-    return sigma_.reset * core::normal2<float>(words[0], words[1])[0];
-  }
-
-  // Uncorrelated minus discriminator noise: of the look at the end of tick k, and of the reading.
-  HEPOPS_HD float look(int64_t k) {
-    const Words words = look_words(k);
-    const auto normal = core::normal2<float>(words.radius, words.angle);
-    return std::fma(sigma_.uncorrelated, normal[0], -(sigma_.discriminator * normal[1]));
-  }
-
-  // Whether noise could lift the look at tick k by `gap`. Box-Muller's radius is at most sqrt(2 ln 2 (z + 1)) where z
-  // zeros lead the first word, so that one comparison spares the logarithm nearly always, and never errs.
-  HEPOPS_HD bool may_lift(int64_t k, double gap) {
-    constexpr double two_ln2 = 1.3862944 * 1.0001;  // the margin is far above the rounding of normal2
-    if (!(gap > 0)) return true;
-    return gap * gap <= look_variance_ * two_ln2 * (leading_zeros(look_words(k).radius) + 1);
-  }
-
-  // Uncorrelated and discriminator noise of the reading after tick k.
-  HEPOPS_HD core::Vec<float, 2> reading(int64_t k) const {
-    const auto words = block(k, Purpose::reading);
-    const auto normal = core::normal2<float>(words[0], words[1]);
-    return {sigma_.uncorrelated * normal[0], sigma_.discriminator * normal[1]};
-  }
-
- private:
-  enum class Purpose : uint32_t { name, reset, look, reading };
-
-  HEPOPS_HD static uint64_t name(uint64_t seed, int64_t event, int64_t tpc, int64_t ix, int64_t iy) {
-    const auto join = [](const core::Vec<uint32_t, 4>& words) { return uint64_t(words[0]) << 32 | words[1]; };
-    const core::Philox of_event(seed, uint64_t(event));
-    const core::Philox of_plane(seed, join(of_event.block(uint32_t(tpc), uint32_t(Purpose::name))));
-    return join(of_plane.block(uint32_t(ix), uint32_t(iy)));
-  }
-
-  // The tick's upper bits stand above the purpose: absolute ticks may exceed 2^32.
-  HEPOPS_HD core::Vec<uint32_t, 4> block(int64_t k, Purpose purpose) const {
-    return philox_.block(uint32_t(k), uint32_t(purpose) | uint32_t(uint64_t(k) >> 32) << 2);
-  }
-
-  HEPOPS_HD static int leading_zeros(uint32_t word) {
-#ifdef __CUDA_ARCH__
-    return __clz(int(word));
-#else
-    return word == 0 ? 32 : __builtin_clz(word);
-#endif
-  }
-
-  struct Words {
-    uint32_t radius, angle;
-  };
-
-  // One block holds two words for each of two ticks; on a CPU a stretch of ticks is made at once, with SIMD.
-  HEPOPS_HD Words look_words(int64_t k) {
-    const int64_t start = k & ~int64_t(stretch - 1);
-    if (start != made_) {
-      made_ = start;
-      for (int b = 0; b < stretch / 2; ++b) {
-        const auto words = block((start >> 1) + b, Purpose::look);
-        for (int i = 0; i < 4; ++i) words_[4 * b + i] = words[i];
-      }
-    }
-#ifdef __CUDA_ARCH__
-    return k & 1 ? Words{words_[2], words_[3]} : Words{words_[0], words_[1]};  // in registers, which have no index
-#else
-    return {words_[2 * (k - start)], words_[2 * (k - start) + 1]};
-#endif
-  }
-
-#ifdef __CUDACC__
-  static constexpr int stretch = 2;
-#else
-  static constexpr int stretch = 32;
-#endif
-
-  core::Philox philox_;
-  Noise sigma_;
-  double look_variance_;
-  int64_t made_ = -1;  // never a multiple of stretch
-  uint32_t words_[2 * stretch];
-};
-
-// No noise at all: what a face without a seed draws.
-struct Quiet {
-  HEPOPS_HD float reset(int64_t) const { return 0; }
-  HEPOPS_HD float look(int64_t) const { return 0; }
-  HEPOPS_HD bool may_lift(int64_t, double gap) const { return !(gap > 0); }
-  HEPOPS_HD core::Vec<float, 2> reading(int64_t) const { return {0, 0}; }
-};
-
-// The buffer filter: `keep` of the charge that waits goes on waiting. tick * I -> shares (1 - keep) keep^n of it, n
-// ticks later. What a restart finds waiting is lost. This is larnd-sim's, without its end after ten rise times.
-struct Filter {
-  double keep;   // exp(-tick / rise time), or 0
-  double share;  // (1 - keep) tick [us]
-};
-
-template <class T, class Random>
-struct Sampled {
-  using Moment = int64_t;  // the end of tick k is moment k + 1
-  Row<T> row;
-  double threshold;     // [e]
-  Filter filter;        // [us]
-  int64_t offset;       // absolute tick of the row's first
-  int64_t first, last;  // ticks of the row between which it looks; a hit's busy time may reach beyond
-  Random random;
-
-  double charge = 0, waiting = 0;  // [e], since the restart
-  double bar = 0;                  // what the present reading must reach [e]
-
-  HEPOPS_HD int64_t begin() const { return first; }
-
-  HEPOPS_HD bool next(int64_t restart, int64_t ready, Trigger<int64_t>& trigger) {
-    charge = random.reset(offset + restart);
-    waiting = 0;
-    for (int64_t k = restart; k < last || k < ready; ++k) {
-      add(k);
-      if (k + 1 < ready || !random.may_lift(offset + k, threshold - charge)) continue;
-      if (charge + random.look(offset + k) >= threshold) {
-        trigger = {k + 1, charge};
-        return true;
-      }
-    }
-    return false;
-  }
-
-  HEPOPS_HD double read(const Trigger<int64_t>& trigger, int64_t hold) {
-    for (int64_t k = trigger.time; k < trigger.time + hold; ++k) add(k);
-    const auto noise = random.reading(offset + trigger.time + hold - 1);
-    bar = threshold + noise[1];
-    return charge + noise[0];
-  }
-
-  HEPOPS_HD bool accepts(double reading) const { return reading >= bar; }
-
-  HEPOPS_HD void add(int64_t k) {
-    waiting = std::fma(filter.keep, waiting, filter.share * row[k]);
-    charge += waiting;
-  }
-};
-
-}  // namespace hepops::lartpc
+}  // namespace hepops::lartpc::larpix

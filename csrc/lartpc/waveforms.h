@@ -166,11 +166,27 @@ HEPOPS_HD core::Vec<double, 2> tabulated_potential(const Response<T>& response, 
   return {a + (b - a) * (x - double(j)), (b - a) / response.dz};
 }
 
-// What a charge in a bin induces at p, given where it was created.
+// Column p of a table, or of the lead where a node was created within the response's reach; null before that.
 template <class T>
-HEPOPS_HD T induced(const Response<T>& response, const T* r, const T* lead, int64_t bin, int64_t p, int64_t start) {
-  if (p < start) return T(0);
-  return (p == start && start > 0 ? lead : r)[bin * response.stride + p];
+HEPOPS_HD const T* column(const T* table, const T* lead, int64_t p, int64_t start) {
+  if (p < start) return nullptr;
+  return (p == start && start > 0 ? lead : table) + p;
+}
+
+// f(x, y, bin) for every bin of a node that the table reaches from the pixel (cu, cv).
+template <class T, class F>
+HEPOPS_HD void for_each_bin(const Place& at, int64_t cu, int64_t cv, const Plane& plane, const Response<T>& response,
+                            const F& f) {
+  const int nu = int(at.bins_u), nv = int(at.bins_v), B = response.B;
+  const int u0 = int(at.bin_u - cu * plane.bins) - plane.bins / 2, v0 = int(at.bin_v - cv * plane.bins) - plane.bins / 2;
+  for (int x = 0; x < nu; ++x) {
+    const int qx = u0 + x < 0 ? ~(u0 + x) : u0 + x;
+    if (qx >= B) continue;
+    for (int y = 0; y < nv; ++y) {
+      const int qy = v0 + y < 0 ? ~(v0 + y) : v0 + y;
+      if (qy < B) f(x, y, qx * B + qy);
+    }
+  }
 }
 
 // phi_w where the node was created, for the pixel (cu, cv).
@@ -232,21 +248,28 @@ struct WaveRow {
   HEPOPS_HD core::Vec<T, 3> contract(int64_t p, int64_t i, const Place& at, const Weights<const T>& w, int64_t cu,
                                      int64_t cv) const {
     core::Vec<T, 3> a{};
-    for (int64_t x = 0; x < at.bins_u; ++x) {
-      const int64_t qx = quadrant(at.bin_u + x, cu, plane.bins);
-      if (qx >= response.B) continue;
-      for (int64_t y = 0; y < at.bins_v; ++y) {
-        const int64_t qy = quadrant(at.bin_v + y, cv, plane.bins);
-        if (qy >= response.B) continue;
-        const int64_t bin = qx * response.B + qy;
-        T r = induced(response, response.r, response.lead, bin, p, at.start);
-        if (p == at.start && response.mode == table) r -= T(tabulated_potential(response, bin, nodes(depth, i))[0]);
-        a[0] += w.u[x] * w.v[y] * r;
-        if (tangent.K) {
-          a[1] += (w.u[x + 2 * w.size] * w.v[y] + w.u[x] * w.v[y + 2 * w.size]) * r;
-          a[2] += w.u[x] * w.v[y] * induced(response, response.rv, response.leadv, bin, p, at.start);
-        }
-      }
+    const T* r = column(response.r, response.lead, p, at.start);
+    if (r == nullptr) return a;
+    const int stride = response.stride;
+    if (tangent.K == 0) {
+      for_each_bin(at, cu, cv, plane, response, [&](int x, int y, int bin) { a[0] += w.u[x] * w.v[y] * r[bin * stride]; });
+    } else {
+      const T* rv = column(response.rv, response.leadv, p, at.start);
+      const T *us = w.u + 2 * w.size, *vs = w.v + 2 * w.size;
+      for_each_bin(at, cu, cv, plane, response, [&](int x, int y, int bin) {
+        const T induced = r[bin * stride];
+        a[0] += w.u[x] * w.v[y] * induced;
+        a[1] += (us[x] * w.v[y] + w.u[x] * vs[y]) * induced;
+        a[2] += w.u[x] * w.v[y] * rv[bin * stride];
+      });
+    }
+    if (p == at.start && response.mode == table) {
+      const T *us = w.u + 2 * w.size, *vs = w.v + 2 * w.size;
+      for_each_bin(at, cu, cv, plane, response, [&](int x, int y, int bin) {
+        const T phi = T(tabulated_potential(response, bin, nodes(depth, i))[0]);
+        a[0] -= w.u[x] * w.v[y] * phi;
+        if (tangent.K) a[1] -= (us[x] * w.v[y] + w.u[x] * vs[y]) * phi;
+      });
     }
     return a;
   }
@@ -354,41 +377,38 @@ struct WaveNode {
       T gw[4] = {};  // g with W and its slopes by time, sigma, width
       for (int64_t t = 0; t < taps; ++t)
         for (int k = 0; k < 4; ++k) gw[k] += g[p + t] * w.t[t + k * w.size];
-      double a[8] = {};  // a, and its slopes by u, v, sigma, width_u, width_v, velocity, depth
-      for (int64_t x = 0; x < at.bins_u; ++x) {
-        const int64_t qx = quadrant(at.bin_u + x, cu, plane.bins);
-        if (qx >= response.B) continue;
-        for (int64_t y = 0; y < at.bins_v; ++y) {
-          const int64_t qy = quadrant(at.bin_v + y, cv, plane.bins);
-          if (qy >= response.B) continue;
-          const int64_t bin = qx * response.B + qy;
-          double r = induced(response, response.r, response.lead, bin, p, at.start);
-          const double wu = w.u[x], wv = w.v[y];
-          if (p == at.start && response.mode == table) {
-            const core::Vec<double, 2> phi = tabulated_potential(response, bin, nodes(depth, i));
-            r -= phi[0];
-            a[7] -= wu * wv * phi[1];
-          }
-          a[0] += wu * wv * r;
-          a[1] += w.u[x + w.size] * wv * r;
-          a[2] += wu * w.v[y + w.size] * r;
-          a[3] += (w.u[x + 2 * w.size] * wv + wu * w.v[y + 2 * w.size]) * r;
-          a[4] += w.u[x + 3 * w.size] * wv * r;
-          a[5] += wu * w.v[y + 3 * w.size] * r;
-          a[6] += wu * wv * induced(response, response.rv, response.leadv, bin, p, at.start);
-        }
-      }
+      T a[8] = {};  // a, and its slopes by u, v, sigma, width_u, width_v, velocity, depth
+      const T *r = column(response.r, response.lead, p, at.start), *rv = column(response.rv, response.leadv, p, at.start);
+      const auto gather = [&](int x, int y, T induced) {
+        const T wu = w.u[x], wv = w.v[y];
+        a[0] += wu * wv * induced;
+        a[1] += w.u[x + w.size] * wv * induced;
+        a[2] += wu * w.v[y + w.size] * induced;
+        a[3] += (w.u[x + 2 * w.size] * wv + wu * w.v[y + 2 * w.size]) * induced;
+        a[4] += w.u[x + 3 * w.size] * wv * induced;
+        a[5] += wu * w.v[y + 3 * w.size] * induced;
+      };
+      for_each_bin(at, cu, cv, plane, response, [&](int x, int y, int bin) {
+        gather(x, y, r[bin * response.stride]);
+        a[6] += w.u[x] * w.v[y] * rv[bin * response.stride];
+      });
+      if (p == at.start && response.mode == table)
+        for_each_bin(at, cu, cv, plane, response, [&](int x, int y, int bin) {
+          const core::Vec<double, 2> phi = tabulated_potential(response, bin, nodes(depth, i));
+          gather(x, y, T(-phi[0]));
+          a[7] -= w.u[x] * w.v[y] * T(phi[1]);
+        });
       if (p == at.start && response.mode == point) {
         const double x = nodes(u, i) - (double(cu) + 0.5) * plane.pitch, z = nodes(depth, i);
         const double y = nodes(v, i) - (double(cv) + 0.5) * plane.pitch, half = 0.5 * plane.pitch;
         const core::Vec<double, 3> slope = weighting_potential_slope(x, y, z, half);
-        a[0] -= weighting_potential(x, y, z, half);
-        a[1] -= slope[0];
-        a[2] -= slope[1];
-        a[7] -= slope[2];
+        a[0] -= T(weighting_potential(x, y, z, half));
+        a[1] -= T(slope[0]);
+        a[2] -= T(slope[1]);
+        a[7] -= T(slope[2]);
       }
       const double gq = gw[0] * q;
-      sum[charge] += gw[0] * a[0] * per_tick;
+      sum[charge] += double(gw[0]) * a[0] * per_tick;
       sum[u] += gq * a[1];
       sum[v] += gq * a[2];
       sum[sigma] += gq * a[3];
@@ -396,9 +416,9 @@ struct WaveNode {
       sum[width_v] += gq * a[5];
       sum[num_fields] += gq * a[6];
       sum[depth] += gq * a[7];
-      sum[time] += gw[1] * a[0] * q * per_tick;
-      sum[sigma_time] += gw[2] * a[0] * q * per_tick;
-      sum[width_time] += gw[3] * a[0] * q * per_tick;
+      sum[time] += double(gw[1]) * a[0] * q * per_tick;
+      sum[sigma_time] += double(gw[2]) * a[0] * q * per_tick;
+      sum[width_time] += double(gw[3]) * a[0] * q * per_tick;
     }
   }
 };

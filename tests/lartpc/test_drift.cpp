@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "core/dual.h"
-#include "lartpc/dual_functions.h"
 
 namespace hepops::lartpc {
 namespace {

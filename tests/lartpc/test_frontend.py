@@ -1,5 +1,8 @@
 import itertools
 import math
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +10,10 @@ import pytest
 import torch
 from conftest import shared
 from core.contract import Contract
+from hepops import _core
+from hepops.core.libraries import DIRECTORY
 from hepops.lartpc import Detector, frontend
+from torch.library import opcheck
 from torch.testing import assert_close
 
 MODULE0 = Detector.module0()
@@ -20,25 +26,38 @@ def detector(**chip):
 # ------------------------------------------------------------------------- the law again, in torch and in plain Python
 
 
-def continuous(current, threshold, tick, hold, reset, busy):
-    """Triggers of one pixel, (time [ticks], charge, accepted), on the piecewise linear charge; the rest is autograd."""
-    n = len(current)
-    charge = torch.cat([current.new_zeros(1), (current * tick).cumsum(0)])
+def charge(current, tick, keep, restart, moment):
+    """At `moment`, since `restart` [ticks], tick by tick."""
+    total = inflow = current.new_zeros(())
+    for k in range(math.floor(restart.item()), math.ceil(moment.item())):
+        start = restart if restart.item() > k else k
+        width = k + 1 - start
+        inflow = keep * inflow + (1 - keep) * width * tick * (current[k] if k < len(current) else 0.0)
+        total = total + (inflow if moment.item() >= k + 1 else inflow * (moment - start) / width)
+    return total
 
-    def at(moment):
-        k = math.floor(moment.item())
-        return charge[n] if k >= n else charge[k] + (moment - k) * tick * current[k]
 
+def continuous(current, threshold, tick, hold, reset, busy, risetime=0.0):
+    """Triggers of one pixel, (time [ticks], charge, accepted), where the charge crosses; the rest is autograd."""
+    keep = math.exp(-tick / risetime) if risetime else 0.0
     restart = ready = current.new_zeros(())
     triggers = []
+
+    def at(moment):
+        return charge(current, tick, keep, restart, torch.as_tensor(moment, dtype=current.dtype))
+
     while True:
-        time = ready if at(ready) - at(restart) >= threshold else None
-        for k in range(math.floor(ready.item()), n):
-            if time is None and charge[k + 1] - at(restart) >= threshold:
-                time = k + (threshold + at(restart) - charge[k]) / (tick * current[k])
+        time = ready if at(ready) >= threshold else None
+        k = math.floor(ready.item())
+        while time is None and k < len(current):
+            if at(k + 1) >= threshold:  # between two points of the line
+                start = torch.maximum(ready, torch.tensor(k, dtype=ready.dtype)).detach()
+                low, high = at(start), at(k + 1)
+                time = start + (k + 1 - start) * (threshold - low) / (high - low)
+            k += 1
         if time is None:
             return triggers
-        read = at(time + hold) - at(restart)
+        read = at(time + hold)
         triggers.append((time, read, bool(read >= threshold)))
         restart = time + hold + reset
         ready = restart + busy if read >= threshold else restart
@@ -80,7 +99,8 @@ class TestFrontend(Contract):
 
     op = torch.ops.hepops.frontend.default
     public = staticmethod(frontend)
-    sizes = (0, 1, 15, 40)
+    sizes = (0, 1, 12)
+    risetime = 0.0
     chip = detector(hold=2, latency=1, reset=1, busy=2, gain=4.0, v_ped=300.0, v_cm=300.0)
 
     @classmethod
@@ -90,7 +110,7 @@ class TestFrontend(Contract):
 
     @classmethod
     def reference(cls, currents, threshold):
-        found = [continuous(*pixel, 0.1, 3, 1, 2) for pixel in zip(currents, threshold, strict=True)]
+        found = [continuous(*pixel, 0.1, 3, 1, 2, cls.risetime) for pixel in zip(currents, threshold, strict=True)]
         hits = [(t, q) for pixel in found for t, q, accepted in pixel if accepted]
         nothing = 0 * (currents.sum() + threshold.sum()) + currents.new_zeros(0)
         time, charge = (torch.stack(part) if hits else nothing for part in (zip(*hits, strict=True) if hits else "  "))
@@ -104,7 +124,7 @@ class TestFrontend(Contract):
 
     def operands(self, args):
         currents, threshold = args
-        return currents.reshape(-1), torch.arange(len(currents) + 1) * 24, threshold, 0.1, 3, 1, 2
+        return currents.reshape(-1), torch.arange(len(currents) + 1) * 24, threshold, 0.1, 3, 1, 2, self.risetime
 
     @staticmethod
     def rounding(dtype):
@@ -117,12 +137,17 @@ class TestFrontend(Contract):
 
     def test_the_sample_meets_every_case(self):
         currents, threshold = self.sample(40, dtype=torch.float64)
-        found = [continuous(*pixel, 0.1, 3, 1, 2) for pixel in zip(currents, threshold, strict=True)]
+        found = [continuous(*pixel, 0.1, 3, 1, 2, self.risetime) for pixel in zip(currents, threshold, strict=True)]
         pairs = [(a, b) for pixel in found for a, b in itertools.pairwise(pixel)]
-        assert sum(len(pixel) for pixel in found) > 60
+        assert sum(len(pixel) for pixel in found) > 50
         assert sum(not accepted for pixel in found for _, _, accepted in pixel) > 5
         assert sum(a[2] and float(b[0]) == float(a[0]) + 6 for a, b in pairs) > 5
         assert sum(not a[2] for a, _ in pairs) > 3
+
+
+class TestFiltered(TestFrontend):
+    risetime = 0.1
+    chip = detector(hold=2, latency=1, reset=1, busy=2, gain=4.0, v_ped=300.0, v_cm=300.0, buffer_risetime=0.1)
 
 
 # --------------------------------------------------------------------------------------------------------- golden
@@ -205,6 +230,19 @@ def test_sampled_is_the_loop(risetime, device, dtype):
     assert_close(hits.reports["rejected"].cpu(), silent)
 
 
+def test_the_filter_lowers_both_faces_alike():
+    """On the golden waveforms: the continuous face's hits that both faces have, within half a tick and its current."""
+    currents, _ = golden()
+    chip = detector(buffer_risetime=0.1)
+    clock, smooth = (frontend(currents, chip, threshold=5000.0, sampled=face) for face in (True, False))
+    first = [h.rank == 0 for h in (clock, smooth)]
+    later = (clock.time[first[0]] - smooth.time[first[1]]) * 10
+    assert later.min() >= 0 and later.max() < 1
+    plain = frontend(currents, threshold=5000.0)
+    delay = ((smooth.time[first[1]] - plain.time[plain.rank == 0]) * 10).mean()
+    assert 0.3 < delay < 1.0  # keep / (1 - keep) = 0.58 ticks for a steady current
+
+
 def test_a_clock_of_any_phase_surrounds_the_continuous_face():
     """Shifting the waveform by a part of a tick is shifting the clock: the first hit's sampled time, less the shift,
     is later by 0 to 1 ticks, half a tick in the mean over phases."""
@@ -228,16 +266,18 @@ def test_a_clock_of_any_phase_surrounds_the_continuous_face():
 # --------------------------------------------------------------------------------------------------------- derivatives
 
 
-def test_gradients_are_central_differences_on_long_chains():
+@pytest.mark.parametrize("risetime", [0.0, 0.1])
+def test_gradients_are_central_differences_on_long_chains(risetime):
     """On the chip's own clock, in electrons; what the differences cannot resolve is rounding over the step."""
     currents = pulses(40, 400, 6, 4000.0, dtype=torch.float64)
     tangent = pulses(40, 400, 12, 1.0, seed=1, dtype=torch.float64)
     threshold = torch.linspace(1900, 2100, 40, dtype=torch.float64)
-    hits = frontend(currents, threshold=threshold, tangents=tangent[None])
+    chip = detector(buffer_risetime=risetime)
+    hits = frontend(currents, chip, threshold=threshold, tangents=tangent[None])
     assert hits.reports["rejected"].sum() > 20 and len(hits) > 60
 
     step = 1e-4
-    up, down = (frontend(currents + sign * step * tangent, threshold=threshold) for sign in (1, -1))
+    up, down = (frontend(currents + sign * step * tangent, chip, threshold=threshold) for sign in (1, -1))
     assert torch.equal(up.row, hits.row) and torch.equal(down.row, hits.row)
     for ours, more, less in (
         (hits.time_tangents, up.time, down.time),
@@ -246,12 +286,13 @@ def test_gradients_are_central_differences_on_long_chains():
         assert_close(ours[0], (more - less) / (2 * step), rtol=1e-6, atol=1e-6 * ours.abs().median().item())
 
 
-def test_forward_mode_is_reverse_mode(device):
+@pytest.mark.parametrize("risetime", [0.0, 0.1])
+def test_forward_mode_is_reverse_mode(risetime, device):
     currents = pulses(30, 400, 6, 4000.0, dtype=torch.float64, device=device).requires_grad_()
     threshold = torch.linspace(1900, 2100, 30, dtype=torch.float64, device=device).requires_grad_()
     v = torch.stack([pulses(30, 400, 12, 1.0, seed=s, dtype=torch.float64, device=device) for s in range(1, 7)])
     w = torch.randn(6, 30, dtype=torch.float64, device=device)
-    hits = frontend(currents, threshold=threshold, tangents=v, threshold_tangents=w)
+    hits = frontend(currents, detector(buffer_risetime=risetime), threshold=threshold, tangents=v, threshold_tangents=w)
     for of, tangents in ((hits.time, hits.time_tangents), (hits.charge, hits.charge_tangents)):
         seed = torch.randn_like(of)
         g, h = torch.autograd.grad(of, (currents, threshold), seed, retain_graph=True)
@@ -416,6 +457,33 @@ def test_threads_do_not_matter_to_noise():
             assert_close(getattr(other, name), getattr(results[0], name), rtol=0, atol=0)
 
 
+HASH = """
+import hashlib, torch
+from hepops.lartpc import frontend
+random = torch.Generator().manual_seed(0)
+currents = (4000 * torch.randn(500, 50, generator=random)).repeat_interleave(6, 1)
+digest = hashlib.sha256()
+for face in ({}, {"sampled": True}, {"seed": 3}):
+    hits = frontend(currents, threshold=3000.0, **face)
+    for column in (hits.row, hits.rank, hits.time, hits.charge):
+        digest.update(column.numpy().tobytes())
+print(len(hits), digest.hexdigest())
+"""
+
+
+def test_cpu_levels_agree_to_the_last_bit():
+    levels = sorted(path.stem.removeprefix("libhepops_cpu_") for path in DIRECTORY.glob("libhepops_cpu_*.so"))
+    levels = [level for level in levels if level <= _core.cpu_level()]
+    if len(levels) < 2:
+        pytest.skip(f"built for {levels} alone")
+    printed = set()
+    for level in levels:
+        environment = {**os.environ, "HEPOPS_CPU_LEVEL": level}
+        run = subprocess.run([sys.executable, "-c", HASH], env=environment, capture_output=True, text=True, check=True)
+        printed.add(run.stdout)
+    assert len(printed) == 1 and int(printed.pop().split()[0]) > 500
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_agrees_with_the_cpu_to_the_last_bit():
     currents = pulses(3000, 300, 12, 1500.0, dtype=torch.float32)
@@ -445,6 +513,24 @@ def test_windows_of_any_length_and_place():
     assert_close(ragged.charge, dense.charge, rtol=1e-6, atol=0)
     assert_close(ragged.time - 0.1 * far, dense.time, rtol=0, atol=1e-7)  # 1e8 us in float64
     assert ragged.time.dtype is torch.float64
+
+
+@pytest.mark.parametrize("face", [{}, {"sampled": True}])
+def test_the_charge_is_that_of_the_reported_integration(face):
+    """In the continuous face at fractions of ticks; silent resets in between count, too."""
+    currents = pulses(40, 300, 6, 4000.0, dtype=torch.float64)
+    hits = frontend(currents, threshold=5000.0, **face)
+    total = torch.nn.functional.pad((0.1 * currents).cumsum(1), (1, 40))
+    total[:, 301:] = total[:, 300:301]
+
+    def until(moment):
+        k = moment.floor().long()
+        return total[hits.row, k] + (moment - k) * (total[hits.row, k + 1] - total[hits.row, k])
+
+    begin, end = hits.reports["integration"]
+    assert hits.reports["rejected"][hits.row].sum() > 10
+    assert_close(until(end) - until(begin), hits.charge, rtol=1e-12, atol=0)
+    assert_close(end, hits.time * 10 + 18)
 
 
 def test_tangents_come_with_the_waveforms():
@@ -516,8 +602,6 @@ def test_refuses_what_has_no_meaning():
         frontend(currents, seed=3, sampled=False)
     with pytest.raises(ValueError, match=r"the continuous face looks always, got interval \(0, 9\)"):
         frontend(currents, interval=(0, 9))
-    with pytest.raises(ValueError, match=r"the continuous face has no buffer filter, got buffer_risetime 0.1 us"):
-        frontend(currents, detector(buffer_risetime=0.1))
     with pytest.raises(ValueError, match="an interval needs a first tick and a last one that is not before it"):
         frontend(currents, sampled=True, interval=(9, 0))
     with pytest.raises(ValueError, match=r"tangents must be \(directions, 200\), got \(2, 199\)"):
@@ -532,3 +616,22 @@ def test_refuses_what_has_no_meaning():
     waves.first_tick = waves.first_tick.int()
     with pytest.raises(TypeError, match="first_tick must be int64"):
         frontend(waves, seed=1)
+
+
+# ---------------------------------------------------------------------------------------------- parts that are internal
+
+
+def test_internal_operators_are_registered_whole(device, dtype):
+    currents, threshold = TestFrontend.sample(12, dtype=dtype, device=device)
+    values, offsets = currents.reshape(-1), torch.arange(13, device=device) * 24
+    clock = (0.1, 3, 1, 2, 0.0)
+    time, charge, _, rank, first = torch.ops.hepops.frontend(values, offsets, threshold, *clock)
+    found = (values, offsets, threshold, rank, time, first, *clock)
+    ops = torch.ops.hepops
+    for share in (None, torch.randn(2, 12, dtype=dtype, device=device)):
+        opcheck(ops.frontend_jvp.default, (torch.randn(2, 288, dtype=dtype, device=device), share, *found))
+    opcheck(ops.frontend_backward.default, (torch.randn_like(time), torch.randn_like(charge), *found))
+    names = torch.arange(48, device=device).reshape(12, 4)
+    for interval in ((None, None), (-5, 30)):
+        arguments = (values, offsets, offsets[:-1].contiguous(), names, threshold, 1, *clock, 0.3, 0.2, 0.1, *interval)
+        opcheck(ops._frontend_sampled.default, arguments)

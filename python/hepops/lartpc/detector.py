@@ -247,8 +247,8 @@ class Detector(Record):
     def pixel_centre(self, tpc: Tensor, ix: Tensor, iy: Tensor) -> Tensor:
         """x y z of the centres of pixels on their anodes, float64 (..., 3) [cm]."""
         g = self._on(tpc.device)
-        y = g.y[tpc, 0] + (iy + 0.5) * self.pixel_pitch
-        z = g.z[tpc, 0] + (ix + 0.5) * self.pixel_pitch
+        y = g.y[tpc, 0] + (iy.double() + 0.5) * self.pixel_pitch
+        z = g.z[tpc, 0] + (ix.double() + 0.5) * self.pixel_pitch
         return torch.stack([g.anode[tpc], y, z], -1)
 
     def pixel_id(self, tpc: Tensor, ix: Tensor, iy: Tensor) -> Tensor:

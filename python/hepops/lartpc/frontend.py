@@ -18,15 +18,24 @@ Ops = torch.ops.hepops
 class Windows(Protocol):
     """The currents of many pixels, each in a window of its own (hepops.lartpc.Waveforms is one)."""
 
-    event: Tensor  # int64 (pixels)
-    tpc: Tensor  # int64 (pixels)
-    ix: Tensor  # int64 (pixels)
-    iy: Tensor  # int64 (pixels)
-    first_tick: Tensor  # int64 (pixels)      absolute
-    offsets: Tensor  # int64 (pixels + 1)     into values
-    values: Tensor  # float (total)           [e/us]
-    tick: float  # [us]
-    tangents: Tensor | None  # float (num_tangents, total)
+    @property
+    def event(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def tpc(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def ix(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def iy(self) -> Tensor: ...  # int64 (pixels)
+    @property
+    def first_tick(self) -> Tensor: ...  # int64 (pixels)      absolute
+    @property
+    def offsets(self) -> Tensor: ...  # int64 (pixels + 1)     into values
+    @property
+    def values(self) -> Tensor: ...  # float (total)           [e/us]
+    @property
+    def tick(self) -> float: ...  # [us]
+    @property
+    def tangents(self) -> Tensor | None: ...  # float (num_tangents, total)
 
 
 def frontend(
@@ -65,6 +74,9 @@ def frontend(
     ADC         rounded                                         not rounded
     =========== =============================================== ==========================================
 
+    With a buffer filter (`buffer_risetime`) what arrives in a tick is f_k = keep f_{k-1} + (1 - keep) I_k, keep =
+    exp(-tick / risetime), and a restart forgets what waits: larnd-sim's filter, without its end after ten rise times.
+
     They agree in every moment where :math:`t^*` is the end of tick k. In between the sampled face triggers up to one
     tick later, half a tick in the mean, and its reading holds so much more charge: on 30 muon waveforms at 5000 e the
     time is 0.50 ticks later (rms 0.35 about it) and the charge 120 e higher (rms 380 e), and 48 hits of the continuous
@@ -73,10 +85,10 @@ def frontend(
 
     .. math::
         \mathrm{d}t^* = -\frac{\mathrm{d}Q - \mathrm{d}(\mathrm{threshold})}{\partial Q / \partial t}, \qquad
-        \mathrm{d}q = \mathrm{d}Q(t^* + 18) + I(t^* + 18)\, \mathrm{d}t^* - I(s)\, \mathrm{d}s
+        \mathrm{d}q = \mathrm{d}Q(t^* + 18) + \dot Q(t^* + 18)\, \mathrm{d}t^* + \partial_s Q\, \mathrm{d}s
 
-    with the restart :math:`s` moving with the trigger before it, silent ones included; a trigger that waited for the
-    busy time moves with the hit before it.
+    (without a filter :math:`\dot Q = I`, :math:`\partial_s Q = -I(s)`). The restart :math:`s` moves with the trigger
+    before it, silent ones included; a trigger that waited for the busy time moves with the hit before it.
 
     Args:
         currents: Current averaged over each tick, float32 or float64 [e/us]: (pixels, ticks), the first tick being
@@ -98,11 +110,11 @@ def frontend(
             detector's nominal field and temperature where it is not given.
 
     Returns:
-        Hits, sorted by pixel and time, `reports["rejected"]` holding the number of silent resets of each pixel,
-        `reports["integration"]` the absolute ticks (2, num_hits) between which each hit's charge was collected. Times
-        are float64, charges of the dtype of the currents, accumulated in double. Without a Waveforms ix is the row,
-        and the position is NaN. adc = min(round(max(q gain + V_ped - V_cm, 0) 256 / (V_ref - V_cm)), 255) is int64 in
-        the sampled face and an unrounded float in the continuous one.
+        Hits, sorted by pixel and time. Times are float64, charges of the dtype of the currents, accumulated in double.
+        Without a Waveforms ix is the row, and the position is NaN. adc = min(round(max(q gain + V_ped - V_cm, 0) 256 /
+        (V_ref - V_cm)), 255) is int64 in the sampled face and an unrounded float in the continuous one.
+        `reports["rejected"]` is the number of silent resets of each pixel, `reports["integration"]` the begin and end
+        of each hit's integration in absolute ticks, float64 (2, num_hits).
 
     Differentiable once in the continuous face: time and charge with respect to the currents and the threshold (reverse
     mode, and forward mode by `tangents`), x also to the velocity, adc also to gain and pedestal (zero where it
@@ -113,7 +125,7 @@ def frontend(
     Raises:
         TypeError: the currents are neither float32 nor float64.
         ValueError: a current is not finite, a threshold is not positive, a shape does not fit, or the continuous face
-            is asked for noise, an interval or a buffer filter, which it has not.
+            is asked for noise or an interval, which it has not.
 
     References:
         | D. A. Dwyer et al., JINST 13 (2018) P10007 (LArPix)
@@ -134,7 +146,7 @@ def frontend(
     windows = _Rows(currents, detector)
     values = windows.values
     bar = torch.as_tensor(chip.threshold if threshold is None else threshold, dtype=values.dtype, device=values.device)
-    clock = (windows.tick, chip.integration, chip.reset, chip.busy)
+    clock = (windows.tick, chip.integration, chip.reset, chip.busy, chip.buffer_risetime)
     if tangents is None:
         tangents = windows.tangents
 
@@ -142,7 +154,7 @@ def frontend(
     if sampled:
         crossed, charge, row, rank = _sampled(windows, bar, clock, chip, seed, interval)
     else:
-        _refuse_noise(chip, seed, interval)
+        _refuse_noise(seed, interval)
         crossed, charge, row, rank, first = call(Ops.frontend, values, windows.offsets, bar, *clock)
         if tangents is not None:
             inputs = (x.detach() for x in (values, windows.offsets, bar, rank, crossed, first))
@@ -171,6 +183,7 @@ def frontend(
         adc=digitise(charge, chip, gain=gain, pedestal=pedestal, rounded=sampled),
         row=row,
         rank=rank,
+        tangent_names=getattr(currents, "tangent_names", ()) if tangents is windows.tangents else (),
         time_tangents=time_tangents,
         charge_tangents=charge_tangents,
         reports={"rejected": rejected, "integration": window},
@@ -183,9 +196,10 @@ def _integration(
     """Begin and end of each trigger's integration, absolute ticks, float64 (2, num_triggers)."""
     ticks = crossed.to(torch.float64) + first_tick
     begin = first_tick.to(torch.float64) if interval is None else torch.full_like(ticks, interval[0])
-    if len(ticks) > 1:
-        restart = ticks[:-1] + (chip.integration + chip.reset)
-        begin = torch.cat([begin[:1], torch.where(row[1:] == row[:-1], restart, begin[1:])])
+    # The trigger before; as cat and narrow, since a compiler does not know that there is any.
+    row_before = torch.cat([row.new_full((1,), -1), row]).narrow(0, 0, row.shape[0])
+    ticks_before = torch.cat([ticks.new_zeros(1), ticks]).narrow(0, 0, row.shape[0])
+    begin = torch.where(row == row_before, ticks_before + (chip.integration + chip.reset), begin)
     return torch.stack([begin, ticks + chip.integration])
 
 
@@ -245,7 +259,7 @@ class _Rows:
 def _sampled(
     windows: _Rows,
     threshold: Tensor,
-    clock: tuple[float, int, int, int],
+    clock: tuple[float, int, int, int, float],
     chip: FrontEnd,
     seed: int | None,
     interval: tuple[int, int] | None,
@@ -262,22 +276,16 @@ def _sampled(
         0 if seed is None else seed,
         *clock,
         *noise,
-        chip.buffer_risetime,
         *(interval or (None, None)),
     )
     return (tick + 1 - windows.first_tick[row]).double(), charge, row, rank
 
 
-def _refuse_noise(chip: FrontEnd, seed: int | None, interval: tuple[int, int] | None) -> None:
+def _refuse_noise(seed: int | None, interval: tuple[int, int] | None) -> None:
     if seed is not None:
         raise ValueError(f"frontend: the continuous face is free of noise, got seed {seed}")
     if interval is not None:
         raise ValueError(f"frontend: the continuous face looks always, got interval {interval}")
-    if chip.buffer_risetime > 0:
-        raise ValueError(
-            f"frontend: the continuous face has no buffer filter, got buffer_risetime {chip.buffer_risetime} us; "
-            "sampled=True has it"
-        )
 
 
 def _table(values: Tensor, offsets: Tensor, time: torch.dtype) -> tuple[Tensor, ...]:
@@ -333,7 +341,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, time: Tensor, charge: Tensor, *integers: Any) -> tuple[Tensor | None, ...]:
     grad_values, grad_threshold = Ops.frontend_backward(time, charge, *ctx.saved_tensors, *ctx.clock)
     threshold = ctx.saved_tensors[2]
-    return grad_values, None, grad_threshold.reshape(threshold.shape), None, None, None, None
+    return grad_values, None, grad_threshold.reshape(threshold.shape), *(None for _ in ctx.clock)
 
 
 register_autograd("hepops::frontend", _backward, setup_context=_setup)

@@ -1,6 +1,6 @@
 """Segments cut at the borders of the drift volumes and divided into the pieces that the simulation sums over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,15 +28,35 @@ class Pieces:
         return self.segment.shape[0]
 
     def select(self, mask: Tensor) -> "Pieces":
-        fields = (self.segment, self.event, self.tpc, self.start, self.end, self.dE, self.dEdx, self.t0)
-        return Pieces(*(x[mask] for x in fields), self.segments_outside, self.energy_outside)
+        fields = ("segment", "event", "tpc", "start", "end", "dE", "dEdx", "t0")
+        return replace(self, **{name: getattr(self, name)[mask] for name in fields})
+
+
+def _boxes(detector: Detector, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Low and high corners x y z of the drift volumes; where two overlap, the earlier one has the space."""
+    boxes: list[tuple[list[float], list[float]]] = []
+    for tpc in detector.tpcs:
+        low = [min(tpc.anode, tpc.cathode), tpc.y[0], tpc.z[0]]
+        high = [max(tpc.anode, tpc.cathode), tpc.y[1], tpc.z[1]]
+        for before_low, before_high in boxes:
+            if all(a < d and c < b for a, b, c, d in zip(low, high, before_low, before_high, strict=True)):
+                if before_low[0] <= low[0]:
+                    low[0] = min(before_high[0], high[0])
+                else:
+                    high[0] = before_low[0]
+        boxes.append((low, high))
+    return [
+        (torch.tensor(a, dtype=torch.float64, device=device), torch.tensor(b, dtype=torch.float64, device=device))
+        for a, b in boxes
+    ]
 
 
 def cut(segments: Segments, detector: Detector) -> Pieces:
     """Cut segments at the borders of the detector's drift volumes; differentiable in positions, dE, dE/dx and t0.
 
-    A segment's energy is shared in proportion to length. What lies in no volume is counted, not lost in silence. Pieces
-    are sorted by (event, tpc, segment).
+    A segment's energy is shared in proportion to length. What lies in no volume is counted, not lost in silence.
+    Pieces are sorted by (event, tpc, segment). Where the drift volumes of a detector overlap (ND-LAr's neighbours, by
+    0.8 cm), the earlier one has the charge.
     """
     start, end = segments.start, segments.end
     along = end - start
@@ -45,9 +65,7 @@ def cut(segments: Segments, detector: Detector) -> Pieces:
     safe = torch.where(flat, torch.ones_like(along), along)
     point = flat.all(1)
     parts, inside = [], torch.zeros(len(segments), dtype=torch.float64, device=start.device)
-    for number, tpc in enumerate(detector.tpcs):
-        box = [sorted((tpc.anode, tpc.cathode)), tpc.y, tpc.z]
-        low, high = torch.tensor(box, dtype=torch.float64, device=start.device).T
+    for number, (tpc, (low, high)) in enumerate(zip(detector.tpcs, _boxes(detector, start.device), strict=True)):
         a, b = (low - start) / safe, (high - start) / safe
         enter = torch.where(flat, torch.zeros_like(a), torch.minimum(a, b)).amax(1).clamp(min=0.0)
         leave = torch.where(flat, torch.ones_like(a), torch.maximum(a, b)).amin(1).clamp(max=1.0)
@@ -59,7 +77,9 @@ def cut(segments: Segments, detector: Detector) -> Pieces:
         share = torch.where(point[index], torch.ones_like(enter[:, 0]), (leave - enter)[:, 0])
         inside = inside.index_add(0, index, share.detach())
         origin = torch.tensor([tpc.anode, tpc.y[0], tpc.z[0]], dtype=torch.float64, device=start.device)
-        sign = torch.tensor([1.0 if tpc.cathode > tpc.anode else -1.0, 1.0, 1.0], dtype=torch.float64, device=start.device)
+        sign = torch.tensor(
+            [1.0 if tpc.cathode > tpc.anode else -1.0, 1.0, 1.0], dtype=torch.float64, device=start.device
+        )
 
         def local(s: Tensor, index: Tensor = index, origin: Tensor = origin, sign: Tensor = sign) -> Tensor:
             return ((start[index] + s * along[index] - origin) * sign).flip(1)  # (x, y, z) -> (u, v, depth)
@@ -70,7 +90,9 @@ def cut(segments: Segments, detector: Detector) -> Pieces:
     if not parts:
         none = torch.zeros(0, dtype=torch.int64, device=start.device)
         empty = start[:0]
-        return Pieces(none, none, none, empty, empty, empty[:, 0], empty[:, 0], empty[:, 0], len(segments), energy_outside)
+        return Pieces(
+            none, none, none, empty, empty, empty[:, 0], empty[:, 0], empty[:, 0], len(segments), energy_outside
+        )
     index, tpc_of, first, last, dE = (torch.cat(x) for x in zip(*parts, strict=True))
     order = torch.argsort(index, stable=True)
     order = order[torch.argsort(tpc_of[order], stable=True)]
@@ -99,12 +121,12 @@ def count_nodes(pieces: Pieces, step: float) -> Tensor:
 def divide(pieces: Pieces, step: float) -> tuple[Tensor, Tensor, Tensor]:
     """Divide pieces into equal nodes no longer than `step` [cm].
 
-    A node keeps its extent along each axis; what it gets wrong is that its charge fills the box around it instead of the
-    box's diagonal, an error of second order in `step` (docs/lartpc.md has its size).
+    A node keeps its extent along each axis; what it gets wrong is that its charge fills the box around it instead of
+    the box's diagonal, an error of second order in `step` (docs/lartpc.md has its size).
 
     Returns:
-        The piece of each node, int64 (N); how many nodes share it, float64 (N); where in it the node's middle lies, float64
-        (N) between 0 and 1.
+        The piece of each node, int64 (N); how many nodes share it, float64 (N); where in it the node's middle lies,
+        float64 (N) between 0 and 1.
     """
     count = count_nodes(pieces, step)
     piece = torch.repeat_interleave(count)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake
 
-from hepops.core.ops import call, once_differentiable
+from hepops.core.ops import call
 
 LEADS = {"drop": 0, "point": 1, "table": 2}
 
@@ -129,7 +129,11 @@ class Table:
             raise ValueError(f"response: {name} holds NaN or infinity")
         collected = float(current[0, 0].sum())
         if tick is None:
-            tick = float(stored["time_tick"]) if "time_tick" in stored else min((0.1, 0.05), key=lambda t: abs(t * collected - 1))
+            tick = (
+                float(stored["time_tick"])
+                if "time_tick" in stored
+                else min((0.1, 0.05), key=lambda t: abs(t * collected - 1))
+            )
         if not tick > 0:
             raise ValueError(f"response: tick must be positive [us], got {tick}")
         bin_size = float(stored.get("bin_size", pitch / 10)) if bin_size is None else bin_size
@@ -140,8 +144,8 @@ class Table:
             )
         if not abs(collected * tick - 1) < 0.05:
             raise ValueError(
-                f"response: the charge collected over the pad's centre, sum(i dt), is {collected * tick:.4g}, expected 1: "
-                f"is the tick {tick} us right?"
+                f"response: the charge collected over the pad's centre, sum(i dt), is {collected * tick:.4g}, "
+                f"expected 1: is the tick {tick} us right?"
             )
         return Table(current, tick, 0.15964524821542871 if velocity is None else velocity, bins)
 
@@ -175,8 +179,10 @@ class Response:
             return r.to(dtype), wide.to(dtype)
 
         (r, lead), (rv, leadv) = lay(phi), lay(slope)
-        empty = {"potential": r.new_zeros(r.shape[0], r.shape[1], 2), "dz": 1.0}
-        return Response(r, rv, lead, leadv, bins=bins, length=phi.shape[2] - 1, lead_mode=LEADS[mode], **(empty | potential))
+        empty: dict[str, Any] = {"potential": r.new_zeros(r.shape[0], r.shape[1], 2), "dz": 1.0}
+        return Response(
+            r, rv, lead, leadv, bins=bins, length=phi.shape[2] - 1, lead_mode=LEADS[mode], **(empty | potential)
+        )
 
 
 def builtin_response(

@@ -18,7 +18,16 @@ from .parameters import Parameters
 from .pieces import Pieces, count_nodes, cut, divide
 from .response import Response, Table, builtin_response, table_response
 from .segments import Segments
-from .waveforms import Plan, Waveforms, hit_shares, lost_electrons, plan, tangent_directions, waveforms
+from .waveforms import (
+    Plan,
+    Waveforms,
+    hit_shares,
+    lost_electrons,
+    plan,
+    tangent_directions,
+    waveforms,
+    waveforms_and_tangents,
+)
 
 NAMES = tuple(Parameters.SPEC)
 CUTS = {torch.float32: 4.0, torch.float64: 6.0}  # sigmas: what lies beyond is below the rounding of the sums
@@ -64,7 +73,7 @@ class Simulator(nn.Module):
         reach: Pixels on each side of the one under the charge that see it.
         length: Ticks before arrival that are resolved; what was induced before is added to the first of them.
         lead: False leaves that earlier part out, as the rivals' truncated tables do.
-        chunk: Nodes (pieces of track) simulated at a time when hits are asked for; it bounds the memory, not the result.
+        chunk: Nodes (pieces of track) simulated at a time when hits are asked for; bounds the memory, not the result.
 
     Deterministic: bit-identical from run to run, for any number of threads and any chunk.
 
@@ -78,6 +87,19 @@ class Simulator(nn.Module):
         >>> sim.lifetime.item()
         1800.0
     """
+
+    lifetime: nn.Parameter
+    efield: nn.Parameter
+    birks_a: nn.Parameter
+    birks_k: nn.Parameter
+    transverse_diffusion: nn.Parameter
+    longitudinal_diffusion: nn.Parameter
+    box_alpha: nn.Parameter
+    box_beta: nn.Parameter
+    ellipsoid_ratio: nn.Parameter
+    density: nn.Parameter
+    temperature: nn.Parameter
+    w_ion: nn.Parameter
 
     def __init__(
         self,
@@ -123,7 +145,7 @@ class Simulator(nn.Module):
     @property
     def parameters_now(self) -> Parameters:
         """The present values, detached, as `Parameters`."""
-        return Parameters(**{name: getattr(self, name).item() for name in NAMES})
+        return Parameters(**{name: float(getattr(self, name)) for name in NAMES})
 
     def extra_repr(self) -> str:
         response = "builtin" if self.table is None else f"table {tuple(self.table.current.shape)}"
@@ -151,9 +173,13 @@ class Simulator(nn.Module):
                     lead="point" if self.lead else "drop",
                 )
             else:
-                lead = "table" if self.lead else "drop"
                 made = table_response(
-                    self.table, velocity, tick, length=self.length, dtype=self.dtype, lead="table" if lead == "table" else "drop"
+                    self.table,
+                    velocity,
+                    tick,
+                    length=self.length,
+                    dtype=self.dtype,
+                    lead="table" if self.lead else "drop",
                 )
             self._response = (key, made)
         return self._response[1]
@@ -232,11 +258,12 @@ class Simulator(nn.Module):
         group = (event_rank * planes + pieces.tpc)[piece]
         pixels = torch.tensor([(t.nx, t.ny) for t in detector.tpcs], dtype=torch.int64, device=device)
         pixels_of_node = pixels[pieces.tpc[piece]]
-        settings = {"pitch": pitch, "tick": tick, "reach": self.reach, "cut": CUTS[self.dtype]}
+        settings: dict[str, Any] = {"pitch": pitch, "tick": tick, "reach": self.reach, "cut": CUTS[self.dtype]}
         with torch.no_grad():
             layout = plan(nodes, group, pixels_of_node, velocity, response, **settings)
 
-        currents, slopes = None, None
+        currents: Tensor | None = None
+        slopes: Tensor | None = None
         if count:
             with torch.no_grad():
                 seeds = torch.zeros(count, len(NAMES), dtype=torch.float64, device=device)
@@ -247,10 +274,10 @@ class Simulator(nn.Module):
                     E, T = (x.detach().requires_grad_() for x in (self.efield, self.temperature))
                     per_E, per_T = torch.autograd.grad(drift_velocity(E, T), (E, T))
                 along_v = seeds[:, NAMES.index("efield")] * per_E + seeds[:, NAMES.index("temperature")] * per_T
-                currents, slopes = waveforms(nodes, velocity, response, layout, tangents=(along, along_v), **settings)
+                currents, slopes = waveforms_and_tangents(nodes, velocity, along, along_v, response, layout, **settings)
         if currents is None or (torch.is_grad_enabled() and nodes.requires_grad):
             currents = waveforms(nodes, velocity, response, layout, **settings)
-        plane = {"pitch": pitch, "bins": response.bins, "reach": self.reach, "cut": CUTS[self.dtype]}
+        plane: dict[str, Any] = {"pitch": pitch, "bins": response.bins, "reach": self.reach, "cut": CUTS[self.dtype]}
         reports = self._reports(pieces) | {
             "electrons_arriving": float(charge.detach().sum()),
             "electrons_lost": lost_electrons(nodes, layout, pixels_of_node, **plane),
@@ -302,21 +329,22 @@ class Simulator(nn.Module):
 
         Args:
             segments: Of any number of events; they are simulated a few events at a time, so that memory stays bounded.
-            seed: None: noise-free and continuous, differentiable. A number: the clocked chip with its noise, which depends
-                on the seed and the pixel alone, not on threads, chunks or other events.
+            seed: None: noise-free and continuous, differentiable. A number: the clocked chip with its noise, which
+                depends on the seed and the pixel alone, not on threads, chunks or other events.
             tangents: Names of parameters: forward mode, derivatives of time and charge of every hit (seed None).
             threshold: One number [e], or one per pixel of the detector, by `Detector.pixel_id`; None: the detector's.
-            truth: Also tell which segments made each hit: `Hits.truth`, shares of the noise-free charge of its integration,
-                every segment that gave any, without a cap. A share may be negative: charge that passes by induces both signs.
+            truth: Also tell which segments made each hit: `Hits.truth`, shares of the noise-free charge of its
+                integration, every segment that gave any, without a cap. A share may be negative: charge that passes by
+                induces both signs.
             progress: Called with (nodes done, nodes in all) after every few events.
 
         Returns:
             `Hits`, sorted by (event, tpc, iy, ix, time). `row` counts the pixels that saw a current. `reports` has
-            segments_outside, energy_outside [MeV], electrons_arriving, electrons_lost (beyond the edge of the plane) and
-            rejected (silent resets) and pixels (that saw a current).
+            segments_outside, energy_outside [MeV], electrons_arriving, electrons_lost (beside the plane) and rejected
+            (silent resets).
 
-        Without a seed, differentiable in reverse mode in all parameters, positions, dE, dE/dx and t0, as far as the set of
-        hits stays the same.
+        Without a seed, differentiable in reverse mode in all parameters, positions, dE, dE/dx and t0, as far as the set
+        of hits stays the same.
 
         Raises:
             ValueError: an unknown name in `tangents`, tangents together with a seed, or a threshold of the wrong shape.
@@ -329,12 +357,19 @@ class Simulator(nn.Module):
         rows, done, total = 0, 0, int(count_nodes(pieces, self.step).sum())
         for chunk in self._chunks(pieces):
             waves, inputs = self._waveforms(chunk, tangents)
-            hits = frontend(waves, self.detector, seed=seed, threshold=self._threshold(threshold, waves), velocity=velocity)
+            hits = frontend(
+                waves, self.detector, seed=seed, threshold=self._threshold(threshold, waves), velocity=velocity
+            )
             rejected = int(hits.reports["rejected"].sum())
             if truth:
                 hits = replace(hits, truth=inputs.truth(hits))
             parts.append(
-                replace(hits, row=hits.row + rows, reports=waves.reports | {"rejected": rejected, "pixels": len(waves)}, tangent_names=tuple(tangents))
+                replace(
+                    hits,
+                    row=hits.row + rows,
+                    reports=waves.reports | {"rejected": rejected},
+                    tangent_names=tuple(tangents),
+                )
             )
             rows += len(waves)
             done += int(count_nodes(chunk, self.step).sum())
@@ -388,12 +423,12 @@ def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
     """Hits of successive chunks as one."""
     if len(parts) == 1:
         return parts[0]
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].columns()}
-    tangents: dict[str, Tensor | None] = {}
+    columns: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].columns()}
+    tangents: dict[str, Any] = {}
     for name in ("time_tangents", "charge_tangents"):
         some = [t for t in (getattr(part, name) for part in parts) if t is not None]
         tangents[name] = torch.cat(some, 1) if some else None
-    for name in ("electrons_arriving", "electrons_lost", "rejected", "pixels"):
+    for name in ("electrons_arriving", "electrons_lost", "rejected"):
         reports[name] = sum(part.reports[name] for part in parts)
     truth, begin = None, 0
     if parts[0].truth is not None:

@@ -1,6 +1,7 @@
 """Discriminator thresholds pixel by pixel, from larnd-sim's tables."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -31,9 +32,9 @@ def read_thresholds(path: str | Path, detector: Detector) -> Tensor:
     try:
         with np.load(path) as file:
             keys, values, default = (file[name] for name in ("keys", "values", "default"))
-    except (KeyError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (BadZipFile, KeyError, TypeError, ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a table of thresholds with keys, values, default ({error})") from None
     if keys.ndim != 1 or keys.shape != values.shape or keys.dtype.kind not in "iu" or default.size != 1:
         raise ValueError(

@@ -82,7 +82,7 @@ def _wander(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng)
         middle = (T + after) / 2
         duration = ds / float(_speed(kind, middle))
         deposit = T - after
-        for given in _collisions(kind, middle, ds * walk.density, walk.cut, rng):
+        for given in collisions(kind, middle, ds * walk.density, walk.cut, rng):
             if given > after:
                 continue  # the particle has not so much left
             after -= given
@@ -112,7 +112,7 @@ def _speed(kind: Species, T: Array | float) -> Array:
     return LIGHT * np.sqrt(kinematics(kind, np.asarray(T))[1])
 
 
-def _collisions(kind: Species, T: float, thickness: float, cut: float | None, rng: Rng) -> list[float]:
+def collisions(kind: Species, T: float, thickness: float, cut: float | None, rng: Rng) -> list[float]:
     """Energies [MeV] given to electrons above the cut over a thickness [g/cm2]: 1/E^2, kept with 1 - beta^2 E/W."""
     if cut is None:
         return []

@@ -101,7 +101,16 @@ def plan(
     """
     n, side = nodes.shape[1], 2 * reach + 1
     places = call(
-        torch.ops.hepops._wave_places, nodes, velocity, pitch, tick, response.bins, reach, cut, response.length, response.lead_mode
+        torch.ops.hepops._wave_places,
+        nodes,
+        velocity,
+        pitch,
+        tick,
+        response.bins,
+        reach,
+        cut,
+        response.length,
+        response.lead_mode,
     )
     shift = torch.arange(-reach, reach + 1, device=nodes.device)
     u = (torch.floor(nodes[1] / pitch).long()[:, None] + shift)[:, :, None]
@@ -153,9 +162,13 @@ def collected(
     return sums.index_add_(0, layout.node_row[on], (share * x[0][:, None])[on]), lost
 
 
-def lost_electrons(nodes: Tensor, layout: Plan, pixels: Tensor, *, pitch: float, bins: int, reach: int, cut: float) -> float:
+def lost_electrons(
+    nodes: Tensor, layout: Plan, pixels: Tensor, *, pitch: float, bins: int, reach: int, cut: float
+) -> float:
     """Electrons that end beside the plane, the second of what `collected` returns, in all."""
-    lost = call(torch.ops.hepops._wave_collect, nodes.detach(), layout.places, pixels, pitch, bins, reach, cut, False)[1]
+    lost = call(torch.ops.hepops._wave_collect, nodes.detach(), layout.places, pixels, pitch, bins, reach, cut, False)[
+        1
+    ]
     return float(lost.sum())
 
 
@@ -175,15 +188,14 @@ def waveforms(
     pitch: float,
     tick: float = 0.1,
     reach: int = 2,
-    cut: float = 4.5,
-    tangents: tuple[Tensor, Tensor] | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+    cut: float = 4.0,
+) -> Tensor:
     r"""Currents that arriving charges induce on the pixels around them.
 
     .. math:: I[k] = \frac{1}{\mathrm{tick}} \sum_{\mathrm{nodes}} q \sum_{i,j} w_i w_j \, (r_{ij} * W)[k]
 
-    with the shares :math:`w` of the bins of the plane (a Gaussian of `sigma`, convolved with the node's own extent), the
-    response :math:`r` of each bin, and the shares :math:`W` of the ticks around the arrival.
+    with the shares :math:`w` of the bins of the plane (a Gaussian of `sigma`, convolved with the node's own extent),
+    the response :math:`r` of each bin, and the shares :math:`W` of the ticks around the arrival.
 
     Args:
         nodes: float64 (10, N): charge [e], u, v in the plane [cm], time of arrival [us], sigma across the field [cm],
@@ -195,11 +207,9 @@ def waveforms(
         tick: Of the clock [us].
         reach: Pixels on each side of the one under the node that see it.
         cut: Where the Gaussians end [sigma]; the share beyond joins the outermost bin, so that charge is conserved.
-        tangents: For forward mode: the derivatives of (charge, time, sigma, sigma_time, width_time) along K directions,
-            float64 (K, 5, N), and those of the velocity, float64 (K); K <= 16.
 
     Returns:
-        Currents (layout.total) [e/us]; with `tangents` also their derivatives (K, layout.total).
+        Currents (layout.total) [e/us].
 
     Differentiable once with respect to `nodes` and `velocity` (the response follows the velocity). Deterministic: every
     pixel sums its nodes in one order, for any number of threads.
@@ -215,10 +225,32 @@ def waveforms(
         >>> from hepops.lartpc import Detector, Parameters, Segments, Simulator
     """
     arguments = _arguments(response, layout, pitch, tick, reach, cut)
-    if tangents is None:
-        values: Tensor = call(torch.ops.hepops.waveforms, nodes, velocity, *arguments)
-        return values
-    both: tuple[Tensor, Tensor] = call(torch.ops.hepops.waveforms_jvp, nodes, velocity, *tangents, *arguments)
+    values: Tensor = call(torch.ops.hepops.waveforms, nodes, velocity, *arguments)
+    return values
+
+
+def waveforms_and_tangents(
+    nodes: Tensor,
+    velocity: Tensor,
+    node_tangents: Tensor,
+    velocity_tangents: Tensor,
+    response: Response,
+    layout: Plan,
+    *,
+    pitch: float,
+    tick: float = 0.1,
+    reach: int = 2,
+    cut: float = 4.0,
+) -> tuple[Tensor, Tensor]:
+    """`waveforms` in forward mode: currents (total) and their derivatives (K, total) along K directions, K <= 16.
+
+    `node_tangents`, float64 (K, 5, N), are the derivatives of charge, time, sigma, sigma_time and width_time of every
+    node, `velocity_tangents`, float64 (K), those of the velocity; the others as for `waveforms`. Deterministic.
+    """
+    arguments = _arguments(response, layout, pitch, tick, reach, cut)
+    both: tuple[Tensor, Tensor] = call(
+        torch.ops.hepops.waveforms_jvp, nodes, velocity, node_tangents, velocity_tangents, *arguments
+    )
     return both
 
 
@@ -234,7 +266,7 @@ def hit_shares(
     pitch: float,
     tick: float = 0.1,
     reach: int = 2,
-    cut: float = 4.5,
+    cut: float = 4.0,
 ) -> Tensor:
     """Charge that one node induces on one pixel between two times, float64 (num_entries) [e]; not differentiable.
 
@@ -269,7 +301,9 @@ def _(nodes: Tensor, velocity: Tensor, *rest: Any) -> Tensor:
 
 
 @register_fake("hepops::waveforms_jvp")
-def _(nodes: Tensor, velocity: Tensor, node_tangents: Tensor, velocity_tangents: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _(
+    nodes: Tensor, velocity: Tensor, node_tangents: Tensor, velocity_tangents: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
     r: Tensor = rest[6]
     return r.new_empty(rest[-1]), r.new_empty(node_tangents.shape[0], rest[-1])
 

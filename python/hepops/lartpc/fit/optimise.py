@@ -2,7 +2,8 @@ r"""Levenberg-Marquardt on an exact Jacobian, and Adam; both go on from any `Sta
 
 A step solves :math:`(H + \lambda D) s = -g`, D the largest diagonal of H met so far. With the gain ratio, actual over
 predicted decrease of F, :math:`\lambda` falls (to a tenth at best) or grows (twice, four times ...). The robust scale
-is held fixed within a step and read again after it.
+is held fixed within a step and read again after it. The decrease is taken over the residuals that both points have:
+where a hit crosses the threshold on the way, F jumps, which says nothing about the slope.
 
 A stage has converged when a step changes no parameter by more than `tolerance` of its value (a hundredth for all
 stages but the last). A fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it
@@ -28,7 +29,7 @@ from torch import Tensor
 from .problem import Batch, Model, Point, Problem, ordered_sum, shifted
 from .residuals import LikelihoodObject, Residual
 from .robust import Robust
-from .space import TIME_OFFSET, Space
+from .space import FARTHEST, TIME_OFFSET, Space
 from .state import Finish, State, Step
 
 Loss = Callable[..., Tensor]  # (simulated hits, measured hits) -> a tensor of one number
@@ -109,7 +110,7 @@ def _attempt(
     scales = point.scales(robust)
     model = point.model(space, robust, scales)
     diagonal = torch.maximum(model.information.diagonal(), torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
-    step = _step(model, diagonal, state.damping)
+    step = space.inside(point.u + _step(model, diagonal, state.damping, _held(point.u, model))) - point.u
     predicted = -float(model.gradient @ step + step @ model.information @ step / 2)
     whole = batches is problem.batches  # else the next iteration sees other events, and has no use for derivatives
     trial = problem.at(point.u + step, objective, batches, derivatives=whole)
@@ -124,7 +125,7 @@ def _attempt(
         state.u, state.growth = trial.u.tolist(), 2.0
         state.damping = max(1e-12, state.damping * max(0.1, 1 - (2 * min(gain, 1.0) - 1) ** 3))
     else:
-        state.damping, state.growth = state.damping * state.growth, 2 * state.growth
+        state.damping, state.growth = max(1e-4, state.damping * state.growth), 2 * state.growth
     new = trial if accepted else point
     state.iteration += 1
     state.in_stage += 1
@@ -132,7 +133,7 @@ def _attempt(
     state.trace.append(Step(*row, tuple(new.p.tolist()), dict(new.report)))
     stalled = not accepted and (state.damping > GIVE_UP or (small and damping < 1))
     if stalled:
-        distance = _distance(model)
+        distance = _distance(model, _held(point.u, model))
         if distance >= NEAR:
             state.ended = f"stalled: no lower value found, expected distance to the minimum {distance:.2g}"
             return new, False
@@ -140,15 +141,23 @@ def _attempt(
     return new, stalled or (accepted and small and damping < 1)
 
 
-def _step(model: Model, diagonal: Tensor, damping: float) -> Tensor:
+def _held(u: Tensor, model: Model) -> Tensor:
+    """Parameters at the end of their range that the gradient would move beyond it: they stay out of the step (K)."""
+    return (u.abs() > FARTHEST - 1e-9) & (model.gradient * u < 0)
+
+
+def _step(model: Model, diagonal: Tensor, damping: float, held: Tensor) -> Tensor:
     floor = diagonal.clamp_min(1e-12 * float(diagonal.max()) + 1e-300)
-    step: Tensor = torch.linalg.solve(model.information + damping * torch.diag(floor), -model.gradient)
+    matrix, gradient = model.information + damping * torch.diag(floor), model.gradient.masked_fill(held, 0.0)
+    matrix = matrix.masked_fill(held | held[:, None], 0.0) + torch.diag(held.double())
+    step: Tensor = torch.linalg.solve(matrix, -gradient)
     return step * min(1.0, LONGEST / max(float(step.abs().max()), 1e-300))
 
 
-def _distance(model: Model) -> float:
-    """Half g^T H^-1 g: how far below F the minimum is expected."""
-    return float(model.gradient @ torch.linalg.pinv(model.information, hermitian=True) @ model.gradient) / 2
+def _distance(model: Model, held: Tensor) -> float:
+    """Half g^T H^-1 g: how far below F the minimum is expected, within the range."""
+    gradient = model.gradient.masked_fill(held, 0.0)
+    return float(gradient @ torch.linalg.pinv(model.information, hermitian=True) @ gradient) / 2
 
 
 def _refuse_hopeless(point: Point, space: Space, robust: Robust | None) -> None:

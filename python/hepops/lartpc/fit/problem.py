@@ -71,23 +71,26 @@ class Point:
         return prior + missing + float(ordered_sum(robust.rho(r.values, scales[r.kind])))
 
     def decrease(self, trial: Point, space: Space, robust: Robust | None, scales: Tensor) -> float:
-        """F here less F there, over the residuals that both have: what comes and goes with a threshold is no slope.
+        """F here less F there, over the residuals that both have, made of as many hits.
 
-        Minus infinity if more than half of the residuals are lost on the way.
+        What comes and goes with a threshold is a jump, and says nothing about the slope. Minus infinity if more than
+        half of the residuals are lost on the way.
         """
         if self.residuals is None or trial.residuals is None:
             return self.value(space, robust, scales) - trial.value(space, robust, scales)
         assert robust is not None
-        a, b = self.residuals, trial.residuals
-        here, there = (
-            torch.isin(2 * a.index + a.kind, 2 * b.index + b.kind),
-            torch.isin(2 * b.index + b.kind, 2 * a.index + a.kind),
-        )
-        if 2 * int(here.sum()) < len(here):
+        most = 1 + max(int(p.hits.max()) if len(p.hits) else 0 for p in (self.residuals, trial.residuals))
+        a, b = (2 * (r.index * most + r.hits) + r.kind for r in (self.residuals, trial.residuals))
+        sides = ((self, torch.isin(a, b)), (trial, torch.isin(b, a)))
+        if 2 * int(sides[0][1].sum()) < len(a):
             return -math.inf
-        losses = [ordered_sum(robust.rho(r.values[both], scales[r.kind[both]])) for r, both in ((a, here), (b, there))]
-        priors = [float((space.prior_weight * (point.p - space.prior_mean) ** 2).sum()) for point in (self, trial)]
-        return float(losses[0] - losses[1]) + 0.5 * self.share * (priors[0] - priors[1])
+        losses = []
+        for point, both in sides:
+            assert point.residuals is not None
+            r, kind = point.residuals.values[both], point.residuals.kind[both]
+            prior = (space.prior_weight * (point.p - space.prior_mean) ** 2).sum()
+            losses.append(float(ordered_sum(robust.rho(r, scales[kind]))) + 0.5 * point.share * float(prior))
+        return losses[0] - losses[1]
 
     def model(self, space: Space, robust: Robust | None, scales: Tensor) -> Model:
         """F with its derivatives; needs a point that was evaluated with them."""

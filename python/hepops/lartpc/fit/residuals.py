@@ -38,6 +38,7 @@ class Residuals:
     jacobian: Tensor | None  # float64 (n, K)   derivative with respect to the physical parameters
     kind: Tensor  # int64 (n)               CHARGE or TIME
     index: Tensor  # int64 (n)  which measured pixel or hit, numbered alike whatever is simulated
+    hits: Tensor  # int64 (n)   simulated hits of its pixel: where it changes, so does the residual, by a jump
     report: Mapping[str, int]  # what was counted: pixels or hits matched, simulated only, measured only
 
     @property
@@ -177,7 +178,7 @@ class PixelSums:
             charge = sim.charge_tangents[:, i] / sigma_q
             jacobian = torch.cat((charge, sim.time_tangents[:, i] / sigma_t), 1).T
         charge, time = (sim.charge[i] - meas.charge[j]) / sigma_q, (sim.time[i] - meas.time[j]) / sigma_t
-        return _residuals(charge, time, jacobian, j, len(sim.key), len(meas.key))
+        return _residuals(charge, time, jacobian, j, sim.count[i], len(sim.key), len(meas.key))
 
 
 @dataclass(frozen=True)
@@ -219,16 +220,18 @@ class MatchedHits:
             jacobian = torch.cat((charge, simulated.time_tangents[:, i].double() / sigma_t), 1).T
         charge = (simulated.charge[i].double() - charge_measured) / self.noise.charge
         time = (simulated.time[i].double() - time_measured) / sigma_t
-        return _residuals(charge, time, jacobian, j, len(ours), len(theirs))
+        return _residuals(charge, time, jacobian, j, _hits_of_pixel(simulated)[i], len(ours), len(theirs))
 
 
 def _residuals(
-    charge: Tensor, time: Tensor, jacobian: Tensor | None, index: Tensor, simulated: int, measured: int
+    charge: Tensor, time: Tensor, jacobian: Tensor | None, index: Tensor, hits: Tensor, simulated: int, measured: int
 ) -> Residuals:
     matched = len(charge)
     kind = torch.arange(2, device=charge.device).repeat_interleave(matched)
     report = {"matched": matched, "simulated_only": simulated - matched, "measured_only": measured - matched}
-    return Residuals(torch.cat((charge, time)), jacobian, kind, torch.cat((index, index)), report)
+    return Residuals(
+        torch.cat((charge, time)), jacobian, kind, torch.cat((index, index)), torch.cat((hits, hits)), report
+    )
 
 
 @dataclass(frozen=True)
@@ -292,6 +295,12 @@ def _hit_keys(a: Hits, b: Hits) -> tuple[Tensor, Tensor]:
     return keys[: len(a.event)], keys[len(a.event) :]
 
 
+def _hits_of_pixel(hits: Hits) -> Tensor:
+    """How many hits the pixel of each hit has."""
+    _, number, counts = torch.unique(_pixel_keys(hits, hits)[0], return_inverse=True, return_counts=True)
+    return counts[number]
+
+
 def _pack(columns: list[Tensor]) -> Tensor:
     """Mixed-radix number of each row, in the order of the columns; each column is numbered densely first."""
     key = torch.zeros_like(columns[0])
@@ -330,5 +339,6 @@ def joined(parts: list[Residuals]) -> Residuals:
         torch.cat(jacobians) if len(jacobians) == len(parts) else None,
         torch.cat([part.kind for part in parts]),
         torch.cat(numbers),
+        torch.cat([part.hits for part in parts]),
         report,
     )

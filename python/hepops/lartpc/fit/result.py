@@ -105,7 +105,7 @@ class FitResult:
 
     def plot(self) -> Figure:
         """Trace of the parameters, the objective, the correlation matrix and the residuals, in one figure."""
-        from hepops.lartpc.plot import overview
+        from .plots import overview
 
         return overview(self)
 

@@ -30,6 +30,7 @@ DEGENERATE = (
 
 # Where no u is infinite, though a start lies on the end of its range.
 EDGE = 1e-3
+FARTHEST = math.log((1 - EDGE) / EDGE)
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,19 @@ class Space:
         x = torch.sigmoid(u)
         return self.low + (self.high - self.low) * x, (self.high - self.low) * x * (1 - x)
 
+    def inside(self, u: Tensor) -> Tensor:
+        """u, no further out than the thousandth: beyond, dp/du is so small that a parameter would never come back."""
+        return u.clamp(-FARTHEST, FARTHEST)
+
     def relative(self, change: Tensor, p: Tensor) -> float:
         """The largest change of a parameter, relative to its value, or to a tenth of its range where that is larger."""
         size = torch.maximum(p.abs(), 0.1 * (self.high - self.low))
         return float((change.abs() / size).max())
 
     def at_limit(self, p: Tensor) -> tuple[str, ...]:
-        """Names of the parameters that ended within a thousandth of their range of its ends."""
+        """Names of the parameters that ended a thousandth of their range, or less, from its ends."""
         x = (p - self.low) / (self.high - self.low)
-        return tuple(n for n, v in zip(self.names, x.tolist(), strict=True) if not EDGE < v < 1 - EDGE)
+        return tuple(n for n, v in zip(self.names, x.tolist(), strict=True) if not 1.01 * EDGE < v < 1 - 1.01 * EDGE)
 
     def draw(self, count: int, seed: int) -> Tensor:
         """(count, K) starts in a Latin hypercube: each parameter visits each of `count` slices of its range once."""

@@ -1,0 +1,45 @@
+#include "load/load.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <stdexcept>
+
+#include "core/cpu_level.h"
+
+namespace hepops {
+namespace {
+
+// The operators lie beside the library that this function is in.
+std::filesystem::path here() {
+  Dl_info info{};
+  if (!dladdr(reinterpret_cast<const void*>(&load_operators), &info)) throw std::runtime_error("hepops: where am I?");
+  return std::filesystem::canonical(info.dli_fname).parent_path();
+}
+
+void load(const std::filesystem::path& library) {
+  if (!dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL)) throw std::runtime_error(std::string("hepops: ") + dlerror());
+}
+
+std::string level_of(const std::string& wanted) {
+  if (!wanted.empty()) return wanted;
+  const char* named = std::getenv("HEPOPS_CPU_LEVEL");
+  return named && *named ? named : core::cpu_level();
+}
+
+}  // namespace
+
+void load_operators(const std::string& level) {
+  static std::mutex mutex;
+  static bool loaded = false;
+  const std::lock_guard lock(mutex);
+  if (loaded) return;
+  load(here() / ("libhepops_cpu_" + level_of(level) + ".so"));
+  const auto cuda = here() / "libhepops_cuda.so";
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_NOLOAD) && std::filesystem::exists(cuda)) load(cuda);
+  loaded = true;
+}
+
+}  // namespace hepops

@@ -1,0 +1,48 @@
+"""No kernel keeps registers or arrays in local memory, which is the GPU's slowest."""
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hepops.core.libraries import DIRECTORY
+
+# Kernels that may, by a part of their name, and why. An entry that no kernel needs any more fails the test.
+EXCEPTIONS: dict[str, str] = {
+    "DeviceScanKernel": "CUB's; 8 bytes that wait for the tile before, once in a block",
+}
+
+LIBRARY = DIRECTORY / "libhepops_cuda.so"
+
+
+def cuobjdump():
+    """The toolkit's, or the one that triton carries."""
+    spec = find_spec("triton")
+    carried = [Path(p) / "backends/nvidia/bin/cuobjdump" for p in spec.submodule_search_locations] if spec else []
+    return shutil.which("cuobjdump") or next((path for path in carried if path.exists()), None)
+
+
+def kernels():
+    """(architecture, mangled name, bytes of stack, bytes of local memory) of every kernel."""
+    text = subprocess.run([cuobjdump(), "--dump-resource-usage", LIBRARY], capture_output=True, text=True, check=True)
+    architecture = name = ""
+    for line in text.stdout.splitlines():
+        if line.startswith("arch ="):
+            architecture = line.split("=")[1].strip()
+        elif function := re.match(r"\s*Function (.+):$", line):
+            name = function.group(1)
+        elif used := re.search(r"STACK:(\d+) .*LOCAL:(\d+)", line):
+            yield architecture, name, *map(int, used.groups())
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason="needs the CUDA library")
+@pytest.mark.skipif(not cuobjdump(), reason="needs cuobjdump")
+def test_kernels_do_not_spill():
+    found = list(kernels())
+    assert found, "cuobjdump shows no kernel"
+    spilling = [(arch, name, stack, local) for arch, name, stack, local in found if stack or local]
+    assert not [kernel for kernel in spilling if not any(part in kernel[1] for part in EXCEPTIONS)]
+    unused = [part for part in EXCEPTIONS if not any(part in name for _, name, *_ in spilling)]
+    assert not unused, f"no kernel needs the exception any more: {unused}"
