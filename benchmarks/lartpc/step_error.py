@@ -32,9 +32,11 @@ def main() -> None:
     reference, hits = simulate(segments, REFERENCE)
     pixel, current = keys(reference), reference.dense(4000)
     large = reference.charge > 5000
-    number = torch.full((len(hits),), 1.0).numel()
-    print(f"{len(segments)} segments, {int(large.sum())} pixels above 5000 e, {number} hits")
-    print("| step [cm] | charge of a pixel, rms | current, rms of its peak | hits | time of a hit, rms [ns] | charge of a hit, rms [e] |")
+    print(f"{len(segments)} segments, {int(large.sum())} pixels above 5000 e, {len(hits)} hits")
+    print(
+        "| step [cm] | charge of a pixel, rms | current, rms of its peak | hits "
+        "| time of a hit, rms [ns] | charge of a hit, rms [e] |"
+    )
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for step in STEPS:
         waves, ours = simulate(segments, step)
@@ -42,7 +44,9 @@ def main() -> None:
         assert torch.equal(keys(waves)[where], pixel[large])
         charge = (waves.charge[where] / reference.charge[large] - 1).square().mean().sqrt()
         peak = current[large].amax(1, keepdim=True)
-        shape = ((waves.dense(4000)[where] - current[large]) / peak).square()[current[large] > 0.01 * peak].mean().sqrt()
+        shape = (
+            ((waves.dense(4000)[where] - current[large]) / peak).square()[current[large] > 0.01 * peak].mean().sqrt()
+        )
         a, b = keys(hits) * 64 + hits.rank, keys(ours) * 64 + ours.rank
         i, j = torch.isin(a, b), torch.isin(b, a)
         same = a[i].argsort(), b[j].argsort()

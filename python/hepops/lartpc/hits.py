@@ -155,8 +155,8 @@ class Hits:
     def cat(cls, parts: Sequence["Hits"]) -> "Hits":
         """The hits of one simulation that was run in parts: one after the other, as the whole would have them.
 
-        `row` counts on where the part before has its last pixel (its report "pixels"), `truth.hit` where it has its last
-        hit; `truth.segment` is taken as it is. Reports that are numbers are added.
+        `row` counts on where the part before has its last pixel (its report "pixels"), `truth.hit` where it has its
+        last hit; `truth.segment` is taken as it is. Reports that are numbers are added.
 
         Raises:
             ValueError: no part, parts of which some have truth or tangents and others not, or without report "pixels".
