@@ -13,7 +13,7 @@ Every number is stored as it is in memory: to read a file back gives the same bi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -150,6 +150,36 @@ class Hits:
         num_hits = torch.bincount(of, minlength=len(pixels))
         event, tpc, iy, ix = pixels.unbind(1)
         return PixelSums(event, tpc, ix, iy, num_hits, charge, time)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Hits"]) -> "Hits":
+        """The hits of one simulation that was run in parts: one after the other, as the whole would have them.
+
+        `row` counts on where the part before has its last pixel (its report "pixels"), `truth.hit` where it has its
+        last hit; `truth.segment` is taken as it is. Reports that are numbers are added.
+
+        Raises:
+            ValueError: no part, parts of which some have truth or tangents and others not, or without report "pixels".
+        """
+        if not parts:
+            raise ValueError("Hits.cat: needs at least one part")
+        for name in ("truth", "time_tangents", "charge_tangents"):
+            if len({getattr(part, name) is None for part in parts}) > 1:
+                raise ValueError(f"Hits.cat: some parts have {name} and others have not")
+        if len(parts) > 1 and not all("pixels" in part.reports for part in parts):
+            raise ValueError("Hits.cat: a part does not report its pixels")
+        hits, pixels, moved = 0, 0, []
+        for part in parts:
+            truth = part.truth and part.truth._replace(hit=part.truth.hit + hits)
+            moved.append(replace(part, row=part.row + pixels, truth=truth))
+            hits, pixels = hits + len(part), pixels + part.reports.get("pixels", 0)
+        changes: dict[str, Any] = {n: torch.cat([getattr(part, n) for part in moved]) for n in _COLUMNS}
+        changes |= {n: torch.cat([part._tangents()[n] for part in moved], 1) for n in parts[0]._tangents()}
+        if parts[0].truth is not None:
+            changes["truth"] = Truth(*(torch.cat(c) for c in zip(*(p.truth for p in moved if p.truth), strict=True)))
+        first = parts[0].reports
+        sums = {n: sum(p.reports.get(n, 0) for p in parts) for n, v in first.items() if isinstance(v, int | float)}
+        return replace(parts[0], **changes, reports={**first, **sums})
 
     def save(self, path: str | Path, config: Mapping[str, Any] | None = None) -> None:
         """Write the file; it is whole or not there, and an existing one is replaced at the end.

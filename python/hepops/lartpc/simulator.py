@@ -145,7 +145,7 @@ class Simulator(nn.Module):
     @property
     def parameters_now(self) -> Parameters:
         """The present values, detached, as `Parameters`."""
-        return Parameters(**{name: float(getattr(self, name)) for name in NAMES})
+        return Parameters(**{name: getattr(self, name).item() for name in NAMES})
 
     def extra_repr(self) -> str:
         response = "builtin" if self.table is None else f"table {tuple(self.table.current.shape)}"
@@ -367,7 +367,7 @@ class Simulator(nn.Module):
                 replace(
                     hits,
                     row=hits.row + rows,
-                    reports=waves.reports | {"rejected": rejected},
+                    reports=waves.reports | {"rejected": rejected, "pixels": len(waves)},
                     tangent_names=tuple(tangents),
                 )
             )
@@ -428,7 +428,7 @@ def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
     for name in ("time_tangents", "charge_tangents"):
         some = [t for t in (getattr(part, name) for part in parts) if t is not None]
         tangents[name] = torch.cat(some, 1) if some else None
-    for name in ("electrons_arriving", "electrons_lost", "rejected"):
+    for name in ("electrons_arriving", "electrons_lost", "rejected", "pixels"):
         reports[name] = sum(part.reports[name] for part in parts)
     truth, begin = None, 0
     if parts[0].truth is not None:

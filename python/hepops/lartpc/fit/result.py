@@ -105,7 +105,7 @@ class FitResult:
 
     def plot(self) -> Figure:
         """Trace of the parameters, the objective, the correlation matrix and the residuals, in one figure."""
-        from .plots import overview
+        from hepops.lartpc.plot import overview
 
         return overview(self)
 

@@ -1,0 +1,105 @@
+"""The application: its commands, and errors in one line.
+
+Exit code 0: done; 1: refused or failed, with one line on stderr; 2: the command line itself is wrong, one line too;
+130: interrupted.
+"""
+
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import calibrate, demo, display, gun, info, merge, simulate
+from .provenance import COMMAND
+
+
+class OneLine(TyperGroup):
+    """A group of commands whose errors and warnings take one line each; `--debug`, anywhere, shows where they arose."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in words
+        words = [word for word in words if word != "--debug"]
+        COMMAND.set(shlex.join(["hepops", *words]))
+        run = super().main
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            try:
+                code = run(words, prog_name, complete_var, False, windows_expand_args, **extra)
+            except typer.Abort:
+                code = _fail("interrupted", 130)
+            except Exception as error:
+                if debug:
+                    raise
+                # a wrong command line: typer's own errors know how to say what is wrong
+                message = getattr(error, "format_message", None)
+                code = _fail(message(), 2) if message else _fail(_sentence(error), 1)
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"hepops: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _sentence(error: Exception) -> str:
+    """Errors that the library raises on purpose speak for themselves; others are named."""
+    if isinstance(error, FileNotFoundError | PermissionError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, ValueError | TypeError | OSError | ImportError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error} (--debug shows where)"
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    text = " ".join(str(message).split()).removeprefix("hepops: ")
+    typer.echo(f"hepops: warning: {text}", err=True)
+
+
+app = typer.Typer(
+    cls=OneLine,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="--debug, anywhere on the line, shows where an error arose.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Differentiable simulation and calibration of liquid-argon TPCs."""
+    if version:
+        from hepops import _core
+
+        typer.echo(_core.version)
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for command in (
+    demo.demo, simulate.simulate, calibrate.calibrate, display.display, gun.gun, merge.merge, info.info,
+):  # fmt: skip
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point."""
+    app(prog_name="hepops")

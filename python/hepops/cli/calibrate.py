@@ -1,0 +1,217 @@
+"""hepops calibrate: the detector that made the hits."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import options as o
+from .chain import Chain
+from .display import write_figures
+from .provenance import provenance, write_json
+
+if TYPE_CHECKING:
+    from hepops.lartpc import Hits
+    from hepops.lartpc.fit import FitResult
+
+SUMMARY, VALUES, DONE = "summary.txt", "parameters.json", "provenance.json"
+LEFT = ("state.json", "result.h5", SUMMARY, VALUES, DONE)
+
+
+def calibrate(
+    hits: Annotated[Path, typer.Argument(help="A file of hits.", show_default=False)],
+    tracks: Annotated[list[Path], typer.Option("--tracks", help="The tracks that made them.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where the folder holds a fit.")] = False,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            "--fit",
+            metavar="NAMES",
+            help="Parameters, separated by commas. [default: the six; time_offset too of hits with noise]",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--start", metavar="NAME=VALUE", help="Where to begin, or 'random'. [default: nominal]", show_default=False
+        ),
+    ] = None,
+    starts: Annotated[int, typer.Option("--starts", help="How many; all but the first are drawn.")] = 1,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prior", metavar="NAME=MEAN:SIGMA", help="A Gaussian prior, or 'published'.", show_default=False
+        ),
+    ] = None,
+    bounds: Annotated[
+        list[str] | None, typer.Option("--bounds", metavar="NAME=LOW:HIGH", help="A range.", show_default=False)
+    ] = None,
+    method: Annotated[Literal["lm", "adam"], typer.Option("--method", help="Levenberg-Marquardt or Adam.")] = "lm",
+    batch_events: Annotated[
+        int | None, typer.Option("--batch-events", help="Events per iteration. [default: all]", show_default=False)
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option("--iterations", help="At most, of each start. [default: 30, Adam 300]", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of drawn starts and of batches.")] = 0,
+    parameter: o.Values = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", help="A built-in one. [default: that of the hits]", show_default=False)
+    ] = None,
+    properties: o.Properties = None,
+    layout: o.Layout = None,
+    module: o.Module = None,
+    response: o.ResponseName = None,
+    model: o.Model = None,
+    step: o.StepLength = None,
+    reach: o.Reach = None,
+    length: o.Length = None,
+    offset: Annotated[
+        str | None,
+        typer.Option(
+            "--offset", metavar="X,Y,Z", help="Of the tracks [cm]. [default: that of the hits]", show_default=False
+        ),
+    ] = None,
+    events: o.Events = None,
+    shard: o.Shard = None,
+    device: o.DeviceName = "cpu",
+    threads: o.Threads = None,
+    dtype: o.DType = "float64",
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the fit.")] = True,
+    quiet: o.Quiet = False,
+) -> None:
+    """Fit the parameters of the detector that made the hits.
+
+    Started again after a kill it goes on where it was, and ends with the same bits.
+    """
+    import sys
+
+    import hepops
+    from hepops.lartpc import Parameters, plot, read_config, read_hits
+
+    _prepare(output, overwrite)
+    where = o.parse_device(device)
+    o.set_threads(threads)
+    measured, config = read_hits(hits), read_config(hits)
+    described = o.detector_of(config, hits, detector, properties, layout, module)
+    chain = Chain.from_config(config).but(
+        response=response, model=model, step=step, reach=reach, length=length, dtype=dtype
+    )
+    sim = chain.simulator(described, parameter).to(where)
+    segments, _ = o.choose(o.read_tracks(tracks, config, offset), events, shard)
+    measured, left = _same_events(measured, segments.events)
+    noisy = config.get("seed") is not None  # a clock made them: its phase must not be taken for a field
+    names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * noisy)
+    if noisy:
+        typer.echo(
+            "hepops: warning: these hits carry noise; a fit of matched hits is biased by several of its errors",
+            err=True,
+        )
+    result = hepops.lartpc.fit(
+        sim,
+        segments.to(where),
+        measured.to(where),
+        names,
+        method=method,
+        start=_start(start),
+        starts=starts,
+        priors=_priors(prior),
+        bounds=_pairs("--bounds", bounds),
+        batch_events=batch_events,
+        max_iterations=iterations,
+        seed=seed,
+        checkpoint=output,
+        progress=not quiet and sys.stderr.isatty(),
+    )
+    truth = plot.truth_of(config)
+    text = report(result, truth)
+    write_results(output, result, truth, text, plots)
+    source = {"hits": str(hits), "tracks": [str(path) for path in tracks], "events": events, "shard": shard}
+    fitted = {"detector": described.to_dict(), "simulator": chain.to_dict(), "fit": result.config}
+    write_json(output / DONE, {"provenance": provenance(), "source": source, "hits left out": left, **fitted})
+    if not quiet:
+        typer.echo(text)
+        typer.echo(f"-> {output}")
+
+
+def report(result: "FitResult", truth: dict[str, float] | None) -> str:
+    """The summary, and where the hits say what made them, how far from it each parameter is."""
+    text = result.summary()
+    if truth is None:
+        return text
+    width = max(map(len, result.names))
+    lines = ["", f"{'':{width}}  {'start':>12} {'true':>12} {'fitted':>14} {'off by':>9}  unit"]
+    begin = result.path()[0].tolist()
+    for name, first, value, unit in zip(result.names, begin, result.values.tolist(), result.units, strict=True):
+        known = truth.get(name, 0.0)
+        off = f"{abs(value / known - 1):8.1e}" if known else f"{'':8}"
+        lines.append(f"{name:{width}}  {first:12.6g} {known:12.6g} {value:14.8g} {off}   {unit}")
+    return "\n".join([text, *lines])
+
+
+def write_results(folder: Path, result: "FitResult", truth: dict[str, float] | None, text: str, plots: bool) -> None:
+    """Summary, values and figures, each whole or not there."""
+    from hepops.core.files import atomic
+    from hepops.lartpc import plot
+
+    with atomic(folder / SUMMARY) as part:
+        part.write_text(text + "\n")
+    rows = zip(result.names, result.values.tolist(), result.errors.tolist(), result.units, strict=True)
+    values = {
+        name: {"value": value, "error": error if error == error else None, "unit": unit}
+        for name, value, error, unit in rows
+    }
+    write_json(folder / VALUES, {"converged": result.converged, "message": result.message, "parameters": values})
+    if plots:
+        write_figures(folder / "trace.png", [plot.trace(result, truth)])
+        write_figures(folder / "correlations.png", [plot.correlations(result)])
+        write_figures(folder / "residuals.png", [plot.residuals(result)])
+        write_figures(folder / "overview.png", [plot.overview(result, truth)])
+
+
+def _prepare(folder: Path, overwrite: bool) -> None:
+    """A folder that is not there, or empty of a finished fit; an unfinished one goes on."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: exists and is not a folder")
+    if (folder / DONE).exists() and not overwrite:
+        raise ValueError(f"{folder}: holds a finished fit; --overwrite begins anew")
+    if not folder.exists() and not folder.parent.is_dir():
+        raise ValueError(f"{folder}: there is no folder {folder.parent}")
+    if overwrite:
+        for name in LEFT:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _same_events(measured: "Hits", events: Any) -> tuple["Hits", int]:
+    """The hits of the events whose tracks were chosen, and how many others there were."""
+    import torch
+
+    chosen = measured[torch.isin(measured.event, events)]
+    return chosen, len(measured) - len(chosen)
+
+
+def _start(texts: list[str] | None) -> Any:
+    if not texts:
+        return "nominal"
+    return texts[0] if texts in (["random"], ["nominal"]) else o.parse_values("--start", texts)
+
+
+def _priors(texts: list[str] | None) -> Any:
+    return "published" if texts == ["published"] else _pairs("--prior", texts)
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, tuple[float, float]] | None:
+    if not texts:
+        return None
+    pairs = {}
+    for text in texts:
+        name, _, numbers = text.partition("=")
+        try:
+            a, b = (float(number) for number in numbers.split(":"))
+        except ValueError:
+            raise ValueError(f"{option} must be name=a:b, got {text!r}") from None
+        pairs[name.strip()] = (a, b)
+    return pairs
