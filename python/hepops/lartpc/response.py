@@ -122,12 +122,14 @@ class Table:
             if not Path(source).is_file():
                 raise FileNotFoundError(f"response: no file {name!r}")
             try:
-                with np.load(source, allow_pickle=False) as file:
-                    stored = {key: file[key] for key in file.files}
-            except AttributeError:  # a plain .npy has no context manager
-                source = np.load(source, allow_pickle=False)
-            except ValueError as error:
+                loaded = np.load(source, allow_pickle=False)
+            except (ValueError, EOFError) as error:
                 raise ValueError(f"response: {name!r} is not a .npy or .npz file: {error}") from None
+            if isinstance(loaded, np.ndarray):
+                source = loaded
+            else:
+                with loaded:
+                    stored = {key: loaded[key] for key in loaded.files}
             if stored:
                 if "response" not in stored:
                     raise ValueError(f"response: {name!r} has no array 'response', only {sorted(stored)}")
