@@ -123,7 +123,7 @@ class Simulator(nn.Module):
     @property
     def parameters_now(self) -> Parameters:
         """The present values, detached, as `Parameters`."""
-        return Parameters(**{name: float(getattr(self, name)) for name in NAMES})
+        return Parameters(**{name: getattr(self, name).item() for name in NAMES})
 
     def extra_repr(self) -> str:
         response = "builtin" if self.table is None else f"table {tuple(self.table.current.shape)}"
