@@ -1,6 +1,7 @@
 """Tracks, golden events and reference formulas that the tests of the simulator share."""
 
 import dataclasses
+import functools
 import math
 from contextlib import contextmanager
 
@@ -116,15 +117,16 @@ def potential(x, y, z, a):
     return total / (2 * math.pi)
 
 
+@functools.cache
 def gauss_legendre(n, low, high):
     x, w = np.polynomial.legendre.leggauss(n)
     x, w = torch.from_numpy(x), torch.from_numpy(w)
     return low + (x + 1) * (high - low) / 2, w * (high - low) / 2
 
 
-def bin_shares(centre, sigma, width, bin, first, n):
+def bin_shares(centre, sigma, width, bin, first, n, points=24):
     """Share of each bin, (N, n): a Gaussian at every point of the line, averaged over the line."""
-    s, w = gauss_legendre(24, -0.5, 0.5)
+    s, w = gauss_legendre(points, -0.5, 0.5)
     edges = (first + torch.arange(n + 1, dtype=torch.float64)) * bin
     at = (edges[None, :, None] - centre[:, None, None] - s * width[:, None, None]) / sigma[:, None, None]
     below = (0.5 * torch.special.erfc(-at / math.sqrt(2)) * w).sum(2)

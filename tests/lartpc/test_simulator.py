@@ -1,6 +1,6 @@
 import dataclasses
 import math
-import resource
+import os
 import subprocess
 import sys
 
@@ -92,7 +92,9 @@ def test_waveforms_of_larnd_sim_jax(response, extended, largest, median, late):
     data, track = golden()
     source = "builtin"
     if response == "table":  # theirs, built anew; its charge arrives 44 ticks before it ends
-        source = Table.read(analytic_table(), 0.4434, velocity=0.159645, drift_length=30.43095)
+        source = Table.read(
+            analytic_table(1950, drift=30.43095), 0.4434, velocity=0.159645, drift_length=30.43095
+        )
     sim = Simulator(golden_detector(data), Parameters(w_ion=JAX_W), source, torch.float64)
     theirs, ours = matched(sim.waveforms(golden_segments(track, extended)), data)
     ratio = (ours.sum(1) / theirs.sum(1) - 1).abs()[:12]
@@ -210,7 +212,12 @@ def test_derivatives_of_other_models(model, four_events):
 @pytest.mark.parametrize("response", ["builtin", "table"])
 def test_derivatives_of_positions_and_energies(response, four_events):
     """Of hits, in reverse mode, along random directions of all segments at once and for single coordinates."""
-    source = analytic_table(drift=30.4) if response == "table" else "builtin"
+    source = analytic_table() if response == "table" else "builtin"
+    # At the border of a volume the cut has a kink: what starts or ends there is left out.
+    ends = torch.stack([four_events.start, four_events.end]).abs()
+    smooth = ((ends[..., 0] - 0.15875).abs() > 1e-4).all(0)
+    assert 2 <= int((~smooth).sum()) <= 4
+    four_events = four_events[smooth]
     sim, s = simulator(response=source), differentiable(four_events)
     hits = sim(s)
     seed = torch.randn(2, len(hits), dtype=torch.float64)
@@ -249,7 +256,8 @@ def test_a_higher_field_makes_hits_earlier():
             of = hits.event == event
             slope = 0.5 * hits.time_tangents[0][of].mean().item()
             assert -0.52 * 190 < slope < 0
-            assert slope == pytest.approx(-0.5005 * hits.time[of].mean().item(), rel=0.05)
+            if hits.time[of].min() > 15:  # nearer to the anode the threshold is crossed before the charge arrives
+                assert slope == pytest.approx(-0.5005 * hits.time[of].mean().item(), rel=0.05)
 
 
 @pytest.mark.parametrize("response", ["builtin", "table"])
@@ -259,18 +267,22 @@ def test_time_follows_the_velocity(depth, response):
     v, n = velocity(0.5), 20
     at = torch.zeros(n, 3, dtype=torch.float64)
     at[:, 0] = -30.431 + depth + v * 0.1 * torch.arange(n) / n
-    at[:, 1:] = MODULE0.pixel_centre(torch.tensor([0]), torch.tensor([70]), torch.tensor([140]))[0]
+    at[:, 1:] = MODULE0.pixel_centre(torch.tensor([0]), torch.tensor([70]), torch.tensor([140]))[0, 1:]
     dE = 3e4 * 23.6e-6 / (0.8 / (1 + 0.0486 * 2.1 / (0.5 * 1.38)))
     s = segments(at, dE=dE, event=torch.arange(n))
-    source = analytic_table(drift=30.4) if response == "table" else "builtin"
+    source = analytic_table() if response == "table" else "builtin"
     sim = simulator(response=source)
     with torch.no_grad():
         hits, deposits = sim(s, tangents=("efield",)), sim.drift(s)
     assert bool((deposits.electrons < 3e4).all() and (deposits.electrons > 2.7e4).all())
     first = (hits.rank == 0) & (hits.ix == 70) & (hits.iy == 140)
     assert first.sum() == n
-    slope = (0.5 * hits.time_tangents[0][first] / deposits.time).mean().item()
-    assert slope == pytest.approx(-0.5005, rel=0.01)
+    # By the time that the charge has drifted when the threshold is crossed: that is 1.7 us, 0.28 cm, before it arrives.
+    slope = 0.5 * hits.time_tangents[0][first]
+    assert (slope / hits.time[first]).mean().item() == pytest.approx(-0.5005, rel=0.002)
+    early = (deposits.time - hits.time[first]).mean().item()
+    assert 1.2 < early < 2.2
+    assert (slope / deposits.time).mean().item() == pytest.approx(-0.5005, rel=0.01 if depth > 29 else 0.02)
 
 
 def test_derivative_agrees_with_the_trend_over_many_ticks():
@@ -307,9 +319,9 @@ def some_deposits(extended, edge=False):
     """One event for every depth, the anode's and the cathode's neighbourhood included."""
     n = len(DEPTHS)
     start = torch.zeros(n, 3, dtype=torch.float64)
-    start[:, 0] = torch.tensor(DEPTHS) - 30.431
-    start[:, 1] = torch.linspace(-31, 31, n) + (31.0 if edge else 0)  # with edge, the last ones reach over it
-    start[:, 2] = torch.linspace(31.0, 30.9, n) if edge else torch.linspace(-14, 14, n)
+    start[:, 0] = torch.tensor(DEPTHS, dtype=torch.float64) - 30.431
+    start[:, 1] = torch.linspace(-31, 31, n, dtype=torch.float64) + (31.013 if edge else 0)  # with edge, the last ones reach over it
+    start[:, 2] = torch.linspace(31.0, 30.9, n, dtype=torch.float64) if edge else torch.linspace(-14, 14, n)
     end = start + torch.tensor([0.05, 0.06, -0.03] if extended else [0.0, 0.0, 0.0], dtype=torch.float64)
     return segments(start, end, event=torch.arange(n))
 
@@ -326,10 +338,10 @@ def test_charge_is_conserved(extended, edge, monkeypatch):
     assert waves.reports["electrons_lost"] == pytest.approx(lost.sum().item(), rel=1e-12, abs=1e-12)
     assert (lost.sum() > 0.001 * total) == edge
 
-    row, slot = torch.nonzero(layout.node_row.T.T >= 0, as_tuple=True)  # (node, slot) pairs
+    row, slot = torch.nonzero(layout.node_row >= 0, as_tuple=True)
     of = layout.node_row[row, slot]
-    x = nodes[1][row] - (layout.pixel_u[of] + 0.5) * 0.4434
-    y = nodes[2][row] - (layout.pixel_v[of] + 0.5) * 0.4434
+    x = nodes[1][row] - (layout.pixel_u[of].double() + 0.5) * 0.4434
+    y = nodes[2][row] - (layout.pixel_v[of].double() + 0.5) * 0.4434
     z = nodes[9][row]
     phi = torch.where(
         z > 0,
@@ -345,7 +357,7 @@ def test_charge_is_conserved(extended, edge, monkeypatch):
 @pytest.mark.parametrize("extended", [False, True], ids=["points", "lines"])
 def test_charge_is_conserved_by_tables(extended, name, monkeypatch):
     """With the table's own potential, bin by bin: w - phi(z0) of the bins that the blob covers."""
-    source = analytic_table(drift=30.4) if name == "analytic" else shared(f"data/lartpc/response/{name}.npy")
+    source = analytic_table() if name == "analytic" else shared(f"data/lartpc/response/{name}.npy")
     sim, s = simulator(response=source), some_deposits(extended)
     waves, nodes, layout, response, on, lost = collected_of(sim, s, monkeypatch)
     assert_close(on.sum() + lost.sum(), nodes[0].sum(), rtol=1e-12, atol=0)
@@ -359,7 +371,7 @@ def test_charge_is_conserved_by_tables(extended, name, monkeypatch):
         for row in layout.node_row[i][layout.node_row[i] >= 0].tolist():
             shares = []
             for centre, width, pixel_index in ((u, width_u, layout.pixel_u[row]), (v, width_v, layout.pixel_v[row])):
-                local = centre - (pixel_index + 0.5) * pitch
+                local = centre - (pixel_index.double() + 0.5) * pitch
                 if float(sigma) < 1e-9:  # all in one bin, or a line's share of each
                     edges = torch.arange(-B, B + 1, dtype=torch.float64) * pitch / 10
                     low, high = local - width / 2, local + width / 2
@@ -368,7 +380,7 @@ def test_charge_is_conserved_by_tables(extended, name, monkeypatch):
                     else:
                         w = ((torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])) / width).clamp(min=0)
                 else:
-                    w = bin_shares(local, sigma, width, pitch / 10, -B, 2 * B)[0]
+                    w = bin_shares(local, sigma, width, pitch / 10, -B, 2 * B, points=600)[0]
                 shares.append(w[:B].flip(0) + w[B:])
             expected[row] -= q[0] * (shares[0][:, None] * shares[1] * phi[..., 0]).sum()
     # the reference does not join the Gaussian's tails beyond 6 sigma, 2e-9 of it, to the last bin
@@ -439,14 +451,14 @@ def test_bits_do_not_depend_on_threads_chunks_or_the_run(seed):
             hits = sim(s, seed)
             if seed is None:
                 slopes = torch.autograd.grad(hits.charge.sum() + hits.time.sum(), list(sim.parameters())[:6])
-                waves.append((hits.detach() if hasattr(hits, "detach") else hits, slopes))
+                waves.append(slopes)
             results.append(hits)
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert_same(results[0], other)
-    for _, slopes in waves[1:3]:  # chunks add their gradients in another order
-        assert all(torch.equal(a, b) for a, b in zip(waves[0][1], slopes, strict=True))
+    for slopes in waves[1:3]:  # chunks add their gradients in another order
+        assert all(torch.equal(a, b) for a, b in zip(waves[0], slopes, strict=True))
 
 
 def test_tangents_do_not_depend_on_threads():
@@ -559,8 +571,6 @@ print(len(hits), usage.ru_maxrss / 2**20, usage.ru_utime + usage.ru_stime, len(s
 
 
 def run_mixed(*names, select=None):
-    import os
-
     path = shared("data/lartpc/edepsim/mixed_sample.h5")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])}
     environment["OMP_WAIT_POLICY"] = "passive"
@@ -590,9 +600,9 @@ def test_memory_of_six_tangents():
 
 def test_runs_on_our_own_gun():
     """No foreign file is needed."""
-    particles = gun.shoot if hasattr(gun, "shoot") else None
-    if particles is None:
-        pytest.skip("the gun's name is another")
+    s = gun.shoot(MODULE0, events=3, seed=1)
+    hits = Simulator(MODULE0)(s)
+    assert len(hits) > 50 and 0.5 < float(hits.charge.sum()) / hits.reports["electrons_arriving"] < 1.05
 
 
 # ---- bad input
@@ -712,7 +722,6 @@ def test_is_a_module(four_events):
     sim(four_events).charge.sum().backward()
     optimiser.step()
     assert sim.lifetime.item() != 1800.0
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 
 
 def test_progress_counts_all_nodes(four_events):
