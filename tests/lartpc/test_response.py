@@ -244,7 +244,9 @@ def test_simulator_runs_with_real_tables(name):
     pitch = 0.4434 if "DUNE" in name else 0.38
     detector = MODULE0
     if pitch != MODULE0.pixel_pitch:
-        tpcs = [t.model_copy(update={"y": (-0.19 * 280, 0.19 * 280), "z": (-0.19 * 140, 0.19 * 140)}) for t in MODULE0.tpcs]
+        tpcs = [
+            t.model_copy(update={"y": (-0.19 * 280, 0.19 * 280), "z": (-0.19 * 140, 0.19 * 140)}) for t in MODULE0.tpcs
+        ]
         detector = MODULE0.replace(pixel_pitch=pitch, tpcs=tuple(tpcs))
     centre = detector.pixel_centre(torch.tensor([0]), torch.tensor([70]), torch.tensor([140]))[0]
     points = segments([[-29.0, float(centre[1]), float(centre[2])], [-10.0, float(centre[1]), float(centre[2])]])

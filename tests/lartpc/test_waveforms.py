@@ -90,15 +90,18 @@ def reference(nodes, velocity, layout, lead="point"):
         made = (depth[index] / (velocity * TICK)).floor().clamp(max=LENGTH).detach()
         start = torch.where(torch.arange(LENGTH + 1)[None, :] <= made[:, None], 1.0, 0.0).double()
         if lead == "point":
-            phi0 = potential(
-                u[index] - (pu + 0.5) * PITCH, v[index] - (pv + 0.5) * PITCH, depth[index], PITCH / 2
-            )[:, None]
+            phi0 = potential(u[index] - (pu + 0.5) * PITCH, v[index] - (pv + 0.5) * PITCH, depth[index], PITCH / 2)[
+                :, None
+            ]
         elif lead == "table":
             j = (depth[index] / table.dz).detach().floor().long().clamp(max=table.potential.shape[2] - 2)
             a, b = table.potential[..., j].permute(2, 0, 1), table.potential[..., j + 1].permute(2, 0, 1)
             local = a + (b - a) * (depth[index] / table.dz - j)[:, None, None]
-            local = torch.where((depth[index] > table.dz * (table.potential.shape[2] - 1))[:, None, None],
-                                table.potential[..., -1], local)
+            local = torch.where(
+                (depth[index] > table.dz * (table.potential.shape[2] - 1))[:, None, None],
+                table.potential[..., -1],
+                local,
+            )
             phi0 = (share * local).sum((1, 2))[:, None]
         if lead == "drop":
             induced = far[:, :-1] - far[:, 1:]  # in the tick that ends m before the arrival
@@ -126,9 +129,7 @@ class TestWaveforms(Contract):
 
     @staticmethod
     def reference(nodes, velocity, layout, dtype):
-        on_cpu = dataclasses.replace(
-            layout, **{k: x.cpu() for k, x in vars(layout).items() if torch.is_tensor(x)}
-        )
+        on_cpu = dataclasses.replace(layout, **{k: x.cpu() for k, x in vars(layout).items() if torch.is_tensor(x)})
         return reference(nodes.cpu(), velocity.cpu(), on_cpu).to(nodes.device)
 
     @staticmethod
@@ -244,7 +245,9 @@ def test_collects_and_loses_all():
         beyond = 1e-12 if reach == 4 else 2e-3
         assert_close(on.sum() + lost.sum(), nodes[0].sum(), rtol=beyond, atol=0)
         assert bool((lost >= 0).all()) and 0.01 < lost.sum() / nodes[0].sum() < 0.3
-        assert lost_electrons(nodes, layout, pixels, reach=reach, **plane) == pytest.approx(lost.sum().item(), rel=1e-14)
+        assert lost_electrons(nodes, layout, pixels, reach=reach, **plane) == pytest.approx(
+            lost.sum().item(), rel=1e-14
+        )
 
 
 def test_groups_do_not_meet():
