@@ -78,22 +78,25 @@ if FILES and "--quick" not in sys.argv:
     mixed = read_segments(FILES / "mixed_sample.h5", offset=(0, 21.8236, 0)).to(device)
     with torch.no_grad():
         sim(mixed.select(slice(0, 2)))
-        walls = {}
-        for threads in (1, 2, 1, 2):
+        runs = {}
+        for threads in (1, 2):
             torch.set_num_threads(threads)
-            start, used = time.perf_counter(), time.process_time()
+            wall, whole, main = time.perf_counter(), time.process_time(), time.thread_time()
             found = len(sim(mixed))
-            wall, used = time.perf_counter() - start, time.process_time() - used
-            walls.setdefault(threads, []).append((wall, used))
+            runs[threads] = [time.perf_counter() - wall, time.process_time() - whole, time.thread_time() - main]
+            wall, whole, main = runs[threads]
             print(
-                f"mixed sample, {threads} threads: {wall:6.2f} s by the wall, {used:6.2f} s of processor, {found} hits"
+                f"mixed sample, {threads} threads: {wall:.2f} s by the wall, {whole:.2f} s of processor, {found} hits"
             )
-    best = {n: min(x) for n, x in walls.items()}
-    print(f"  two threads {best[1][0] / best[2][0]:.2f} times as fast; peak memory of the process {peak():.2f} GB")
+    # By the wall only where nobody else wants the cores; the main thread's own time is the critical path, since it waits
+    # for the others without spinning (OMP_WAIT_POLICY=passive).
+    print(f"  two threads: {runs[1][0] / runs[2][0]:.2f} times as fast by the wall, {runs[1][2] / runs[2][2]:.2f} by")
+    print(f"  the main thread's processor time; peak memory of the process {peak():.2f} GB")
     rows["mixed sample"] = {
-        "seconds": best[1][0],
-        "seconds_two_threads": best[2][0],
-        "speedup": best[1][0] / best[2][0],
+        "seconds": runs[1][0],
+        "processor_seconds": runs[1][1],
+        "speedup_two_threads_wall": runs[1][0] / runs[2][0],
+        "speedup_two_threads_main_thread": runs[1][2] / runs[2][2],
         "GB_of_process": peak(),
     }
 record(rows)

@@ -157,7 +157,7 @@ class TestWaveforms(Contract):
         assert torch.autograd.gradcheck(few, args, atol=1e-7, rtol=1e-6)
 
     def test_refuses_other_dtypes(self, device):
-        nodes, velocity, layout, dtype = self.sample(3, device=device)
+        nodes, velocity, layout, _dtype = self.sample(3, device=device)
         response = response_at(velocity)
         for kind in (torch.int64, torch.float16, torch.float32, torch.complex64):
             with pytest.raises(TypeError, match="nodes must be float64"):
