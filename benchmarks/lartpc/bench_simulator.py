@@ -88,7 +88,7 @@ if FILES and "--quick" not in sys.argv:
             print(
                 f"mixed sample, {threads} threads: {wall:.2f} s by the wall, {whole:.2f} s of processor, {found} hits"
             )
-    # By the wall only where nobody else wants the cores; the main thread's own time is the critical path, since it waits
+    # By the wall only where nobody else wants the cores; the main thread's own time is the critical path: it waits
     # for the others without spinning (OMP_WAIT_POLICY=passive).
     print(f"  two threads: {runs[1][0] / runs[2][0]:.2f} times as fast by the wall, {runs[1][2] / runs[2][2]:.2f} by")
     print(f"  the main thread's processor time; peak memory of the process {peak():.2f} GB")
