@@ -28,4 +28,5 @@ include(GoogleTest)
 file(GLOB tests CONFIGURE_DEPENDS tests/*/test_*.cpp)
 add_executable(hepops_tests ${tests})
 target_link_libraries(hepops_tests PRIVATE hepops_core GTest::gtest_main $<TARGET_NAME_IF_EXISTS:Eigen3::Eigen>)
+target_compile_options(hepops_tests PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi>)  # vectors of 64 bytes stay within the binary
 gtest_discover_tests(hepops_tests)

@@ -50,7 +50,7 @@ def arrive(deposits: Tensor, parameters: Tensor, model: str = "birks") -> Tensor
         >>> values = torch.tensor([getattr(p, name) for name in Parameters.SPEC], dtype=torch.float64)
         >>> one_mip_cm = torch.tensor([[2.1], [2.1], [0.0], [15.0], [0.0], [0.0]], dtype=torch.float64)
         >>> [round(x, 4) for x in arrive(one_mip_cm, values)[:, 0].tolist()]
-        [59429.4096, 93.9583, 0.0407, 0.1717, 0.0]
+        [59421.0465, 93.9583, 0.0407, 0.1717, 0.0]
     """
     if model not in MODELS:
         raise ValueError(f"arrive: model must be one of {list(MODELS)}, got {model!r}")
