@@ -6,9 +6,9 @@ is held fixed within a step and read again after it. The decrease is taken over 
 where a hit crosses the threshold on the way, F jumps, which says nothing about the slope.
 
 A stage has converged when a step changes no parameter by more than `tolerance` of its value (a hundredth for all
-stages but the last), or promises to lower F by no more than 1e-12 of it. A fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it
-counts as converged if the expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth
-of a sigma.
+stages but the last), or promises to lower F by no more than 1e-12 of it. A fit that finds no lower value although
+:math:`\lambda` has grown beyond 1e8 has stalled: it counts as converged if the expected distance to the minimum,
+:math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma.
 
 References:
     | K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
