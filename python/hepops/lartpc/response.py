@@ -76,13 +76,21 @@ class Table:
     """A measured or simulated response: the current of a unit charge against time, the charge starting at the cathode.
 
     It belongs to one drift velocity. At another, its time before arrival stretches by ``velocity / v`` and its charge
-    is kept. Between the table's ticks the current is constant.
+    is kept. Between the table's ticks the current is constant. The charge arrives where the drift ends, which in the
+    production tables is some ticks before the table does; what is induced later counts as induced at arrival.
     """
 
     current: Tensor  # float64 (bins_x, bins_y, ticks)  of a unit charge in bin (i, j) from the pixel's centre [1/us]
     tick: float  # [us]
     velocity: float  # for which the table was made [cm/us]
     bins: int  # bins per pixel
+    drift_length: float | None = None  # from the table's start to the plane [cm]; None: the table ends at the plane
+
+    @property
+    def arrival(self) -> float:
+        """When the charge reaches the plane, from the table's start [ticks]."""
+        ticks = float(self.current.shape[2])
+        return ticks if self.drift_length is None else min(ticks, self.drift_length / (self.velocity * self.tick))
 
     @staticmethod
     def read(
@@ -91,6 +99,7 @@ class Table:
         tick: float | None = None,
         velocity: float | None = None,
         bin_size: float | None = None,
+        drift_length: float | None = None,
     ) -> "Table":
         """Read a table: `.npy`, `.npz` (keys response, drift_length, time_tick, bin_size) or an array.
 
@@ -100,6 +109,7 @@ class Table:
             tick: Time step [us]; None: of the file, or 0.1, or 0.05 where the sum over the pad's centre says so.
             velocity: Drift velocity of the table [cm/us]; None: 0.1596452, that of 0.5 kV/cm at 87.17 K.
             bin_size: Transverse bin [cm]; None: of the file, or pitch / 10.
+            drift_length: From where the table's charge starts to the plane [cm]; None: of the file, or until the end.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -112,12 +122,14 @@ class Table:
             if not Path(source).is_file():
                 raise FileNotFoundError(f"response: no file {name!r}")
             try:
-                with np.load(source, allow_pickle=False) as file:
-                    stored = {key: file[key] for key in file.files}
-            except AttributeError:  # a plain .npy has no context manager
-                source = np.load(source, allow_pickle=False)
-            except ValueError as error:
+                loaded = np.load(source, allow_pickle=False)
+            except (ValueError, EOFError) as error:
                 raise ValueError(f"response: {name!r} is not a .npy or .npz file: {error}") from None
+            if isinstance(loaded, np.ndarray):
+                source = loaded
+            else:
+                with loaded:
+                    stored = {key: loaded[key] for key in loaded.files}
             if stored:
                 if "response" not in stored:
                     raise ValueError(f"response: {name!r} has no array 'response', only {sorted(stored)}")
@@ -147,7 +159,14 @@ class Table:
                 f"response: the charge collected over the pad's centre, sum(i dt), is {collected * tick:.4g}, "
                 f"expected 1: is the tick {tick} us right?"
             )
-        return Table(current, tick, 0.15964524821542871 if velocity is None else velocity, bins)
+        if drift_length is None and "drift_length" in stored:
+            drift_length = float(stored["drift_length"])
+        if drift_length is not None and not drift_length > 0:
+            raise ValueError(f"response: drift_length must be positive [cm], got {drift_length}")
+        table = Table(current, tick, 0.15964524821542871 if velocity is None else velocity, bins, drift_length)
+        if table.arrival < 1:
+            raise ValueError(f"response: a drift of {drift_length} cm is over within one tick of {tick} us")
+        return table
 
 
 @dataclass(frozen=True)
@@ -219,9 +238,13 @@ def table_response(
     square[: current.shape[0], : current.shape[1]] = current
     own = torch.zeros(size, size, dtype=torch.float64, device=v.device)
     own[: table.bins // 2, : table.bins // 2] = 1.0
-    # phi_w at depths j dz: what the pad has not yet seen of the charge that it will see
-    seen = (square * table.tick).flip(2).cumsum(2)
-    phi_of_depth = torch.cat([own[..., None], own[..., None] - seen], 2)
+    # phi_w at depths j dz: what the pad will see, less what it has not yet seen; before it, seen at tick `arrival - j`
+    until = torch.cat([torch.zeros_like(own)[..., None], (square * table.tick).cumsum(2)], 2)
+    at = table.arrival - torch.arange(int(table.arrival) + 1, dtype=torch.float64, device=v.device)
+    k = at.long().clamp(max=until.shape[2] - 2)
+    seen = until[..., k] + (until[..., k + 1] - until[..., k]) * (at - k)
+    phi_of_depth = own[..., None] - (until[..., -1:] - seen)
+    phi_of_depth[..., 0] = own
     dz = table.velocity * table.tick
     last = phi_of_depth.shape[2] - 1
     ticks = torch.arange(length + 1, dtype=torch.float64, device=v.device)

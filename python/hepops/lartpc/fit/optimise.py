@@ -6,7 +6,7 @@ is held fixed within a step and read again after it. The decrease is taken over 
 where a hit crosses the threshold on the way, F jumps, which says nothing about the slope.
 
 A stage has converged when a step changes no parameter by more than `tolerance` of its value (a hundredth for all
-stages but the last). A fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it
+stages but the last), or promises to lower F by no more than 1e-12 of it. A fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it
 counts as converged if the expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth
 of a sigma.
 
@@ -40,6 +40,7 @@ COARSE = 1e-2  # every stage but the last ends with steps below this
 LONGEST = 2.0  # no parameter moves further in one step, in u: a quarter of its range turns into nine tenths
 GIVE_UP = 1e8  # lambda beyond which a fit has stalled
 NEAR = 1e-4  # expected distance to the minimum, in F, that counts as there
+FLAT = 1e-12  # a decrease below this share of F is rounding: without noise F vanishes too, and the step decides
 SINGULAR = 1e-10  # smallest eigenvalue of the scaled information that a fit may begin with
 
 
@@ -117,7 +118,7 @@ def _attempt(
     decrease = point.decrease(trial, space, robust, scales)
     gain = decrease / predicted if predicted > 0 else 0.0
     relative = space.relative(trial.p - point.p, point.p)
-    small = relative < tolerance
+    small = relative < tolerance or predicted < FLAT * model.value
     accepted = gain > 1e-4 or (small and decrease >= 0)
     damping = state.damping
     state.diagonal = diagonal.tolist()

@@ -94,7 +94,7 @@ class Noise:
 
     Example:
         >>> round(Noise().charge, 1)
-        1033.7
+        1068.4
     """
 
     reset: float = 900.0  # [e]
