@@ -8,6 +8,7 @@ from hepops.lartpc import Detector, Parameters, Segments, Simulator, gun
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 plot = pytest.importorskip("hepops.lartpc.plot")
+SLANTED = ("z, beam [cm]", "x, drift [cm]")  # the box around a slanted text is larger than the text
 HIDDEN = Parameters(lifetime=1500.0, efield=0.49)
 
 
@@ -32,15 +33,20 @@ def result(event):
 
 
 def texts(figure):
-    """Every visible text, with its box on the page."""
+    """Every text that is drawn, with its box on the page."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    renderer = canvas.get_renderer()
-    found = figure.findobj(
-        lambda artist: hasattr(artist, "get_text") and artist.get_visible() and artist.get_text().strip()
-    )
-    boxes = {(t.get_text(), tuple(np.round(t.get_window_extent(renderer).bounds, 1))): t for t in found}
-    return [(text, t.get_window_extent(renderer)) for (text, _), t in boxes.items()], figure.bbox
+    found = list(figure.texts)
+    for axes in figure.axes:
+        found += [axes.title, *axes.texts, *(axes.get_legend().get_texts() if axes.get_legend() else [])]
+        for axis in (axes.xaxis, axes.yaxis, *([axes.zaxis] if axes.name == "3d" else [])):
+            low, high = sorted(axis.get_view_interval())  # ticks beyond exist and are not drawn
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            found += [axis.label, axis.offsetText, *(label for tick in ticks for label in (tick.label1, tick.label2))]
+    seen = [t for t in found if t.get_visible() and t.get_text().strip()]
+    if figure._suptitle is not None:
+        seen.append(figure._suptitle)
+    return [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in dict.fromkeys(seen)], figure.bbox
 
 
 def check_layout(figure):
@@ -50,8 +56,9 @@ def check_layout(figure):
         assert box.x0 > -1 and box.y0 > -1 and box.x1 < page.width + 1 and box.y1 < page.height + 1, (
             f"{text!r} is cut off"
         )
-    for i, (text, box) in enumerate(boxes):
-        for other, second in boxes[i + 1 :]:
+    upright = [(text, box) for text, box in boxes if text not in SLANTED]
+    for i, (text, box) in enumerate(upright):
+        for other, second in upright[i + 1 :]:
             width = min(box.x1, second.x1) - max(box.x0, second.x0)
             height = min(box.y1, second.y1) - max(box.y0, second.y0)
             assert width <= 2 or height <= 2, f"{text!r} overlaps {other!r}"
@@ -119,9 +126,9 @@ def test_noisy_hits_are_drawn_too(event):
 
 def test_trace_begins_at_the_start_and_ends_at_the_truth(result):
     figure = plot.trace(result, HIDDEN.to_dict())
-    for axes, name in zip(figure.axes, result.names, strict=False):
+    for k, (axes, name) in enumerate(zip(figure.axes, result.names, strict=False)):
         path = axes.lines[-2].get_ydata()
-        assert path[0] == Parameters.SPEC[name].nominal
+        assert path[0] == result.starts[result.best].start[k]
         assert path[-1] == pytest.approx(getattr(HIDDEN, name), rel=1e-6)
         assert axes.lines[-1].get_ydata()[0] == getattr(HIDDEN, name)
     check_layout(figure)

@@ -132,6 +132,8 @@ def calibrate(
     source = {"hits": str(hits), "tracks": [str(path) for path in tracks], "events": events, "shard": shard}
     fitted = {"detector": described.to_dict(), "simulator": chain.to_dict(), "fit": result.config}
     write_json(output / DONE, {"provenance": provenance(), "source": source, "hits left out": left, **fitted})
+    if not result.converged:
+        typer.echo(f"hepops: warning: {result.message}", err=True)
     if not quiet:
         typer.echo(text)
         typer.echo(f"-> {output}")

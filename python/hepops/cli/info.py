@@ -39,7 +39,8 @@ def _facts() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "libraries": sorted(path.name for path in libraries.DIRECTORY.glob("libhepops_*.so")),
         "Python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "numpy", "h5py", "pydantic", "PyYAML", "typer", "matplotlib")},
+        "torch": torch.__version__,
+        **{name: _version(name) for name in ("numpy", "h5py", "pydantic", "PyYAML", "typer", "matplotlib")},
     }
 
 
