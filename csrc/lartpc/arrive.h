@@ -3,8 +3,8 @@
 //
 //   q = R(dE/dx) dE / W exp(-t_d / lifetime),   t = t0 + t_d,   sigma_time = sigma_l / v,   width_time = width / v
 //
-// recombine.h and drift.h hold the laws and their sources. All 18 slopes come from the same text on dual numbers, six at
-// a time: as many as a GPU thread keeps in registers.
+// recombine.h and drift.h hold the laws and their sources. All 18 slopes come from the same text on dual numbers, six
+// at a time: as many as a GPU thread keeps in registers.
 #include "core/dual.h"
 #include "core/vec.h"
 #include "lartpc/drift.h"
@@ -18,8 +18,19 @@ struct DepositField {  // of one deposit: [MeV], [MeV/cm], [1], [cm], [cm], [us]
 
 struct ParameterField {  // the order of hepops.lartpc.Parameters
   enum : int {
-    lifetime, efield, birks_a, birks_k, transverse_diffusion, longitudinal_diffusion,
-    box_alpha, box_beta, ellipsoid_ratio, density, temperature, w_ion, count
+    lifetime,
+    efield,
+    birks_a,
+    birks_k,
+    transverse_diffusion,
+    longitudinal_diffusion,
+    box_alpha,
+    box_beta,
+    ellipsoid_ratio,
+    density,
+    temperature,
+    w_ion,
+    count
   };
 };
 
@@ -33,8 +44,8 @@ template <class T>
 HEPOPS_HD core::Vec<T, ArrivalField::count> arrive(const T* d, const T* p, int model) {
   using D = DepositField;
   using P = ParameterField;
-  const Recombination<T> law{model,          p[P::birks_a], p[P::birks_k], p[P::box_alpha], p[P::box_beta],
-                             p[P::ellipsoid_ratio], p[P::efield],  p[P::density]};
+  const Recombination<T> law{model,          p[P::birks_a],         p[P::birks_k], p[P::box_alpha],
+                             p[P::box_beta], p[P::ellipsoid_ratio], p[P::efield],  p[P::density]};
   const Transport<T> transport{p[P::lifetime], p[P::efield], p[P::transverse_diffusion], p[P::longitudinal_diffusion],
                                p[P::temperature]};
   const T v = velocity(p[P::efield], p[P::temperature]);

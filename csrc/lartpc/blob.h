@@ -4,9 +4,9 @@
 //   C(x) = 1/width  int_{x - width/2}^{x + width/2} Phi(t / sigma) dt        share of the charge below x
 //   D(x) = int_{-inf}^{x} C                                                  so that D'' is the density
 //
-// Along each axis the line's extent is kept exactly, so that a chain of pieces is as smooth as the track. Differences of
-// C at bin edges are the bins' shares; second differences of D at whole ticks are the shares of a charge that is spread
-// over the two ticks it overlaps. Sources: the integrals of Phi; checked against quadrature and dual numbers.
+// Along each axis the line's extent is kept exactly, so that a chain of pieces is as smooth as the track. Differences
+// of C at bin edges are the bins' shares; second differences of D at whole ticks are the shares of a charge that is
+// spread over the two ticks it overlaps. Sources: the integrals of Phi; checked against quadrature and dual numbers.
 #include <cmath>
 
 #include "core/host_device.h"

@@ -116,8 +116,7 @@ struct Collect {
       const int64_t cu = (pixel_under(nodes(u, i), plane) + slot / side - plane.reach) * plane.bins;
       const int64_t cv = (pixel_under(nodes(v, i), plane) + slot % side - plane.reach) * plane.bins;
       const bool exists = cu >= 0 && cu < nu && cv >= 0 && cv < nv;
-      shares[i * side * side + slot] =
-          exists ? along_u(i, cu, cu + plane.bins) * along_v(i, cv, cv + plane.bins) : 0.0;
+      shares[i * side * side + slot] = exists ? along_u(i, cu, cu + plane.bins) * along_v(i, cv, cv + plane.bins) : 0.0;
     }
   }
 };
@@ -126,8 +125,10 @@ std::tuple<Tensor, Tensor> collect(const Tensor& nodes, const Tensor& places, co
                                    int64_t bins, int64_t reach, double cut, bool shares) {
   check_nodes(nodes, pitch, 1, bins, reach, cut, 1, 0);
   const int64_t N = nodes.size(1), side = 2 * reach + 1;
-  core::check_value(places.numel() == N * place_size && pixels.numel() == 2 * N, "waveforms: places or pixels do not "
-                    "fit the nodes, got ", core::Shape{places}, " and ", core::Shape{pixels});
+  core::check_value(places.numel() == N * place_size && pixels.numel() == 2 * N,
+                    "waveforms: places or pixels do not "
+                    "fit the nodes, got ",
+                    core::Shape{places}, " and ", core::Shape{pixels});
   const Tensor x = core::contiguous(nodes), at = check_kind("places", places, ScalarType::Long, nodes);
   const Tensor n = check_kind("pixels", pixels, ScalarType::Long, nodes);
   Tensor share = torch::stable::new_empty(x, {shares ? N : 0, side * side}), lost = torch::stable::new_empty(x, {N});
@@ -239,16 +240,16 @@ void run_nodes(const Input& in, const WaveNode<T>& b) {
 
 #endif
 
-#define HEPOPS_WAVEFORMS_ARGUMENTS                                                                                 \
+#define HEPOPS_WAVEFORMS_ARGUMENTS                                                                                  \
   const Tensor &places, const Tensor &pair_offset, const Tensor &pair, const Tensor &node_row, const Tensor &first, \
       const Tensor &offset, const Tensor &r, const Tensor &rv, const Tensor &lead, const Tensor &leadv,             \
       const Tensor &potential, double pitch, double dt, int64_t bins, int64_t reach, double cut, int64_t M,         \
       int64_t mode, double dz, int64_t bins_u, int64_t bins_v, int64_t taps, int64_t total
-#define HEPOPS_WAVEFORMS_SCHEMA                                                                                    \
-  "Tensor places, Tensor pair_offset, Tensor pair, Tensor node_row, Tensor first, Tensor offset, Tensor r, "       \
-  "Tensor rv, Tensor lead, Tensor leadv, Tensor potential, float pitch, float tick, int bins, int reach, "         \
+#define HEPOPS_WAVEFORMS_SCHEMA                                                                              \
+  "Tensor places, Tensor pair_offset, Tensor pair, Tensor node_row, Tensor first, Tensor offset, Tensor r, " \
+  "Tensor rv, Tensor lead, Tensor leadv, Tensor potential, float pitch, float tick, int bins, int reach, "   \
   "float cut, int length, int lead_mode, float dz, int bins_u, int bins_v, int taps, int total"
-#define HEPOPS_WAVEFORMS_PASS                                                                                      \
+#define HEPOPS_WAVEFORMS_PASS                                                                                        \
   places, pair_offset, pair, node_row, first, offset, r, rv, lead, leadv, potential, pitch, dt, bins, reach, cut, M, \
       mode, dz, bins_u, bins_v, taps, total
 
@@ -352,9 +353,9 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& nodes, con
 
 // What one node put into the charge of one hit: its current on the hit's pixel, summed over the hit's integration.
 struct Entries {
-  const int64_t* pair;          // index into rows.pair; (E)
-  const double *begin, *end;    // of the integration, absolute ticks; (E)
-  double* charge;               // (E) [e]
+  const int64_t* pair;        // index into rows.pair; (E)
+  const double *begin, *end;  // of the integration, absolute ticks; (E)
+  double* charge;             // (E) [e]
 };
 
 // Share of tick k within [begin, end).
@@ -412,8 +413,8 @@ void hit_share(const HitShare<T>& f, int64_t e, WaveScratch<T>& scratch, std::ve
 }
 #endif
 
-Tensor hit_shares(const Tensor& nodes, const Tensor& velocity, const Tensor& entry_pair,
-                  const Tensor& begin, const Tensor& end, HEPOPS_WAVEFORMS_ARGUMENTS) {
+Tensor hit_shares(const Tensor& nodes, const Tensor& velocity, const Tensor& entry_pair, const Tensor& begin,
+                  const Tensor& end, HEPOPS_WAVEFORMS_ARGUMENTS) {
   const Input in = check(nodes, velocity, HEPOPS_WAVEFORMS_PASS);
   const int64_t E = entry_pair.numel();
   core::check_value(begin.numel() == E && end.numel() == E, "hit_shares: entries must have one length, got ", E, ", ",
@@ -422,8 +423,7 @@ Tensor hit_shares(const Tensor& nodes, const Tensor& velocity, const Tensor& ent
   const Tensor b = check_kind("begin", begin, ScalarType::Double, nodes);
   const Tensor e = check_kind("end", end, ScalarType::Double, nodes);
   Tensor result = torch::stable::new_empty(in.nodes, {E});
-  const Entries entries{core::in<int64_t>(p), core::in<double>(b), core::in<double>(e),
-                        core::out<double>(result)};
+  const Entries entries{core::in<int64_t>(p), core::in<double>(b), core::in<double>(e), core::out<double>(result)};
   core::for_floating("waveforms: r", in.r, [&]<class T>() {
     const Tensor weights = weigh_all<T>(in, false);
     const HitShare<T> f{rows_of<T>(in, weights, nullptr, nullptr, {nullptr, nullptr, 0}), entries};

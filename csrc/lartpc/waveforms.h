@@ -1,8 +1,8 @@
 #pragma once
 // Currents on the pixels, from charges that arrive at the plane.
 //
-// A node is a short piece of track: q electrons that reach the plane at (u, v) at time t, spread by diffusion and by the
-// piece's own extent (blob.h). Its share in bin (i, k), a fraction 1/bins of a pixel, is w_i w_k; the pixel sees
+// A node is a short piece of track: q electrons that reach the plane at (u, v) at time t, spread by diffusion and by
+// the piece's own extent (blob.h). Its share in bin (i, k), a fraction 1/bins of a pixel, is w_i w_k; the pixel sees
 //
 //   current[tick] = q / dt  sum_p a[p] W[tick - p],     a[p] = sum_{i,k} w_i w_k r[|i|][|k|][p]
 //
@@ -27,7 +27,8 @@ constexpr int max_taps = 128;  // ticks over which one node may arrive
 constexpr int max_tangents = 16;
 
 enum Lead : int {
-  drop = 0,   // what a charge induces before the M ticks is lost, and it induces before it exists: the rivals' convention
+  drop =
+      0,  // what a charge induces before the M ticks is lost, and it induces before it exists: the rivals' convention
   point = 1,  // exact, from the weighting potential of a square pad
   table = 2,  // from the response table's own sums
 };
@@ -46,9 +47,9 @@ struct Plane {
 // Response to a unit charge in bin (i, k) from the pad's centre, quadrant only; and its slope with the drift velocity.
 template <class T>
 struct Response {
-  const T *r, *rv;      // (B, B, stride): charge induced at p = 0 .. M, and its slope with the velocity
+  const T *r, *rv;        // (B, B, stride): charge induced at p = 0 .. M, and its slope with the velocity
   const T *lead, *leadv;  // (B, B, stride): [p] all that is induced up to and including p, from far away
-  const T* potential;   // (B, B, P): phi_w at depth j dz, where lead is `table`
+  const T* potential;     // (B, B, P): phi_w at depth j dz, where lead is `table`
   int B, M, stride, P;
   Lead mode;
   double dz;  // [cm]
@@ -106,8 +107,8 @@ HEPOPS_HD void share_bins(T* w, int64_t size, bool slopes, double centre, double
                           int64_t first, int64_t n) {
   Cumulative<double> low{0, 0, 0, 0};
   for (int64_t b = 0; b < n; ++b) {
-    const Cumulative<double> high = b == n - 1 ? Cumulative<double>{1, 0, 0, 0}
-                                               : share_below(double(first + b + 1) * bin - centre, sigma, width);
+    const Cumulative<double> high =
+        b == n - 1 ? Cumulative<double>{1, 0, 0, 0} : share_below(double(first + b + 1) * bin - centre, sigma, width);
     w[b] = T(high.value - low.value);
     if (slopes) {
       w[b + size] = T(low.x - high.x);  // by the centre
@@ -120,8 +121,7 @@ HEPOPS_HD void share_bins(T* w, int64_t size, bool slopes, double centre, double
 
 // Shares of the ticks j = -half .. half + 1 from the tick of arrival: second differences of D, exact at both ends.
 template <class T>
-HEPOPS_HD void share_ticks(T* w, int64_t size, bool slopes, double fraction, double sigma, double width,
-                           int64_t half) {
+HEPOPS_HD void share_ticks(T* w, int64_t size, bool slopes, double fraction, double sigma, double width, int64_t half) {
   Cumulative<double> a{0, 0, 0, 0}, b{0, 0, 0, 0};
   for (int64_t k = 0; k < 2 * half + 2; ++k) {
     const double x = double(k - half + 1) - fraction;
@@ -178,7 +178,8 @@ template <class T, class F>
 HEPOPS_HD void for_each_bin(const Place& at, int64_t cu, int64_t cv, const Plane& plane, const Response<T>& response,
                             const F& f) {
   const int nu = int(at.bins_u), nv = int(at.bins_v), B = response.B;
-  const int u0 = int(at.bin_u - cu * plane.bins) - plane.bins / 2, v0 = int(at.bin_v - cv * plane.bins) - plane.bins / 2;
+  const int u0 = int(at.bin_u - cu * plane.bins) - plane.bins / 2,
+            v0 = int(at.bin_v - cv * plane.bins) - plane.bins / 2;
   for (int x = 0; x < nu; ++x) {
     const int qx = u0 + x < 0 ? ~(u0 + x) : u0 + x;
     if (qx >= B) continue;
@@ -252,7 +253,8 @@ struct WaveRow {
     if (r == nullptr) return a;
     const int stride = response.stride;
     if (tangent.K == 0) {
-      for_each_bin(at, cu, cv, plane, response, [&](int x, int y, int bin) { a[0] += w.u[x] * w.v[y] * r[bin * stride]; });
+      for_each_bin(at, cu, cv, plane, response,
+                   [&](int x, int y, int bin) { a[0] += w.u[x] * w.v[y] * r[bin * stride]; });
     } else {
       const T* rv = column(response.rv, response.leadv, p, at.start);
       const T *us = w.u + 2 * w.size, *vs = w.v + 2 * w.size;
@@ -324,10 +326,10 @@ struct WaveRow {
 template <class T>
 struct WaveNode {
   WaveRow<T> forward;
-  const T* grad;             // (total)
-  const int64_t* node_row;   // (N, side^2), -1 where there is no pixel
-  double* grad_nodes;        // (num_fields, N)
-  double* grad_velocity;     // (N)
+  const T* grad;            // (total)
+  const int64_t* node_row;  // (N, side^2), -1 where there is no pixel
+  double* grad_nodes;       // (num_fields, N)
+  double* grad_velocity;    // (N)
 
   static constexpr int sums = num_fields + 1;
   static size_t scratch(int threads) { return size_t(threads) * sums * sizeof(double); }
@@ -378,7 +380,8 @@ struct WaveNode {
       for (int64_t t = 0; t < taps; ++t)
         for (int k = 0; k < 4; ++k) gw[k] += g[p + t] * w.t[t + k * w.size];
       T a[8] = {};  // a, and its slopes by u, v, sigma, width_u, width_v, velocity, depth
-      const T *r = column(response.r, response.lead, p, at.start), *rv = column(response.rv, response.leadv, p, at.start);
+      const T *r = column(response.r, response.lead, p, at.start),
+              *rv = column(response.rv, response.leadv, p, at.start);
       const auto gather = [&](int x, int y, T induced) {
         const T wu = w.u[x], wv = w.v[y];
         a[0] += wu * wv * induced;

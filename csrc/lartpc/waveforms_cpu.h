@@ -42,7 +42,8 @@ struct Column {
   int64_t low, n;
   T w[4][max_bins];
 
-  void fold(const T* weights, int64_t size, int sets, int64_t first, int64_t bins_in_use, int64_t pixel, int bins, int B) {
+  void fold(const T* weights, int64_t size, int sets, int64_t first, int64_t bins_in_use, int64_t pixel, int bins,
+            int B) {
     int64_t high = -1;
     low = B;
     for (int64_t b = 0; b < bins_in_use; ++b) {
@@ -96,8 +97,7 @@ void contract_rows(const T* table, int64_t stride, int B, const Column<T>& cu, c
 }
 
 template <class T, bool Sigma>
-void contract_block(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, T* a,
-                    T* a_sigma) {
+void contract_block(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, T* a, T* a_sigma) {
   using V = Simd<T>;
   typename V::type sum[wide_block] = {}, slope[wide_block] = {};
   int64_t x = 0;
@@ -187,7 +187,9 @@ void wave_row(const WaveRow<T>& f, int64_t row, WaveScratch<T>& scratch) {
   const int64_t stride = f.response.stride, step = wide_block * Simd<T>::lanes;
   for (int64_t j = f.rows.pair_offset[row]; j < f.rows.pair_offset[row + 1]; j += batch) {
     const int n = int(std::min<int64_t>(batch, f.rows.pair_offset[row + 1] - j));
-    const auto seen = [&](int k) { return Seen(f, f.rows.pair[j + k] / (side * side), f.rows.pair[j + k] % (side * side)); };
+    const auto seen = [&](int k) {
+      return Seen(f, f.rows.pair[j + k] / (side * side), f.rows.pair[j + k] % (side * side));
+    };
     for (int k = 0; k < n; ++k) {
       const Seen at = seen(k);
       const Place& place = f.places[at.node];
@@ -268,8 +270,8 @@ void add_node(const WaveRow<T>& f, int64_t row, const Seen& seen, const Column<T
 }
 
 // One block of p in the reverse direction: a as contract_block makes it, and what g W says of the weights.
-// With z_x = sum_y w_y r and z_y = sum_x w_x r:  dL/dw_x = z_x . gW,  dL/dw_y = z_y . gW;  by[s] gathers them, times the
-// weights' slopes s, lane by lane.
+// With z_x = sum_y w_y r and z_y = sum_x w_x r:  dL/dw_x = z_x . gW,  dL/dw_y = z_y . gW;  by[s] gathers them, times
+// the weights' slopes s, lane by lane.
 template <class T, int Rows>
 void reverse_rows(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, int64_t x,
                   const typename Simd<T>::type* gw, typename Simd<T>::type* a, typename Simd<T>::type* z_y,
