@@ -1,7 +1,8 @@
 """Noise-free fits of four files of muons from ten starts across the published ranges, float64, one core.
 
 Ten starts: how many iterations to 0.1 % and to 1e-6 of all six parameters, and how many seconds of processor time each.
-Beside them the field's way, Adam on a chamfer distance, at the same start and for as many seconds.
+The hits come from the same simulator at the nominal values. Beside them forty steps of Adam on a chamfer distance, to
+show what a step costs: far too few to converge (the field takes thousands), so its end is no verdict on the method.
 """
 
 import sys
