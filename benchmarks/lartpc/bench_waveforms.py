@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import torch
 from harness import record, seconds
 from hepops.lartpc import Detector, Parameters, Simulator, gun, simulator, waveforms
+from hepops.lartpc.waveforms import waveforms_and_tangents
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.set_num_threads(1)
@@ -44,8 +45,8 @@ def run(dtype):
     ticks, taps = response.length + 1 - places[:, 6], 2 * places[:, 5] + 2
     products = int((places[:, 1] * places[:, 3] * ticks + taps * (ticks + taps)).sum())
 
-    def forward(**tangents):
-        return waveforms(nodes, velocity, response, layout, **settings, **tangents)
+    def forward():
+        return waveforms(nodes, velocity, response, layout, **settings)
 
     along = torch.randn(6, 5, nodes.shape[1], dtype=torch.float64, device=device)
     along_v = torch.randn(6, dtype=torch.float64, device=device)
@@ -58,7 +59,9 @@ def run(dtype):
         times = seconds(
             {
                 "forward": forward,
-                "six tangents": lambda: forward(tangents=(along, along_v)),
+                "six tangents": lambda: waveforms_and_tangents(
+                    nodes, velocity, along, along_v, response, layout, **settings
+                ),
                 "reverse": lambda: torch.autograd.grad(values, nodes, grad, retain_graph=True),
                 "dense product in torch": lambda: weights @ table,
             },

@@ -5,7 +5,7 @@ import torch
 from core.contract import Contract
 from hepops.lartpc import Table, waveforms
 from hepops.lartpc.response import builtin_response, table_response
-from hepops.lartpc.waveforms import _arguments, collected, lost_electrons, plan
+from hepops.lartpc.waveforms import _arguments, collected, lost_electrons, plan, waveforms_and_tangents
 from torch.library import opcheck
 from torch.testing import assert_close
 
@@ -206,7 +206,7 @@ def test_forward_mode_is_reverse_mode(lead):
     values = waveforms(*leaves, response, layout, **SETTINGS)
     grad = torch.randn_like(values)
     by_nodes, by_velocity = torch.autograd.grad(values, leaves, grad)
-    same, slopes = waveforms(nodes, velocity, response, layout, tangents=(along, along_v), **SETTINGS)
+    same, slopes = waveforms_and_tangents(nodes, velocity, along, along_v, response, layout, **SETTINGS)
     assert_close(same, values, rtol=0, atol=1e-14)
     terms = along * by_nodes[fields]
     reverse = terms.sum((1, 2)) + along_v * by_velocity
@@ -289,10 +289,10 @@ def test_refuses_shapes_that_do_not_fit():
         waveforms(nodes, velocity.expand(2), response, layout, **SETTINGS)
     with pytest.raises(ValueError, match=r"1 to 16 tangents, got 17"):
         tangents = (torch.zeros(17, 5, 3, dtype=torch.float64), torch.zeros(17, dtype=torch.float64))
-        waveforms(nodes, velocity, response, layout, tangents=tangents, **SETTINGS)
+        waveforms_and_tangents(nodes, velocity, *tangents, response, layout, **SETTINGS)
     with pytest.raises(ValueError, match=r"node_tangents must be \(K, 5, N\), got \(2, 5, 4\)"):
         tangents = (torch.zeros(2, 5, 4, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
-        waveforms(nodes, velocity, response, layout, tangents=tangents, **SETTINGS)
+        waveforms_and_tangents(nodes, velocity, *tangents, response, layout, **SETTINGS)
 
 
 def test_refuses_absurd_diffusion():
