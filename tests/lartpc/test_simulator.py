@@ -572,7 +572,9 @@ sim = Simulator(Detector.module0())
 with torch.no_grad():
     hits = sim(segments, tangents=sys.argv[2:])
 usage = resource.getrusage(resource.RUSAGE_SELF)
-print(len(hits), usage.ru_maxrss / 2**20, usage.ru_utime + usage.ru_stime, len(segments))
+# not ru_maxrss, which begins with that of the process that started this one
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(len(hits), peak / 2**20, usage.ru_utime + usage.ru_stime, len(segments))
 """
 
 
@@ -601,6 +603,7 @@ def test_mixed_sample_fits_in_memory():
 def test_memory_of_six_tangents():
     """Ten events of the mixed sample in chunks: six tangents below 4 GB, as for all hundred."""
     hits, gigabytes, _, _ = run_mixed(*Parameters.SIX, select=10)
+    print(f"ten events, six tangents: {gigabytes:.2f} GB")
     assert hits > 5000 and gigabytes < 4.0
 
 
