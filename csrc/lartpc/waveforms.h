@@ -153,7 +153,7 @@ HEPOPS_HD int64_t pixel_under(double x, const Plane& plane) { return floor_int(x
 // Bin b of the plane, seen from pixel c: its row in the quadrant table.
 HEPOPS_HD int64_t quadrant(int64_t b, int64_t c, int bins) {
   const int64_t from_centre = b - c * bins - bins / 2;
-  return from_centre < 0 ? -from_centre - 1 : from_centre;
+  return from_centre < 0 ? ~from_centre : from_centre;
 }
 
 // The potential at depth z of bin (i, k), linear in z between the table's points, and its slope.

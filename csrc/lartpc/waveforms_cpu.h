@@ -7,6 +7,7 @@
 // is, benchmarks/lartpc/bench_waveforms.py measures.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "lartpc/waveforms.h"
@@ -27,6 +28,15 @@ struct Simd {
   }
 };
 
+// f(0), f(1) ... f(N - 1) with constants for arguments, so that small arrays of vectors stay in registers.
+template <int N, class F>
+[[gnu::always_inline]] inline void unroll(const F& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }(std::make_integer_sequence<int, N>{});
+}
+#define HEPOPS_INLINE(i) [&](auto i) __attribute__((always_inline))
+
 // Vectors of the table that one pass works on: so few that the rows a node needs stay in the first-level cache for the
 // nodes that follow it, and together with wide_rows enough sums in flight to hide the latency of the multiply-add.
 #if defined(__AVX512F__)
@@ -44,18 +54,26 @@ struct Column {
 
   void fold(const T* weights, int64_t size, int sets, int64_t first, int64_t bins_in_use, int64_t pixel, int bins,
             int B) {
-    int64_t high = -1;
-    low = B;
-    for (int64_t b = 0; b < bins_in_use; ++b) {
-      const int64_t at = quadrant(first + b, pixel, bins);
-      if (at < B) low = std::min(low, at), high = std::max(high, at);
-    }
-    n = std::max<int64_t>(0, high - low + 1);
-    for (int k = 0; k < sets; ++k) std::fill_n(w[k], n, T(0));
-    for (int64_t b = 0; b < bins_in_use; ++b) {
-      const int64_t at = quadrant(first + b, pixel, bins);
-      if (at < B)
-        for (int k = 0; k < sets; ++k) w[k][at - low] += weights[b + k * size];
+    const int64_t from_centre = first - pixel * bins - bins / 2;
+    if (from_centre >= 0) {  // all on the right of the centre
+      low = from_centre;
+      n = std::max<int64_t>(0, std::min(bins_in_use, B - low));
+      for (int k = 0; k < sets; ++k) std::copy_n(weights + k * size, n, w[k]);
+    } else if (from_centre + bins_in_use <= 0) {  // all on the left, mirrored
+      low = -(from_centre + bins_in_use);
+      n = std::max<int64_t>(0, std::min(bins_in_use, B - low));
+      for (int k = 0; k < sets; ++k)
+        std::reverse_copy(weights + k * size + bins_in_use - n, weights + k * size + bins_in_use, w[k]);
+    } else {  // on both sides: where they meet in a row of the table they are added
+      low = 0;
+      n = std::min<int64_t>(B, std::max(-from_centre, from_centre + bins_in_use));
+      for (int k = 0; k < sets; ++k) {
+        std::fill_n(w[k], n, T(0));
+        for (int64_t b = 0; b < bins_in_use; ++b) {
+          const int64_t at = quadrant(first + b, pixel, bins);
+          if (at < n) w[k][at] += weights[b + k * size];
+        }
+      }
     }
   }
 };
@@ -75,25 +93,26 @@ struct WaveScratch {
 
 // a[p] = sum_x w_x sum_y w_y r[x][y][p] for a block of p; with Sigma also its slope with the node's sigma.
 template <class T, bool Sigma, int Rows>
-void contract_rows(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, int64_t x,
-                   typename Simd<T>::type* a, typename Simd<T>::type* a_sigma) {
+[[gnu::always_inline]] inline void contract_rows(const T* table, int64_t stride, int B, const Column<T>& cu,
+                                                 const Column<T>& cv, int64_t x, typename Simd<T>::type* a,
+                                                 typename Simd<T>::type* a_sigma) {
   using V = Simd<T>;
-  typename V::type sum[Rows][wide_block] = {}, slope[Rows][wide_block] = {};
+  typename V::type sum[Rows * wide_block] = {}, slope[Rows * wide_block] = {};
   const T* r = table + ((cu.low + x) * B + cv.low) * stride;
+  const int64_t next = B * stride;
   for (int64_t y = 0; y < cv.n; ++y, r += stride) {
-    const T w = cv.w[0][y], ws = cv.w[2][y];
-    for (int i = 0; i < Rows; ++i)
-      for (int k = 0; k < wide_block; ++k) {
-        const typename V::type rk = V::load(r + i * B * stride + k * V::lanes);
-        sum[i][k] += w * rk;
-        if constexpr (Sigma) slope[i][k] += ws * rk;
-      }
+    const T w = cv.w[0][y], ws = Sigma ? cv.w[2][y] : T(0);
+    unroll<Rows * wide_block>(HEPOPS_INLINE(n) {
+      const typename V::type rk = V::load(r + (n / wide_block) * next + (n % wide_block) * V::lanes);
+      sum[n] += w * rk;
+      if constexpr (Sigma) slope[n] += ws * rk;
+    });
   }
-  for (int i = 0; i < Rows; ++i)
-    for (int k = 0; k < wide_block; ++k) {
-      a[k] += cu.w[0][x + i] * sum[i][k];
-      if constexpr (Sigma) a_sigma[k] += cu.w[2][x + i] * sum[i][k] + cu.w[0][x + i] * slope[i][k];
-    }
+  unroll<Rows * wide_block>(HEPOPS_INLINE(n) {
+    constexpr int i = n / wide_block, k = n % wide_block;
+    a[k] += cu.w[0][x + i] * sum[n];
+    if constexpr (Sigma) a_sigma[k] += cu.w[2][x + i] * sum[n] + cu.w[0][x + i] * slope[n];
+  });
 }
 
 template <class T, bool Sigma>
@@ -103,12 +122,15 @@ void contract_block(const T* table, int64_t stride, int B, const Column<T>& cu, 
   int64_t x = 0;
   for (; x + wide_rows <= cu.n; x += wide_rows)
     contract_rows<T, Sigma, wide_rows>(table, stride, B, cu, cv, x, sum, slope);
-  for (; x + 2 <= cu.n; x += 2) contract_rows<T, Sigma, 2>(table, stride, B, cu, cv, x, sum, slope);
-  for (; x < cu.n; ++x) contract_rows<T, Sigma, 1>(table, stride, B, cu, cv, x, sum, slope);
-  for (int k = 0; k < wide_block; ++k) {
+  if (x + 2 <= cu.n) {
+    contract_rows<T, Sigma, 2>(table, stride, B, cu, cv, x, sum, slope);
+    x += 2;
+  }
+  if (x < cu.n) contract_rows<T, Sigma, 1>(table, stride, B, cu, cv, x, sum, slope);
+  unroll<wide_block>(HEPOPS_INLINE(k) {
     V::store(a + k * V::lanes, sum[k]);
     if constexpr (Sigma) V::store(a_sigma + k * V::lanes, slope[k]);
-  }
+  });
 }
 
 // A node created within the response's reach: nothing before p = start, there all at once.
@@ -142,15 +164,6 @@ void take_potential(const WaveRow<T>& f, int64_t i, int64_t start, int64_t pixel
       a[start] -= cu.w[0][x] * cv.w[0][y] * phi;
       if (a_sigma) a_sigma[start] -= (cu.w[2][x] * cv.w[0][y] + cu.w[0][x] * cv.w[2][y]) * phi;
     }
-}
-
-// y[s][o] = sum_t a[o - t] W_s[t] for one vector of o; a has zeros on both sides.
-template <class T, int Sets>
-void convolve(const T* a, const T* w, int64_t size, int64_t taps, int64_t o, typename Simd<T>::type (&y)[Sets]) {
-  for (int64_t t = 0; t < taps; ++t) {
-    const auto x = Simd<T>::load(a + o - t);
-    for (int s = 0; s < Sets; ++s) y[s] += w[t + s * size] * x;
-  }
 }
 
 // out[o ...] += y, up to `end`
@@ -249,22 +262,26 @@ void add_node(const WaveRow<T>& f, int64_t row, const Seen& seen, const Column<T
     constexpr int wide = 4;  // sums in flight
     for (int64_t o = at.start; o < end; o += wide * V::lanes) {
       typename V::type y[wide] = {};
-      for (int64_t t = 0; t < taps; ++t)
-        for (int k = 0; k < wide; ++k) y[k] += w.t[t] * V::load(a + o - t + k * V::lanes);
-      for (int k = 0; k < wide; ++k) add_to(out, o + k * V::lanes, end, T(q) * y[k]);
+      const T* from = a + o;
+      for (int64_t t = 0; t < taps; ++t, --from)
+        unroll<wide>(HEPOPS_INLINE(k) { y[k] += w.t[t] * V::load(from + k * V::lanes); });
+      unroll<wide>(HEPOPS_INLINE(k) { add_to(out, o + k * V::lanes, end, T(q) * y[k]); });
     }
     return;
   }
   for (int64_t o = at.start; o < end; o += V::lanes) {
-    typename V::type y[4] = {}, y_sigma[1] = {}, y_velocity[1] = {};
-    convolve<T, 4>(a, w.t, w.size, taps, o, y);
-    convolve<T, 1>(a_sigma, w.t, w.size, taps, o, y_sigma);
-    convolve<T, 1>(a_velocity, w.t, w.size, taps, o, y_velocity);
+    typename V::type y[6] = {};
+    for (int64_t t = 0; t < taps; ++t) {
+      const typename V::type x = V::load(a + o - t);
+      unroll<4>(HEPOPS_INLINE(s) { y[s] += w.t[t + s * w.size] * x; });
+      y[4] += w.t[t] * V::load(a_sigma + o - t);
+      y[5] += w.t[t] * V::load(a_velocity + o - t);
+    }
     add_to(out, o, end, T(q) * y[0]);
     for (int k = 0; k < K; ++k) {
-      const T* c = factor[k];
-      add_to(f.rows.tangents + k * f.rows.total + base, o, end,
-             c[0] * y[0] + c[1] * y[1] + c[2] * y[2] + c[3] * y[3] + c[4] * y_sigma[0] + c[5] * y_velocity[0]);
+      typename V::type sum = {};
+      unroll<6>(HEPOPS_INLINE(s) { sum += factor[k][s] * y[s]; });
+      add_to(f.rows.tangents + k * f.rows.total + base, o, end, sum);
     }
   }
 }
@@ -273,48 +290,60 @@ void add_node(const WaveRow<T>& f, int64_t row, const Seen& seen, const Column<T
 // With z_x = sum_y w_y r and z_y = sum_x w_x r:  dL/dw_x = z_x . gW,  dL/dw_y = z_y . gW;  by[s] gathers them, times
 // the weights' slopes s, lane by lane.
 template <class T, int Rows>
-void reverse_rows(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, int64_t x,
-                  const typename Simd<T>::type* gw, typename Simd<T>::type* a, typename Simd<T>::type* z_y,
-                  typename Simd<T>::type* by_u) {
+[[gnu::always_inline]] inline void reverse_rows(const T* table, int64_t stride, int B, const Column<T>& cu,
+                                                const Column<T>& cv, int64_t x, const typename Simd<T>::type* gw,
+                                                typename Simd<T>::type* a, typename Simd<T>::type* z_y,
+                                                typename Simd<T>::type* by_u) {
   using V = Simd<T>;
-  typename V::type z_x[Rows][wide_block] = {};
+  typename V::type z_x[Rows * wide_block] = {};
   const T* r = table + ((cu.low + x) * B + cv.low) * stride;
-  for (int64_t y = 0; y < cv.n; ++y, r += stride)
-    for (int k = 0; k < wide_block; ++k) {
-      typename V::type sum = z_y[y * wide_block + k];
-      for (int i = 0; i < Rows; ++i) {
-        const typename V::type rk = V::load(r + i * B * stride + k * V::lanes);
-        z_x[i][k] += cv.w[0][y] * rk;
-        sum += cu.w[0][x + i] * rk;
-      }
-      z_y[y * wide_block + k] = sum;
-    }
-  for (int i = 0; i < Rows; ++i)
-    for (int k = 0; k < wide_block; ++k) {
-      a[k] += cu.w[0][x + i] * z_x[i][k];
-      const typename V::type product = z_x[i][k] * gw[k];
-      for (int s = 1; s < 4; ++s) by_u[s] += cu.w[s][x + i] * product;
-    }
+  const int64_t next = B * stride;
+  T wu[Rows];
+  unroll<Rows>(HEPOPS_INLINE(i) { wu[i] = cu.w[0][x + i]; });
+  for (int64_t y = 0; y < cv.n; ++y, r += stride) {
+    typename V::type sum[wide_block];
+    unroll<wide_block>(HEPOPS_INLINE(k) { sum[k] = z_y[y * wide_block + k]; });
+    const T wv = cv.w[0][y];
+    unroll<Rows * wide_block>(HEPOPS_INLINE(n) {
+      const typename V::type rk = V::load(r + (n / wide_block) * next + (n % wide_block) * V::lanes);
+      z_x[n] += wv * rk;
+      sum[n % wide_block] += wu[n / wide_block] * rk;
+    });
+    unroll<wide_block>(HEPOPS_INLINE(k) { z_y[y * wide_block + k] = sum[k]; });
+  }
+  unroll<Rows * wide_block>(HEPOPS_INLINE(n) {
+    constexpr int i = n / wide_block, k = n % wide_block;
+    a[k] += wu[i] * z_x[n];
+    const typename V::type product = z_x[n] * gw[k];
+    unroll<3>(HEPOPS_INLINE(s) { by_u[s + 1] += cu.w[s + 1][x + i] * product; });
+  });
 }
 
 template <class T>
 void reverse_block(const T* table, int64_t stride, int B, const Column<T>& cu, const Column<T>& cv, const T* gw_from,
                    T* a, typename Simd<T>::type* by_u, typename Simd<T>::type* by_v) {
   using V = Simd<T>;
-  typename V::type sum[wide_block] = {}, gw[wide_block], z_y[max_bins * wide_block];
-  for (int k = 0; k < wide_block; ++k) gw[k] = V::load(gw_from + k * V::lanes);
+  typename V::type sum[wide_block] = {}, u[4] = {}, v[4] = {}, gw[wide_block], z_y[max_bins * wide_block];
+  unroll<wide_block>(HEPOPS_INLINE(k) { gw[k] = V::load(gw_from + k * V::lanes); });
   for (int64_t y = 0; y < cv.n * wide_block; ++y) z_y[y] = typename V::type{};
   int64_t x = 0;
   for (; x + wide_rows <= cu.n; x += wide_rows)
-    reverse_rows<T, wide_rows>(table, stride, B, cu, cv, x, gw, sum, z_y, by_u);
-  for (; x + 2 <= cu.n; x += 2) reverse_rows<T, 2>(table, stride, B, cu, cv, x, gw, sum, z_y, by_u);
-  for (; x < cu.n; ++x) reverse_rows<T, 1>(table, stride, B, cu, cv, x, gw, sum, z_y, by_u);
-  for (int64_t y = 0; y < cv.n; ++y)
-    for (int k = 0; k < wide_block; ++k) {
-      const typename V::type product = z_y[y * wide_block + k] * gw[k];
-      for (int s = 1; s < 4; ++s) by_v[s] += cv.w[s][y] * product;
-    }
-  for (int k = 0; k < wide_block; ++k) V::store(a + k * V::lanes, sum[k]);
+    reverse_rows<T, wide_rows>(table, stride, B, cu, cv, x, gw, sum, z_y, u);
+  if (x + 2 <= cu.n) {
+    reverse_rows<T, 2>(table, stride, B, cu, cv, x, gw, sum, z_y, u);
+    x += 2;
+  }
+  if (x < cu.n) reverse_rows<T, 1>(table, stride, B, cu, cv, x, gw, sum, z_y, u);
+  for (int64_t y = 0; y < cv.n; ++y) {
+    typename V::type product = {};
+    unroll<wide_block>(HEPOPS_INLINE(k) { product += z_y[y * wide_block + k] * gw[k]; });
+    unroll<3>(HEPOPS_INLINE(s) { v[s + 1] += cv.w[s + 1][y] * product; });
+  }
+  unroll<3>(HEPOPS_INLINE(s) {
+    by_u[s + 1] += u[s + 1];
+    by_v[s + 1] += v[s + 1];
+  });
+  unroll<wide_block>(HEPOPS_INLINE(k) { V::store(a + k * V::lanes, sum[k]); });
 }
 
 // Reverse mode of one node; the plain form's sums.
@@ -332,12 +361,16 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
   T *a = scratch.buffer(0), *a_velocity = scratch.buffer(1), *g = scratch.buffer(2), *gw = scratch.buffer(3);
   Column<T>&cu = scratch.columns[0], &cv = scratch.columns[1];
   double sum[WaveNode<T>::sums] = {};
+  int column = -1;  // of pixels, that cu was folded for
 
   for (int slot = 0; slot < side * side; ++slot) {
     const int64_t row = b.node_row[i * side * side + slot];
     if (row < 0) continue;
     const Seen seen(f, i, slot);
-    cu.fold(w.u, w.size, 4, at.bin_u, at.bins_u, seen.u, plane.bins, B);
+    if (slot / side != column) {
+      column = slot / side;
+      cu.fold(w.u, w.size, 4, at.bin_u, at.bins_u, seen.u, plane.bins, B);
+    }
     cv.fold(w.v, w.size, 4, at.bin_v, at.bins_v, seen.v, plane.bins, B);
 
     // the node's window of the gradient, zero outside it
@@ -351,10 +384,10 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
     for (int64_t p = 0; p < stride; p += V::lanes) {
       typename V::type y[4] = {};
       for (int64_t t = 0; t < taps; ++t) {
-        const auto x = V::load(g + p + t);
-        for (int s = 0; s < 4; ++s) y[s] += w.t[t + s * w.size] * x;
+        const typename V::type x = V::load(g + p + t);
+        unroll<4>(HEPOPS_INLINE(s) { y[s] += w.t[t + s * w.size] * x; });
       }
-      for (int s = 0; s < 4; ++s) V::store(gs[s] + p, y[s]);
+      unroll<4>(HEPOPS_INLINE(s) { V::store(gs[s] + p, y[s]); });
     }
     const double gstart = gw[at.start];
     // where the charge began, the table's row at p = start is not used: gw without it
@@ -371,8 +404,8 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
     take_potential<T>(f, i, at.start, seen.u, seen.v, cu, cv, a, nullptr);
     begin_at<T>(at.start, f.response.leadv, stride, B, cu, cv, a_velocity, nullptr);
     for (int64_t p = 0; p < stride; p += V::lanes) {
-      const auto ap = V::load(a + p);
-      for (int s = 0; s < 4; ++s) by[s] += ap * V::load(gs[s] + p);
+      const typename V::type ap = V::load(a + p);
+      unroll<4>(HEPOPS_INLINE(s) { by[s] += ap * V::load(gs[s] + p); });
       by[4] += V::load(a_velocity + p) * V::load(gw + p);
     }
     sum[charge] += V::sum(by[0]) * per_tick;
@@ -416,5 +449,7 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
   for (int k = 0; k < num_fields; ++k) b.grad_nodes[k * f.nodes.n + i] = sum[k];
   b.grad_velocity[i] = sum[num_fields];
 }
+
+#undef HEPOPS_INLINE
 
 }  // namespace hepops::lartpc

@@ -80,7 +80,7 @@ def event_display(
     number = int(hits.event[0])
     planes = _charged_planes(hits, most=2)
     figure = _figure(11.5 if waves else 5.5 + 3.0 * len(planes), 9.0 if waves else 5.4)
-    rows = figure.add_gridspec(2 if waves else 1, 1, height_ratios=[5.4, 3.4] if waves else [1])
+    rows = figure.add_gridspec(2 if waves else 1, 1, height_ratios=[5.4, 3.4] if waves else [1], hspace=0.08)
     top = rows[0].subgridspec(1, 1 + len(planes), width_ratios=[1.5, *[1.0] * len(planes)])
     scale = _scale(hits)
     import_module("mpl_toolkits.mplot3d")  # registers the projection
@@ -195,7 +195,7 @@ def _space(axes: Any, hits: Hits, detector: Detector, scale: "LogNorm") -> None:
     axes.set_zlabel("y [cm]", labelpad=2)
     ends = np.array([(t.z, (t.anode, t.cathode), t.y) for t in detector.tpcs])
     sides = np.maximum(ends.max((0, 2)) - ends.min((0, 2)), 1.0)
-    axes.set_box_aspect(sides / sides.max(), zoom=0.98)
+    axes.set_box_aspect(sides / sides.max(), zoom=0.9)
     axes.view_init(elev=18, azim=-55)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.pane.set_facecolor("white")

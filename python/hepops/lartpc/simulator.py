@@ -202,6 +202,7 @@ class Simulator(nn.Module):
 
         Differentiable in the parameters, positions, dE, dE/dx and t0.
         """
+        _refuse_bad(segments)
         pieces = cut(segments, self.detector)
         every = torch.arange(len(pieces), device=pieces.segment.device)
         one = torch.ones(len(pieces), dtype=torch.float64, device=every.device)
@@ -214,6 +215,7 @@ class Simulator(nn.Module):
         return {"segments_outside": pieces.segments_outside, "energy_outside": pieces.energy_outside}
 
     def _pieces(self, segments: Segments) -> Pieces:
+        _refuse_bad(segments)
         pieces = cut(segments, self.detector)
         total = float(segments.dE.detach().sum())
         if total > 0 and pieces.energy_outside > 0.1 * total:
@@ -417,6 +419,22 @@ class _Inputs:
         total = sums.new_zeros(len(hits)).index_add_(0, hit, sums)
         some = sums != 0
         return Truth(hit[some], segment[some], (sums / total[hit])[some])
+
+
+def _refuse_bad(segments: Segments) -> None:
+    """Segments made by hand have met no reader: NaN, infinity and negative numbers are refused by name."""
+    with torch.no_grad():
+        for name in ("start", "end", "dE", "dEdx", "t0"):
+            column = getattr(segments, name)
+            good = torch.isfinite(column) if column.ndim == 1 else torch.isfinite(column).all(1)
+            if name in ("dE", "dEdx"):
+                good = good & (column >= 0)
+            if not bool(good.all()):
+                row = int(torch.nonzero(~good)[0])
+                raise ValueError(
+                    f"Simulator: {name} of segment {row} is {column[row].tolist()}, expected a finite number"
+                    f"{' >= 0' if name in ('dE', 'dEdx') else ''}"
+                )
 
 
 def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
