@@ -83,7 +83,7 @@ constexpr int batch = 16;  // nodes of a row that are contracted together
 // Scratch of one thread: a[p] and the like, with zeros on both sides, and the folded columns.
 template <class T>
 struct WaveScratch {
-  int64_t stride, pad = max_taps + Simd<T>::lanes;
+  int64_t stride, pad = max_taps + 4 * Simd<T>::lanes;
   std::vector<T> memory;
   std::vector<Column<T> > columns;
   explicit WaveScratch(int64_t stride_)
@@ -269,20 +269,31 @@ void add_node(const WaveRow<T>& f, int64_t row, const Seen& seen, const Column<T
     }
     return;
   }
-  for (int64_t o = at.start; o < end; o += V::lanes) {
-    typename V::type y[6] = {};
+  for (int64_t o = at.start; o < end; o += 2 * V::lanes) {
+    typename V::type y[12] = {};
     for (int64_t t = 0; t < taps; ++t) {
-      const typename V::type x = V::load(a + o - t);
-      unroll<4>(HEPOPS_INLINE(s) { y[s] += w.t[t + s * w.size] * x; });
-      y[4] += w.t[t] * V::load(a_sigma + o - t);
-      y[5] += w.t[t] * V::load(a_velocity + o - t);
+      const T* from = a + o - t;
+      const typename V::type x0 = V::load(from), x1 = V::load(from + V::lanes);
+      unroll<4>(HEPOPS_INLINE(s) {
+        const T ws = w.t[t + s * w.size];
+        y[s] += ws * x0;
+        y[s + 6] += ws * x1;
+      });
+      const T wt = w.t[t];
+      y[4] += wt * V::load(a_sigma + o - t);
+      y[10] += wt * V::load(a_sigma + o - t + V::lanes);
+      y[5] += wt * V::load(a_velocity + o - t);
+      y[11] += wt * V::load(a_velocity + o - t + V::lanes);
     }
-    add_to(out, o, end, T(q) * y[0]);
-    for (int k = 0; k < K; ++k) {
-      typename V::type sum = {};
-      unroll<6>(HEPOPS_INLINE(s) { sum += factor[k][s] * y[s]; });
-      add_to(f.rows.tangents + k * f.rows.total + base, o, end, sum);
-    }
+    unroll<2>(HEPOPS_INLINE(h) {
+      const int64_t at_o = o + h * V::lanes;
+      add_to(out, at_o, end, T(q) * y[6 * h]);
+      for (int k = 0; k < K; ++k) {
+        typename V::type sum = {};
+        unroll<6>(HEPOPS_INLINE(s) { sum += factor[k][s] * y[6 * h + s]; });
+        add_to(f.rows.tangents + k * f.rows.total + base, at_o, end, sum);
+      }
+    });
   }
 }
 
@@ -381,13 +392,17 @@ void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
 
     // g W, and g with W's slopes by time, sigma and width
     T* gs[4] = {gw, scratch.buffer(4), scratch.buffer(5), scratch.buffer(6)};
-    for (int64_t p = 0; p < stride; p += V::lanes) {
-      typename V::type y[4] = {};
+    for (int64_t p = 0; p < stride; p += 2 * V::lanes) {
+      typename V::type y[8] = {};
       for (int64_t t = 0; t < taps; ++t) {
-        const typename V::type x = V::load(g + p + t);
-        unroll<4>(HEPOPS_INLINE(s) { y[s] += w.t[t + s * w.size] * x; });
+        const typename V::type x0 = V::load(g + p + t), x1 = V::load(g + p + t + V::lanes);
+        unroll<4>(HEPOPS_INLINE(s) {
+          const T ws = w.t[t + s * w.size];
+          y[s] += ws * x0;
+          y[s + 4] += ws * x1;
+        });
       }
-      unroll<4>(HEPOPS_INLINE(s) { V::store(gs[s] + p, y[s]); });
+      unroll<8>(HEPOPS_INLINE(s) { V::store(gs[s % 4] + p + (s / 4) * V::lanes, y[s]); });
     }
     const double gstart = gw[at.start];
     // where the charge began, the table's row at p = start is not used: gw without it
