@@ -24,6 +24,14 @@ rm -rf "$site"
 "$cmake" --install "$build" --prefix "$site" > /dev/null
 cp -r python/hepops "$site/"
 export PYTHONPATH="$site"
+# What the Python at hand lacks may lie as wheels in a folder: pip download -d build/wheels pydantic typer tqdm h5py PyYAML
+wheels=${WHEELS:-build/wheels}
+for module in pydantic typer tqdm h5py yaml; do
+  "$python" -c "import $module" 2> /dev/null && continue
+  [ -d "$wheels" ] || fail "$python has no $module, and there is no folder $wheels to take it from"
+  [ "$module" = yaml ] && module=PyYAML
+  "$python" -m pip install --quiet --no-index --find-links "$wheels" --target "$site" "$module"
+done
 "$python" -c 'import hepops; assert hepops._core.cuda_version, "the CUDA library was not built"'
 
 "$python" -m pytest -k cuda -p no:cacheprovider
