@@ -231,10 +231,11 @@ void run_rows(const Input& in, const WaveRow<T>& f) {
 
 template <class T>
 void run_nodes(const Input& in, const WaveNode<T>& b) {
-  torch::stable::parallel_for(0, in.N, /*grain_size=*/16, [&](int64_t first, int64_t last) {
+  torch::stable::parallel_for(0, (in.N + batch - 1) / batch, /*grain_size=*/1, [&](int64_t first, int64_t last) {
     const WaveNode<T> local = b;
-    WaveScratch<T> scratch(b.forward.response.stride);
-    for (int64_t i = first; i < last; ++i) wave_node(local, i, scratch);
+    ReverseScratch<T> scratch(b.forward.response.stride);
+    for (int64_t k = first; k < last; ++k)
+      wave_nodes(local, k * batch, int(std::min<int64_t>(batch, in.N - k * batch)), scratch);
   });
 }
 

@@ -357,112 +357,172 @@ void reverse_block(const T* table, int64_t stride, int B, const Column<T>& cu, c
   unroll<wide_block>(HEPOPS_INLINE(k) { V::store(a + k * V::lanes, sum[k]); });
 }
 
-// Reverse mode of one node; the plain form's sums.
+// Scratch of the reverse direction: of every node of a batch, g with W and its three slopes, what of it the table's
+// rows meet, a and a_velocity.
 template <class T>
-void wave_node(const WaveNode<T>& b, int64_t i, WaveScratch<T>& scratch) {
+struct ReverseScratch {
+  using Vector = typename Simd<T>::type;
+  int64_t stride, pad = max_taps + 2 * Simd<T>::lanes;
+  std::vector<T> memory, window;
+  std::vector<Column<T> > columns;
+  struct Node {
+    int64_t index, row;
+    T *g[4], *table, *a, *a_velocity;
+    Vector by_u[4], by_v[4];
+    double sum[WaveNode<T>::sums];
+  };
+  Node nodes[batch];
+
+  explicit ReverseScratch(int64_t stride_)
+      : stride(stride_), memory(batch * 7 * stride_ + Simd<T>::lanes), window(stride_ + pad), columns(2 * batch) {
+    for (int k = 0; k < batch; ++k) {
+      T* from = memory.data() + k * 7 * stride;
+      for (int s = 0; s < 4; ++s) nodes[k].g[s] = from + s * stride;
+      nodes[k].table = from + 4 * stride;
+      nodes[k].a = from + 5 * stride;
+      nodes[k].a_velocity = from + 6 * stride;
+    }
+  }
+};
+
+// g W, and g with W's slopes by time, sigma and width, over the window of node i on a row.
+template <class T>
+void correlate(const WaveNode<T>& b, typename ReverseScratch<T>::Node& node, ReverseScratch<T>& scratch) {
+  using V = Simd<T>;
+  const WaveRow<T>& f = b.forward;
+  const Place& at = f.places[node.index];
+  const Weights<const T> w = f.weights_of(node.index);
+  const int64_t taps = 2 * at.half + 2, stride = scratch.stride, end = f.response.M + taps;
+  T* g = scratch.window.data();
+  const T* from = b.grad + f.rows.offset[node.row] + at.first - f.rows.first[node.row] - at.start;
+  std::fill_n(g, at.start, T(0));
+  std::copy(from + at.start, from + end, g + at.start);
+  std::fill(g + end, g + scratch.window.size(), T(0));
+  for (int64_t p = 0; p < stride; p += 2 * V::lanes) {
+    typename V::type y[8] = {};
+    for (int64_t t = 0; t < taps; ++t) {
+      const typename V::type x0 = V::load(g + p + t), x1 = V::load(g + p + t + V::lanes);
+      unroll<4>(HEPOPS_INLINE(s) {
+        const T ws = w.t[t + s * w.size];
+        y[s] += ws * x0;
+        y[s + 4] += ws * x1;
+      });
+    }
+    unroll<8>(HEPOPS_INLINE(s) { V::store(node.g[s % 4] + p + (s / 4) * V::lanes, y[s]); });
+  }
+  // where the charge began, the table's row at p = start is not used, nor are those before
+  std::copy_n(node.g[0], stride, node.table);
+  if (at.start > 0) std::fill_n(node.table, at.start + 1, T(0));
+}
+
+// What one pixel says of one node, once its a and its sums by_u, by_v are there.
+template <class T>
+void gather(const WaveNode<T>& b, typename ReverseScratch<T>::Node& node, const Seen& seen, const Column<T>& cu,
+            const Column<T>& cv) {
   using V = Simd<T>;
   const WaveRow<T>& f = b.forward;
   const Plane& plane = f.plane;
-  const int side = plane.side(), M = f.response.M, B = f.response.B;
-  const int64_t stride = f.response.stride, step = wide_block * V::lanes;
+  const int64_t i = node.index, stride = f.response.stride;
+  const int B = f.response.B;
   const Place& at = f.places[i];
-  const Weights<const T> w = f.weights_of(i);
-  const double per_tick = 1 / plane.dt, q = f.nodes(charge, i) * per_tick;
-  const int64_t taps = 2 * at.half + 2;
-  T *a = scratch.buffer(0), *a_velocity = scratch.buffer(1), *g = scratch.buffer(2), *gw = scratch.buffer(3);
-  Column<T>&cu = scratch.columns[0], &cv = scratch.columns[1];
-  double sum[WaveNode<T>::sums] = {};
-  int column = -1;  // of pixels, that cu was folded for
-
-  for (int slot = 0; slot < side * side; ++slot) {
-    const int64_t row = b.node_row[i * side * side + slot];
-    if (row < 0) continue;
-    const Seen seen(f, i, slot);
-    if (slot / side != column) {
-      column = slot / side;
-      cu.fold(w.u, w.size, 4, at.bin_u, at.bins_u, seen.u, plane.bins, B);
-    }
-    cv.fold(w.v, w.size, 4, at.bin_v, at.bins_v, seen.v, plane.bins, B);
-
-    // the node's window of the gradient, zero outside it
-    const T* from = b.grad + f.rows.offset[row] + at.first - f.rows.first[row] - at.start;
-    std::fill_n(g, at.start, T(0));
-    std::copy(from + at.start, from + M + taps, g + at.start);
-    std::fill(g + M + taps, g + stride + max_taps, T(0));
-
-    // g W, and g with W's slopes by time, sigma and width
-    T* gs[4] = {gw, scratch.buffer(4), scratch.buffer(5), scratch.buffer(6)};
-    for (int64_t p = 0; p < stride; p += 2 * V::lanes) {
-      typename V::type y[8] = {};
-      for (int64_t t = 0; t < taps; ++t) {
-        const typename V::type x0 = V::load(g + p + t), x1 = V::load(g + p + t + V::lanes);
-        unroll<4>(HEPOPS_INLINE(s) {
-          const T ws = w.t[t + s * w.size];
-          y[s] += ws * x0;
-          y[s + 4] += ws * x1;
-        });
-      }
-      unroll<8>(HEPOPS_INLINE(s) { V::store(gs[s % 4] + p + (s / 4) * V::lanes, y[s]); });
-    }
-    const double gstart = gw[at.start];
-    // where the charge began, the table's row at p = start is not used: gw without it
-    T* gw_table = scratch.buffer(7);
-    std::copy_n(gw, stride, gw_table);
-    if (at.start > 0) std::fill_n(gw_table, at.start + 1, T(0));
-
-    typename V::type by_u[4] = {}, by_v[4] = {}, by[5] = {};
-    for (int64_t p = 0; p < stride; p += step) {
-      reverse_block<T>(f.response.r + p, stride, B, cu, cv, gw_table + p, a + p, by_u, by_v);
-      contract_block<T, false>(f.response.rv + p, stride, B, cu, cv, a_velocity + p, nullptr);
-    }
-    begin_at<T>(at.start, f.response.lead, stride, B, cu, cv, a, nullptr);
-    take_potential<T>(f, i, at.start, seen.u, seen.v, cu, cv, a, nullptr);
-    begin_at<T>(at.start, f.response.leadv, stride, B, cu, cv, a_velocity, nullptr);
-    for (int64_t p = 0; p < stride; p += V::lanes) {
-      const typename V::type ap = V::load(a + p);
-      unroll<4>(HEPOPS_INLINE(s) { by[s] += ap * V::load(gs[s] + p); });
-      by[4] += V::load(a_velocity + p) * V::load(gw + p);
-    }
-    sum[charge] += V::sum(by[0]) * per_tick;
-    sum[time] += V::sum(by[1]) * q * per_tick;
-    sum[sigma_time] += V::sum(by[2]) * q * per_tick;
-    sum[width_time] += V::sum(by[3]) * q * per_tick;
-    sum[num_fields] += V::sum(by[4]) * q;
-
-    double su[4] = {}, sv[4] = {}, sdepth = 0;
-    for (int s = 1; s < 4; ++s) su[s] = V::sum(by_u[s]), sv[s] = V::sum(by_v[s]);
-    if (at.start > 0 || f.response.mode == table)
-      for (int64_t x = 0; x < cu.n; ++x)
-        for (int64_t y = 0; y < cv.n; ++y) {
-          const int64_t bin = (cu.low + x) * B + cv.low + y;
-          double G = at.start > 0 ? gstart * f.response.lead[bin * stride + at.start] : 0;
-          if (f.response.mode == table) {
-            const core::Vec<double, 2> phi = tabulated_potential(f.response, bin, f.nodes(depth, i));
-            G -= gstart * phi[0];
-            sdepth -= double(cu.w[0][x]) * cv.w[0][y] * gstart * phi[1];
-          }
-          for (int s = 1; s < 4; ++s) {
-            su[s] += double(cu.w[s][x]) * cv.w[0][y] * G;
-            sv[s] += double(cu.w[0][x]) * cv.w[s][y] * G;
-          }
-        }
-    if (f.response.mode == point) {
-      const double x = f.nodes(u, i) - (double(seen.u) + 0.5) * plane.pitch;
-      const double y = f.nodes(v, i) - (double(seen.v) + 0.5) * plane.pitch;
-      const core::Vec<double, 3> slope = weighting_potential_slope(x, y, f.nodes(depth, i), 0.5 * plane.pitch);
-      su[1] -= gstart * slope[0];
-      sv[1] -= gstart * slope[1];
-      sdepth -= gstart * slope[2];
-    }
-    sum[u] += q * su[1];
-    sum[v] += q * sv[1];
-    sum[sigma] += q * (su[2] + sv[2]);
-    sum[width_u] += q * su[3];
-    sum[width_v] += q * sv[3];
-    sum[depth] += q * sdepth;
+  const double per_tick = 1 / plane.dt, q = f.nodes(charge, i) * per_tick, gstart = node.g[0][at.start];
+  begin_at<T>(at.start, f.response.lead, stride, B, cu, cv, node.a, nullptr);
+  take_potential<T>(f, i, at.start, seen.u, seen.v, cu, cv, node.a, nullptr);
+  begin_at<T>(at.start, f.response.leadv, stride, B, cu, cv, node.a_velocity, nullptr);
+  typename V::type by[5] = {};  // a g W, and with W's slopes; a_velocity g W
+  for (int64_t p = 0; p < stride; p += V::lanes) {
+    const typename V::type a = V::load(node.a + p);
+    unroll<4>(HEPOPS_INLINE(s) { by[s] += a * V::load(node.g[s] + p); });
+    by[4] += V::load(node.a_velocity + p) * V::load(node.g[0] + p);
   }
-  for (int k = 0; k < num_fields; ++k) b.grad_nodes[k * f.nodes.n + i] = sum[k];
-  b.grad_velocity[i] = sum[num_fields];
+  double* sum = node.sum;
+  sum[charge] += V::sum(by[0]) * per_tick;
+  sum[time] += V::sum(by[1]) * q * per_tick;
+  sum[sigma_time] += V::sum(by[2]) * q * per_tick;
+  sum[width_time] += V::sum(by[3]) * q * per_tick;
+  sum[num_fields] += V::sum(by[4]) * q;
+
+  double su[4] = {}, sv[4] = {}, sdepth = 0;
+  for (int s = 1; s < 4; ++s) su[s] = V::sum(node.by_u[s]), sv[s] = V::sum(node.by_v[s]);
+  if (at.start > 0 || f.response.mode == table)
+    for (int64_t x = 0; x < cu.n; ++x)
+      for (int64_t y = 0; y < cv.n; ++y) {
+        const int64_t bin = (cu.low + x) * B + cv.low + y;
+        double G = at.start > 0 ? gstart * f.response.lead[bin * stride + at.start] : 0;
+        if (f.response.mode == table) {
+          const core::Vec<double, 2> phi = tabulated_potential(f.response, bin, f.nodes(depth, i));
+          G -= gstart * phi[0];
+          sdepth -= double(cu.w[0][x]) * cv.w[0][y] * gstart * phi[1];
+        }
+        for (int s = 1; s < 4; ++s) {
+          su[s] += double(cu.w[s][x]) * cv.w[0][y] * G;
+          sv[s] += double(cu.w[0][x]) * cv.w[s][y] * G;
+        }
+      }
+  if (f.response.mode == point) {
+    const double x = f.nodes(u, i) - (double(seen.u) + 0.5) * plane.pitch;
+    const double y = f.nodes(v, i) - (double(seen.v) + 0.5) * plane.pitch;
+    const core::Vec<double, 3> slope = weighting_potential_slope(x, y, f.nodes(depth, i), 0.5 * plane.pitch);
+    su[1] -= gstart * slope[0];
+    sv[1] -= gstart * slope[1];
+    sdepth -= gstart * slope[2];
+  }
+  sum[u] += q * su[1];
+  sum[v] += q * sv[1];
+  sum[sigma] += q * (su[2] + sv[2]);
+  sum[width_u] += q * su[3];
+  sum[width_v] += q * sv[3];
+  sum[depth] += q * sdepth;
+}
+
+// Reverse mode of the nodes [first, first + n), n <= batch: neighbours on a track, seen from the same slot of the
+// square, meet the same rows of the table. The sums are those of the plain form.
+template <class T>
+void wave_nodes(const WaveNode<T>& b, int64_t first, int n, ReverseScratch<T>& scratch) {
+  const WaveRow<T>& f = b.forward;
+  const int side = f.plane.side(), B = f.response.B;
+  const int64_t stride = f.response.stride, step = wide_block * Simd<T>::lanes;
+  for (int k = 0; k < n; ++k) {
+    scratch.nodes[k].index = first + k;
+    std::fill_n(scratch.nodes[k].sum, WaveNode<T>::sums, 0.0);
+  }
+  for (int slot = 0; slot < side * side; ++slot) {
+    for (int k = 0; k < n; ++k) {
+      auto& node = scratch.nodes[k];
+      node.row = b.node_row[node.index * side * side + slot];
+      if (node.row < 0) continue;
+      const Seen seen(f, node.index, slot);
+      const Place& at = f.places[node.index];
+      const Weights<const T> w = f.weights_of(node.index);
+      if (slot % side == 0 || b.node_row[node.index * side * side + slot - 1] < 0)
+        scratch.columns[2 * k].fold(w.u, w.size, 4, at.bin_u, at.bins_u, seen.u, f.plane.bins, B);
+      scratch.columns[2 * k + 1].fold(w.v, w.size, 4, at.bin_v, at.bins_v, seen.v, f.plane.bins, B);
+      correlate(b, node, scratch);
+      for (int s = 0; s < 4; ++s) node.by_u[s] = node.by_v[s] = typename Simd<T>::type{};
+    }
+    for (int64_t p = 0; p < stride; p += step)
+      for (int k = 0; k < n; ++k) {
+        auto& node = scratch.nodes[k];
+        if (node.row < 0) continue;
+        const Column<T>&cu = scratch.columns[2 * k], &cv = scratch.columns[2 * k + 1];
+        reverse_block<T>(f.response.r + p, stride, B, cu, cv, node.table + p, node.a + p, node.by_u, node.by_v);
+      }
+    for (int64_t p = 0; p < stride; p += step)
+      for (int k = 0; k < n; ++k) {
+        auto& node = scratch.nodes[k];
+        if (node.row < 0) continue;
+        const Column<T>&cu = scratch.columns[2 * k], &cv = scratch.columns[2 * k + 1];
+        contract_block<T, false>(f.response.rv + p, stride, B, cu, cv, node.a_velocity + p, nullptr);
+      }
+    for (int k = 0; k < n; ++k)
+      if (scratch.nodes[k].row >= 0)
+        gather(b, scratch.nodes[k], Seen(f, scratch.nodes[k].index, slot), scratch.columns[2 * k],
+               scratch.columns[2 * k + 1]);
+  }
+  for (int k = 0; k < n; ++k) {
+    for (int s = 0; s < num_fields; ++s) b.grad_nodes[s * f.nodes.n + first + k] = scratch.nodes[k].sum[s];
+    b.grad_velocity[first + k] = scratch.nodes[k].sum[num_fields];
+  }
 }
 
 #undef HEPOPS_INLINE

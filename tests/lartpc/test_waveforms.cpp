@@ -252,7 +252,8 @@ Result<T> tuned(const Scene<T>& scene, bool tangents, const T* grad) {
   for (size_t row = 0; row < scene.first.size(); ++row) wave_row(f, int64_t(row), scratch);
   const WaveNode<T> b{scene.rows(nullptr, nullptr), grad, scene.node_row.data(), result.nodes.data(),
                       result.velocity.data()};
-  for (int64_t i = 0; i < scene.N; ++i) wave_node(b, i, scratch);
+  ReverseScratch<T> reverse(scene.stride);
+  for (int64_t i = 0; i < scene.N; i += batch) wave_nodes(b, i, int(std::min<int64_t>(batch, scene.N - i)), reverse);
   return result;
 }
 
