@@ -664,19 +664,26 @@ def test_gradients_are_finite_at_the_anode(extended):
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_positions_that_are_not_finite_are_counted(axis):
+def test_positions_that_are_not_finite_are_refused(axis):
     start = torch.tensor([[-20.0, 0, 0], [-20.0, 5, 5]], dtype=torch.float64)
     start[1, axis] = float("nan")
-    with pytest.warns(UserWarning, match="outside every drift volume"):
-        hits = simulator()(segments(start, dE=[20.0, 20.0]))
-    assert hits.reports["segments_outside"] == 1 and len(hits) > 0
+    with pytest.raises(ValueError, match=r"start of segment 1 is \[.*nan.*\], expected a finite number"):
+        simulator()(segments(start, dE=[20.0, 20.0]))
 
 
 @pytest.mark.parametrize("field", ["dE", "dEdx", "t0"])
 def test_deposits_that_are_not_finite_are_refused(field):
     """The reader excludes them; who builds Segments by hand is told, not given NaN."""
     s = segments([[-20.0, 0, 0], [-20.0, 5, 5]], **{field: [1.0, float("nan")]})
-    with pytest.raises(ValueError, match="finite"):
+    for run in (simulator(), simulator().waveforms, simulator().drift):
+        with pytest.raises(ValueError, match=f"{field} of segment 1 is nan, expected a finite number"):
+            run(s)
+
+
+@pytest.mark.parametrize("field", ["dE", "dEdx"])
+def test_negative_deposits_are_refused(field):
+    s = segments([[-20.0, 0, 0], [-20.0, 5, 5]], **{field: [1.0, -2.0]})
+    with pytest.raises(ValueError, match=f"{field} of segment 1 is -2.0, expected a finite number >= 0"):
         simulator()(s)
 
 
