@@ -197,7 +197,7 @@ def test_display_of_several_events(folder, tmp_path):
 
 def test_info():
     facts = json.loads(done("info", "--json").stdout)
-    assert facts["hepops"] == hepops.__version__ and facts["torch"] == torch.__version__
+    assert facts["hepops"] == hepops.__version__ and facts["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert any(name.startswith("libhepops_cpu") for name in facts["libraries"])
     assert "CPU level" in done("info").stdout
     assert done("--version").stdout.strip() == hepops.__version__

@@ -17,7 +17,15 @@ PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 CMAKE = shutil.which("cmake", path=PATH)
 EXAMPLES = ROOT / "docs" / "examples" / "cpp"
 
-pytestmark = pytest.mark.skipif(not CMAKE or not shutil.which("c++"), reason="needs cmake and a C++ compiler")
+
+def new_enough():
+    version = subprocess.run([CMAKE, "--version"], capture_output=True, text=True).stdout if CMAKE else ""
+    return bool(found := re.search(r"version (\d+)\.(\d+)", version)) and tuple(map(int, found.groups())) >= (3, 26)
+
+
+pytestmark = pytest.mark.skipif(
+    not new_enough() or not shutil.which("c++"), reason="needs cmake >= 3.26 and a C++ compiler"
+)
 
 
 def run(*command, **environment):

@@ -4,11 +4,13 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import hepops
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, shared
+from conftest import shared
 from hepops.lartpc import Parameters, Simulator, Table, gun, read_segments, velocity
 from hepops.lartpc.waveforms import collected
 from torch.testing import assert_close
@@ -580,7 +582,8 @@ print(len(hits), peak / 2**20, usage.ru_utime + usage.ru_stime, len(segments))
 
 def run_mixed(*names, select=None):
     path = shared("data/lartpc/edepsim/mixed_sample.h5")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])}
+    source = str(Path(hepops.__file__).parent.parent)  # the hepops under test, wherever it is installed
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     environment["OMP_WAIT_POLICY"] = "passive"
     code = RUN if select is None else RUN.replace("sim = ", f"segments = segments.select(slice(0, {select}))\nsim = ")
     done = subprocess.run(
