@@ -234,7 +234,7 @@ struct WaveRow {
     return {w, w + bins_u_max, w + bins_u_max + bins_v_max, bins_u_max + bins_v_max + taps_max};
   }
 
-  static size_t scratch(int M, int K) { return size_t(K ? 3 : 1) * (M + 1) * sizeof(T); }
+  HEPOPS_HD static size_t scratch(int M, int K) { return size_t(K ? 3 : 1) * (M + 1) * sizeof(T); }
 
   HEPOPS_HD void operator()(int64_t row, const core::Team& team) const {
     const int64_t length = rows.offset[row + 1] - rows.offset[row];

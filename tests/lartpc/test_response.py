@@ -229,7 +229,7 @@ def test_table_files_that_are_none(tmp_path):
     with pytest.raises(ValueError, match=r"has no array 'response', only \['current'\]"):
         Table.read(tmp_path / "other.npz", PITCH)
     (tmp_path / "text.npy").write_text("no table")
-    with pytest.raises(ValueError, match=r"is not a \.npy or \.npz file"):
+    with pytest.raises(ValueError, match=r"is not a whole \.npy or \.npz file"):
         Table.read(tmp_path / "text.npy", PITCH)
     np.save(tmp_path / "whole.npy", good_table())
     (tmp_path / "half.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:5000])
@@ -264,3 +264,27 @@ def test_simulator_runs_with_real_tables(name):
         for arrival in sim.drift(points).time.detach().tolist():
             first = time[time > arrival - 9.5][0].item()
             assert -9.5 < first - arrival < 0.5
+
+
+def test_tables_of_odd_shapes_and_sums_are_refused():
+    good = torch.zeros(15, 15, 20, dtype=torch.float64)
+    good[:5, :5, -1] = 10.0
+    Table.read(good, 0.4434, tick=0.1)
+    with pytest.raises(ValueError, match=r"\(1, 1\) bins, less than the 5"):
+        Table.read(good[:1, :1], 0.4434, tick=0.1)
+    wrong = good.clone()
+    wrong[3, 3] *= 50
+    with pytest.raises(ValueError, match=r"charge of bin \(3, 3\), sum\(i dt\), is 50, expected 1"):
+        Table.read(wrong, 0.4434, tick=0.1)
+    with pytest.raises(ValueError, match="must hold real numbers"):
+        Table.read(good.to(torch.complex128), 0.4434, tick=0.1)
+
+
+def test_broken_archives_are_named(tmp_path):
+    path = tmp_path / "table.npz"
+    np.savez(path, response=np.zeros((15, 15, 20)), time_tick="a")
+    with pytest.raises(ValueError, match=r"time_tick of .* must be one number"):
+        Table.read(path, 0.4434)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"is not a whole \.npy or \.npz file"):
+        Table.read(path, 0.4434)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import shared
 from hepops.lartpc import Parameters, Simulator, Table, gun, read_segments, velocity
+from hepops.lartpc.pieces import cut
 from hepops.lartpc.waveforms import collected
 from torch.testing import assert_close
 
@@ -670,7 +671,7 @@ def test_gradients_are_finite_at_the_anode(extended):
 def test_positions_that_are_not_finite_are_refused(axis):
     start = torch.tensor([[-20.0, 0, 0], [-20.0, 5, 5]], dtype=torch.float64)
     start[1, axis] = float("nan")
-    with pytest.raises(ValueError, match=r"start of segment 1 is \[.*nan.*\], expected a finite number"):
+    with pytest.raises(ValueError, match=r"start of segment 1 is \[.*nan.*\], expected finite numbers"):
         simulator()(segments(start, dE=[20.0, 20.0]))
 
 
@@ -679,14 +680,14 @@ def test_deposits_that_are_not_finite_are_refused(field):
     """The reader excludes them; who builds Segments by hand is told, not given NaN."""
     s = segments([[-20.0, 0, 0], [-20.0, 5, 5]], **{field: [1.0, float("nan")]})
     for run in (simulator(), simulator().waveforms, simulator().drift):
-        with pytest.raises(ValueError, match=f"{field} of segment 1 is nan, expected a finite number"):
+        with pytest.raises(ValueError, match=f"{field} of segment 1 is nan, expected a"):
             run(s)
 
 
 @pytest.mark.parametrize("field", ["dE", "dEdx"])
 def test_negative_deposits_are_refused(field):
     s = segments([[-20.0, 0, 0], [-20.0, 5, 5]], **{field: [1.0, -2.0]})
-    with pytest.raises(ValueError, match=f"{field} of segment 1 is -2.0, expected a finite number >= 0"):
+    with pytest.raises(ValueError, match=f"{field} of segment 1 is -2.0, expected a finite number"):
         simulator()(s)
 
 
@@ -762,3 +763,107 @@ def test_threshold_per_pixel(four_events):
         flat[busy] = 1e9
         without = sim(four_events, threshold=flat)
     assert busy not in MODULE0.pixel_id(without.tpc, without.ix, without.iy) and len(without) < len(one)
+
+
+# ---- far apart in time, truth, overlapping volumes, bad numbers
+
+
+def far_apart(gap=1e6):
+    """One track, the same again much later in the same event, and one of another event."""
+    start, end = [[10.0, 3, 4], [10.0, 3, 4], [20.0, 3, 4]], [[12.0, 6, 5], [12.0, 6, 5], [22.0, 6, 5]]
+    return segments(start, end, dE=[8.0] * 3, t0=[0.0, gap, 0.0], event=torch.tensor([0, 0, 7]))
+
+
+def test_memory_follows_the_ticks_in_use():
+    sim = simulator()
+    with torch.no_grad():
+        near, far = (len(sim.waveforms(far_apart(gap)).values) for gap in (1e4, 1e9))
+        once = len(sim.waveforms(far_apart()[[0, 2]]).values)
+    assert near == far and once < far < 2 * once
+
+
+def test_what_is_far_apart_in_time_is_simulated_apart():
+    sim = simulator()
+    with torch.no_grad():
+        both, single = sim(far_apart()), sim(far_apart()[[0]])
+    first = both[both.event == 0]
+    early, late = first[first.time < 1e5], first[first.time > 1e5]
+    assert_close(early.charge, single.charge, rtol=1e-12, atol=0)
+    assert_close(late.charge, single.charge, rtol=1e-9, atol=0)
+    assert_close(late.time - 1e6, single.time, rtol=0, atol=1e-6)
+    assert_close(late.x, early.x, rtol=0, atol=1e-6)  # reckoned from the first deposit of each
+    for pixel in torch.unique(torch.stack((first.tpc, first.ix, first.iy), 1), dim=0):
+        ranks = first.rank[(torch.stack((first.tpc, first.ix, first.iy), 1) == pixel).all(1)]
+        assert ranks.tolist() == list(range(len(ranks)))
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_truth_shares_each_hit_among_its_segments(seed):
+    """The shares of a hit are 1 in all, and one segment alone has them all; chunks change nothing."""
+    s, sim = muons(events=muons().events[2:6].tolist()), simulator()
+    with torch.no_grad():
+        hits = sim(s, seed=seed, truth=True)
+        sim.chunk = 40
+        chunked = sim(s, seed=seed, truth=True)
+    total = torch.zeros(len(hits), dtype=torch.float64).index_add_(0, hits.truth.hit, hits.truth.fraction)
+    assert_close(total, torch.ones_like(total), rtol=0, atol=1e-9)
+    assert torch.equal(s.event[hits.truth.segment], hits.event[hits.truth.hit])
+    assert all(torch.equal(a, b) for a, b in zip(hits.truth, chunked.truth, strict=True))
+    assert hits.reports == chunked.reports and hits.reports["electrons_arriving"] > 0
+
+
+def test_truth_is_the_charge_that_a_segment_alone_would_induce():
+    """With half of its neighbour the charge of the same integration falls by half of the neighbour's share."""
+    s, sim = segments([[-20.0, 0, 0], [-20.0, 0.1, 0]], [[-20.0, 0, 2], [-20.0, 0.1, 2]], dE=[4.0, 4.0]), simulator()
+    half = dataclasses.replace(s, dE=s.dE * torch.tensor([1.0, 0.5], dtype=torch.float64))
+    with torch.no_grad():
+        hits, waves = sim(s, truth=True), [sim.waveforms(x) for x in (s, half)]
+    first = (hits.rank == 0).nonzero()[:, 0]
+    of = hits.truth.segment == 1
+    share = torch.zeros(len(hits), dtype=torch.float64).index_put_((hits.truth.hit[of],), hits.truth.fraction[of])
+    for h in first.tolist()[:5]:
+        row, end = int(hits.row[h]), float(hits.time[h]) * 10 + 18
+        begin, stop = (int(waves[0].offsets[row + k]) for k in (0, 1))
+        ticks = torch.arange(stop - begin, dtype=torch.float64) + int(waves[0].first_tick[row])
+        weight = (end - ticks).clamp(0, 1) * 0.1
+        whole, less = (float((w.values[begin:stop] * weight).sum()) for w in waves)
+        assert hits.charge[h].item() == pytest.approx(whole, rel=1e-9)
+        assert (whole - less) / whole == pytest.approx(share[h].item() / 2, rel=1e-6, abs=1e-9)
+
+
+def test_volumes_that_touch_or_overlap_share_no_charge():
+    tpc = MODULE0.tpcs[0].replace(y=(-4.434, 4.434), z=(-8.868, 0.0), ny=20, nx=20)
+    s = segments([[-20.0, 0, -2]], [[-20.0, 0, 3]], dE=[20.0])
+    for shift in (0.0, 1e-9, 1e-6, 0.5):
+        other = tpc.replace(z=(-shift, 8.868 - shift))
+        pieces = cut(s, MODULE0.replace(tpcs=(tpc, other)))
+        assert pieces.dE.tolist() == pytest.approx([8.0, 12.0], rel=1e-6), shift
+        assert pieces.energy_outside == pytest.approx(0, abs=1e-6)
+    inner = tpc.replace(z=(-5.0, 3.868))
+    with pytest.raises(ValueError, match="lies within another along z"):
+        cut(s, MODULE0.replace(tpcs=(inner, tpc.replace(z=(-9.0, 8.736), nx=40))))
+
+
+def test_a_segment_in_a_border_plane_is_kept_once():
+    for x in (-30.431, 30.431, -0.15875, 0.15875):
+        pieces = cut(segments([[x, 0.0, 0.0]], [[x, 1.0, 1.0]], dE=[6.0]), MODULE0)
+        assert pieces.dE.tolist() == [6.0], x
+
+
+@pytest.mark.parametrize("name, value", [("lifetime", -5.0), ("efield", 0.0), ("birks_k", -0.05), ("w_ion", math.nan)])
+def test_parameters_out_of_range_are_refused(name, value, four_events):
+    sim = simulator()
+    getattr(sim, name).data.fill_(value)
+    with pytest.raises(ValueError, match=rf"{name} is {value} .*did a step of the optimiser leave the range"):
+        sim(four_events)
+
+
+def test_events_and_seeds_of_the_wrong_kind_are_refused(four_events):
+    sim = simulator()
+    with pytest.raises(ValueError, match="event of segment 0 is -5"):
+        sim(dataclasses.replace(four_events, event=torch.full_like(four_events.event, -5)))
+    with pytest.raises(TypeError, match=r"event must be int64, got torch\.int32"):
+        sim.waveforms(dataclasses.replace(four_events, event=four_events.event.int()))
+    for seed in (-1, 1.5, True, 2**63):
+        with pytest.raises(ValueError, match=r"seed must be an integer from 0 to 2\^63 - 1"):
+            sim(four_events, seed=seed)

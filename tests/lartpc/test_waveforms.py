@@ -5,7 +5,7 @@ import torch
 from core.contract import Contract
 from hepops.lartpc import Table, waveforms
 from hepops.lartpc.response import builtin_response, table_response
-from hepops.lartpc.waveforms import _arguments, collected, lost_electrons, plan, waveforms_and_tangents
+from hepops.lartpc.waveforms import _arguments, collected, lost_by_node, plan, waveforms_and_tangents
 from torch.library import opcheck
 from torch.testing import assert_close
 
@@ -245,7 +245,7 @@ def test_collects_and_loses_all():
         beyond = 1e-12 if reach == 4 else 2e-3
         assert_close(on.sum() + lost.sum(), nodes[0].sum(), rtol=beyond, atol=0)
         assert bool((lost >= 0).all()) and 0.01 < lost.sum() / nodes[0].sum() < 0.3
-        assert lost_electrons(nodes, layout, pixels, reach=reach, **plane) == pytest.approx(
+        assert float(lost_by_node(nodes, layout, pixels, reach=reach, **plane).sum()) == pytest.approx(
             lost.sum().item(), rel=1e-14
         )
 

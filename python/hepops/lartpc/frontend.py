@@ -142,6 +142,8 @@ def frontend(
     """
     detector = Detector.module0() if detector is None else detector
     chip = detector.frontend
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
+        raise ValueError(f"frontend: seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
     sampled = seed is not None if sampled is None else sampled
     windows = _Rows(currents, detector)
     values = windows.values
@@ -169,7 +171,7 @@ def frontend(
     row, rank, charge = row[hit], rank[hit], charge[hit]
     time = (windows.first_tick[row] + crossed[hit]) * windows.tick
     event, tpc, ix, iy = (name[row] for name in windows.names)
-    x, y, z = windows.position(tpc, ix, iy, time, velocity)
+    x, y, z = windows.position(tpc, ix, iy, time if windows.t0 is None else time - windows.t0[row], velocity)
     return Hits(
         event=event,
         tpc=tpc,
@@ -230,6 +232,7 @@ class _Rows:
     def __init__(self, currents: Tensor | Windows, detector: Detector):
         self.detector = detector
         self.placed = not isinstance(currents, Tensor)
+        self.t0: Tensor | None = getattr(currents, "t0", None)
         if isinstance(currents, Tensor):
             if currents.dim() != 2:
                 raise ValueError(f"frontend: currents must be (pixels, ticks), got shape {tuple(currents.shape)}")

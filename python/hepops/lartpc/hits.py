@@ -69,7 +69,7 @@ class Hits:
     tpc: Tensor  # int64 (num_hits)
     ix: Tensor  # int64 (num_hits)    pixel along z
     iy: Tensor  # int64 (num_hits)    pixel along y
-    x: Tensor  # float (num_hits)     drift coordinate reconstructed from the time [cm]
+    x: Tensor  # float (num_hits)     drift coordinate, time reckoned from the event's first deposit [cm]
     y: Tensor  # float (num_hits)     pixel centre [cm]
     z: Tensor  # float (num_hits)     pixel centre [cm]
     time: Tensor  # float (num_hits)  threshold crossing [us]

@@ -33,17 +33,28 @@ class Pieces:
 
 
 def _boxes(detector: Detector, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Low and high corners x y z of the drift volumes; where two overlap, the earlier one has the space."""
+    """Low and high corners x y z of the drift volumes; where two overlap, the earlier one has the space.
+
+    The later one is cut along the axis of which it loses least; less than a micrometre is rounding, and left.
+    """
     boxes: list[tuple[list[float], list[float]]] = []
     for tpc in detector.tpcs:
         low = [min(tpc.anode, tpc.cathode), tpc.y[0], tpc.z[0]]
         high = [max(tpc.anode, tpc.cathode), tpc.y[1], tpc.z[1]]
         for before_low, before_high in boxes:
-            if all(a < d and c < b for a, b, c, d in zip(low, high, before_low, before_high, strict=True)):
-                if before_low[0] <= low[0]:
-                    low[0] = min(before_high[0], high[0])
-                else:
-                    high[0] = before_low[0]
+            overlap = [min(high[k], before_high[k]) - max(low[k], before_low[k]) for k in range(3)]
+            if min(overlap) < 1e-4:
+                continue
+            share = [overlap[k] / (high[k] - low[k]) for k in range(3)]
+            k = share.index(min(share))
+            if before_low[k] <= low[k] and before_high[k] < high[k]:
+                low[k] = before_high[k]
+            elif before_low[k] > low[k] and before_high[k] >= high[k]:
+                high[k] = before_low[k]
+            else:
+                raise ValueError(
+                    f"Detector: one drift volume lies within another along {'xyz'[k]}: whose is the charge?"
+                )
         boxes.append((low, high))
     return [
         (torch.tensor(a, dtype=torch.float64, device=device), torch.tensor(b, dtype=torch.float64, device=device))
@@ -69,7 +80,10 @@ def cut(segments: Segments, detector: Detector) -> Pieces:
         a, b = (low - start) / safe, (high - start) / safe
         enter = torch.where(flat, torch.zeros_like(a), torch.minimum(a, b)).amax(1).clamp(min=0.0)
         leave = torch.where(flat, torch.ones_like(a), torch.maximum(a, b)).amin(1).clamp(max=1.0)
+        # Half-open along y and z; a segment in an anode or cathode plane belongs to the first volume that has it.
         within = (~flat | ((start >= low) & (start < high))).all(1)
+        in_plane = flat[:, 0] & (start[:, 0] == high[0]) & (inside == 0)
+        within = within | (in_plane & (~flat | ((start >= low) & (start < high)))[:, 1:].all(1))
         index = torch.nonzero(within & ((leave > enter) | (point & (leave >= enter)))).squeeze(1)
         if len(index) == 0:
             continue

@@ -1,5 +1,6 @@
 """What a unit charge that arrives at the plane induces on a pixel: built in, or from a table."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,18 +124,24 @@ class Table:
                 raise FileNotFoundError(f"response: no file {name!r}")
             try:
                 loaded = np.load(source, allow_pickle=False)
-            except (ValueError, EOFError) as error:
-                raise ValueError(f"response: {name!r} is not a .npy or .npz file: {error}") from None
-            if isinstance(loaded, np.ndarray):
-                source = loaded
-            else:
-                with loaded:
-                    stored = {key: loaded[key] for key in loaded.files}
+                if isinstance(loaded, np.ndarray):
+                    source = loaded
+                else:
+                    with loaded:
+                        stored = {key: loaded[key] for key in loaded.files}
+            except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+                raise ValueError(f"response: {name!r} is not a whole .npy or .npz file of numbers") from None
+            for key in ("time_tick", "bin_size", "drift_length"):
+                if key in stored and (stored[key].size != 1 or stored[key].dtype.kind not in "fiu"):
+                    raise ValueError(f"response: {key} of {name!r} must be one number, got {stored[key]!r}")
             if stored:
                 if "response" not in stored:
                     raise ValueError(f"response: {name!r} has no array 'response', only {sorted(stored)}")
                 source = stored["response"]
-        current = torch.as_tensor(source).to(torch.float64).cpu()
+        current = torch.as_tensor(source)
+        if current.is_complex() or current.dtype == torch.bool:
+            raise ValueError(f"response: {name} must hold real numbers, got {current.dtype}")
+        current = current.to(torch.float64).cpu()
         if current.dim() != 3 or 0 in current.shape:
             raise ValueError(f"response: {name} must be (bins_x, bins_y, ticks), got {tuple(current.shape)}")
         if not bool(torch.isfinite(current).all()):
@@ -158,6 +165,20 @@ class Table:
             raise ValueError(
                 f"response: the charge collected over the pad's centre, sum(i dt), is {collected * tick:.4g}, "
                 f"expected 1: is the tick {tick} us right?"
+            )
+        if min(current.shape[:2]) < bins // 2:
+            raise ValueError(
+                f"response: {name} has {tuple(current.shape[:2])} bins, less than the {bins // 2} from the middle of "
+                f"a pad to its edge"
+            )
+        own = torch.zeros(current.shape[:2], dtype=torch.float64)
+        own[: bins // 2, : bins // 2] = 1.0
+        off = (current.sum(2) * tick - own).abs()
+        if not float(off.max()) < 0.05:
+            i, j = divmod(int(off.argmax()), off.shape[1])
+            raise ValueError(
+                f"response: the charge of bin ({i}, {j}), sum(i dt), is {float(current[i, j].sum()) * tick:.4g}, "
+                f"expected {own[i, j]:.0f}"
             )
         if drift_length is None and "drift_length" in stored:
             drift_length = float(stored["drift_length"])

@@ -1,5 +1,6 @@
 """The simulator: segments in, hits out."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from .arrive import MODELS, arrive, arrive_tangents
 from .detector import Detector
+from .drift import drift
 from .frontend import frontend
 from .hits import Hits, Truth
 from .parameters import Parameters
@@ -22,7 +24,7 @@ from .waveforms import (
     Plan,
     Waveforms,
     hit_shares,
-    lost_electrons,
+    lost_by_node,
     plan,
     tangent_directions,
     waveforms,
@@ -33,12 +35,25 @@ NAMES = tuple(Parameters.SPEC)
 CUTS = {torch.float32: 4.0, torch.float64: 6.0}  # sigmas: what lies beyond is below the rounding of the sums
 
 
+APART = 2000  # ticks, beyond the length of the response, after which deposits of one event no longer share a row
+
+
 def drift_velocity(efield: Tensor, temperature: Tensor) -> Tensor:
-    """Drift velocity [cm/us] in a field [kV/cm] at a temperature [K] (Li et al. 2016); differentiable."""
-    a0, a1, a2, a3, a4, a5 = 551.6, 7158.3, 4440.43, 4.29, 43.63, 0.2053
-    E = efield
-    mobility = (a0 + a1 * E + a2 * E**1.5 + a3 * E**2.5) / (1 + (a1 / a0) * E + a4 * E**2 + a5 * E**3)
-    return mobility * (temperature / 89.0) ** -1.5 * E / 1000
+    """Drift velocity [cm/us] in a field [kV/cm] at a temperature [K]: 1 cm over its drift time; differentiable."""
+    one = torch.ones((), dtype=torch.float64, device=efield.device)
+    return 1 / drift(one, field=efield, temperature=temperature).time
+
+
+def _windows(group: Tensor, tick: Tensor, apart: int) -> tuple[Tensor, Tensor]:
+    """Nodes (N) of a group that lie together in time: a number for each window, and the group of each window."""
+    order = torch.argsort(tick)
+    order = order[torch.argsort(group[order], stable=True)]
+    g, t = group[order], tick[order]
+    begins = torch.ones_like(g, dtype=torch.bool)
+    begins[1:] = (g[1:] != g[:-1]) | (t[1:] - t[:-1] > apart)
+    window = torch.empty_like(group)
+    window[order] = torch.cumsum(begins, 0) - 1
+    return window, g[begins]
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,15 @@ class Simulator(nn.Module):
     # ---- the chain
 
     def _vector(self) -> Tensor:
-        return torch.stack([getattr(self, name) for name in NAMES])
+        values = torch.stack([getattr(self, name) for name in NAMES]).to(torch.float64)
+        for name, value in zip(NAMES, values.tolist(), strict=True):
+            spec = Parameters.SPEC[name]
+            if not spec.floor <= value <= spec.ceiling:
+                raise ValueError(
+                    f"Simulator: {name} is {value} {spec.unit}, expected {spec.floor} to {spec.ceiling}: did a step of "
+                    f"the optimiser leave the range? Parameters.from_unconstrained keeps it"
+                )
+        return values
 
     def response(self) -> Response:
         """The response at the present velocity; kept until the velocity changes."""
@@ -216,6 +239,7 @@ class Simulator(nn.Module):
 
     def _pieces(self, segments: Segments) -> Pieces:
         _refuse_bad(segments)
+        self._vector()  # refuses parameters out of range before any work is done
         pieces = cut(segments, self.detector)
         total = float(segments.dE.detach().sum())
         if total > 0 and pieces.energy_outside > 0.1 * total:
@@ -258,11 +282,14 @@ class Simulator(nn.Module):
         events, event_rank = torch.unique(pieces.event, return_inverse=True)
         planes = len(detector.tpcs)
         group = (event_rank * planes + pieces.tpc)[piece]
+        window, group = _windows(group, nodes[3].detach() / tick, response.length + APART)
+        t0 = torch.full((len(group),), torch.inf, dtype=torch.float64, device=device)
+        t0 = t0.scatter_reduce(0, window, pieces.t0.detach()[piece], "amin")
         pixels = torch.tensor([(t.nx, t.ny) for t in detector.tpcs], dtype=torch.int64, device=device)
         pixels_of_node = pixels[pieces.tpc[piece]]
         settings: dict[str, Any] = {"pitch": pitch, "tick": tick, "reach": self.reach, "cut": CUTS[self.dtype]}
         with torch.no_grad():
-            layout = plan(nodes, group, pixels_of_node, velocity, response, **settings)
+            layout = plan(nodes, window, pixels_of_node, velocity, response, **settings)
 
         currents: Tensor | None = None
         slopes: Tensor | None = None
@@ -280,24 +307,31 @@ class Simulator(nn.Module):
         if currents is None or (torch.is_grad_enabled() and nodes.requires_grad):
             currents = waveforms(nodes, velocity, response, layout, **settings)
         plane: dict[str, Any] = {"pitch": pitch, "bins": response.bins, "reach": self.reach, "cut": CUTS[self.dtype]}
+        # Event by event, so that the sums over all events do not depend on how they were divided into chunks.
+        zeros = torch.zeros(len(events), dtype=torch.float64, device=device)
+        arriving = zeros.index_add(0, event_rank[piece], charge.detach())
+        lost = zeros.index_add(0, event_rank[piece], lost_by_node(nodes, layout, pixels_of_node, **plane))
+        several = len(group) > len(torch.unique(group))
         reports = self._reports(pieces) | {
-            "electrons_arriving": float(charge.detach().sum()),
-            "electrons_lost": lost_electrons(nodes, layout, pixels_of_node, **plane),
+            "electrons_arriving": math.fsum(arriving.tolist()),
+            "electrons_lost": math.fsum(lost.tolist()),
         }
         waves = Waveforms(
-            events[torch.div(layout.group, planes, rounding_mode="floor")],
-            layout.group % planes,
+            events[torch.div(group[layout.group], planes, rounding_mode="floor")],
+            group[layout.group] % planes,
             layout.pixel_u,
             layout.pixel_v,
             layout.first,
             layout.offset,
             currents,
             tick,
+            t0[layout.group],
             slopes,
             tuple(tangents),
             reports,
         )
-        return waves, _Inputs(nodes.detach(), velocity.detach(), response, layout, settings, pieces.segment[piece])
+        fixed = (nodes.detach(), velocity.detach(), response, layout, settings, pieces.segment[piece])
+        return waves, _Inputs(*fixed, arriving.tolist(), lost.tolist(), several)
 
     def _chunks(self, pieces: Pieces) -> Iterator[Pieces]:
         """Whole events, in order, of about `chunk` nodes together."""
@@ -356,9 +390,13 @@ class Simulator(nn.Module):
         pieces = self._pieces(segments)
         velocity = drift_velocity(self.efield, self.temperature)
         parts: list[Hits] = []
+        arriving: list[float] = []
+        lost: list[float] = []
+        several = False
         rows, done, total = 0, 0, int(count_nodes(pieces, self.step).sum())
         for chunk in self._chunks(pieces):
             waves, inputs = self._waveforms(chunk, tangents)
+            arriving, lost, several = arriving + inputs.arriving, lost + inputs.lost, several or inputs.several
             hits = frontend(
                 waves, self.detector, seed=seed, threshold=self._threshold(threshold, waves), velocity=velocity
             )
@@ -377,7 +415,9 @@ class Simulator(nn.Module):
             done += int(count_nodes(chunk, self.step).sum())
             if progress is not None:
                 progress(done, total)
-        return _join(parts, self._reports(pieces))
+        totals = {"electrons_arriving": math.fsum(arriving), "electrons_lost": math.fsum(lost)}
+        hits = _join(parts, self._reports(pieces) | totals)
+        return _rank(hits) if several else hits
 
     def _threshold(self, threshold: float | Tensor | None, waves: Waveforms) -> float | Tensor | None:
         if not isinstance(threshold, Tensor) or threshold.numel() == 1:
@@ -400,6 +440,9 @@ class _Inputs:
     layout: Plan
     settings: dict[str, Any]
     segment: Tensor  # int64 (N) of each node
+    arriving: list[float]  # (num_events) [e]
+    lost: list[float]  # (num_events) [e]
+    several: bool  # whether a pixel may have rows for more than one window of time
 
     def truth(self, hits: Hits) -> Truth:
         """Every (hit, node) pair on the hit's pixel, its charge within the hit's integration, summed by segment."""
@@ -421,20 +464,36 @@ class _Inputs:
         return Truth(hit[some], segment[some], (sums / total[hit])[some])
 
 
+def _rank(hits: Hits) -> Hits:
+    """Sorted by pixel and time, and counted within each pixel over all its windows of time."""
+    if len(hits) == 0:
+        return hits
+    hits = hits.sort()
+    pixel = torch.stack((hits.event, hits.tpc, hits.iy, hits.ix), 1)
+    number = torch.arange(len(hits), device=pixel.device)
+    begins = torch.cat([torch.ones_like(number[:1], dtype=torch.bool), (pixel[1:] != pixel[:-1]).any(1)])
+    return replace(hits, rank=number - torch.cummax(torch.where(begins, number, 0), 0).values)
+
+
 def _refuse_bad(segments: Segments) -> None:
-    """Segments made by hand have met no reader: NaN, infinity and negative numbers are refused by name."""
+    """Segments made by hand have met no reader: what has no meaning is refused by name."""
+
+    def check(name: str, good: Tensor, expected: str) -> None:
+        if not bool(good.all()):
+            row = int(torch.nonzero(~good)[0])
+            got = getattr(segments, name)[row].tolist()
+            raise ValueError(f"Simulator: {name} of segment {row} is {got}, expected {expected}")
+
+    if segments.event.dtype != torch.int64:
+        raise TypeError(f"Simulator: event must be int64, got {segments.event.dtype}")
     with torch.no_grad():
-        for name in ("start", "end", "dE", "dEdx", "t0"):
-            column = getattr(segments, name)
-            good = torch.isfinite(column) if column.ndim == 1 else torch.isfinite(column).all(1)
-            if name in ("dE", "dEdx"):
-                good = good & (column >= 0)
-            if not bool(good.all()):
-                row = int(torch.nonzero(~good)[0])
-                raise ValueError(
-                    f"Simulator: {name} of segment {row} is {column[row].tolist()}, expected a finite number"
-                    f"{' >= 0' if name in ('dE', 'dEdx') else ''}"
-                )
+        check("event", segments.event >= 0, "a number >= 0")
+        check("start", torch.isfinite(segments.start).all(1), "finite numbers [cm]")
+        check("end", torch.isfinite(segments.end).all(1), "finite numbers [cm]")
+        check("dE", torch.isfinite(segments.dE) & (segments.dE >= 0), "a finite number >= 0 [MeV]")
+        charged = segments.dE > 0
+        check("dEdx", torch.isfinite(segments.dEdx) & ((segments.dEdx > 0) | ~charged), "a finite number > 0 [MeV/cm]")
+        check("t0", segments.t0.abs() < 1e14, "a finite number below 1e14 [us]")
 
 
 def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
@@ -446,7 +505,7 @@ def _join(parts: list[Hits], reports: dict[str, Any]) -> Hits:
     for name in ("time_tangents", "charge_tangents"):
         some = [t for t in (getattr(part, name) for part in parts) if t is not None]
         tangents[name] = torch.cat(some, 1) if some else None
-    for name in ("electrons_arriving", "electrons_lost", "rejected", "pixels"):
+    for name in ("rejected", "pixels"):
         reports[name] = sum(part.reports[name] for part in parts)
     truth, begin = None, 0
     if parts[0].truth is not None:

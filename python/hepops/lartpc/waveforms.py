@@ -20,8 +20,10 @@ MAX_TANGENTS = 16
 class Waveforms:
     """The current of every pixel that saw any, over the window of ticks in which it did.
 
-    Rows are sorted by (event, tpc, iy, ix). Row i covers ticks first_tick[i] ... first_tick[i] + n - 1 with
-    n = offsets[i + 1] - offsets[i]; its currents are ``values[offsets[i]:offsets[i + 1]]``, averages over a tick.
+    Rows are sorted by (event, tpc, window of time, iy, ix): deposits of an event that lie further apart than 2000 ticks
+    and the response's length have rows of their own, so that memory follows the ticks in use; the chip starts each of
+    them empty. Row i covers ticks first_tick[i] ... first_tick[i] + n - 1 with n = offsets[i + 1] - offsets[i]; its
+    currents are ``values[offsets[i]:offsets[i + 1]]``, averages over a tick.
     """
 
     event: Tensor  # int64 (num_rows)
@@ -32,6 +34,7 @@ class Waveforms:
     offsets: Tensor  # int64 (num_rows + 1)
     values: Tensor  # (total)               [e/us]
     tick: float  # [us]
+    t0: Tensor | None = None  # float64 (num_rows)   of the row's earliest deposit [us]: what x is reckoned from
     tangents: Tensor | None = None  # (num_tangents, total)   [e/us per unit of the parameter]
     tangent_names: tuple[str, ...] = ()
     reports: dict[str, Any] = field(default_factory=dict)  # electrons that left the plane, segments outside ...
@@ -162,14 +165,13 @@ def collected(
     return sums.index_add_(0, layout.node_row[on], (share * x[0][:, None])[on]), lost
 
 
-def lost_electrons(
+def lost_by_node(
     nodes: Tensor, layout: Plan, pixels: Tensor, *, pitch: float, bins: int, reach: int, cut: float
-) -> float:
-    """Electrons that end beside the plane, the second of what `collected` returns, in all."""
-    lost = call(torch.ops.hepops._wave_collect, nodes.detach(), layout.places, pixels, pitch, bins, reach, cut, False)[
-        1
-    ]
-    return float(lost.sum())
+) -> Tensor:
+    """Electrons of every node that end beside the plane, the second of what `collected` returns (N)."""
+    x = nodes.detach()
+    lost: Tensor = call(torch.ops.hepops._wave_collect, x, layout.places, pixels, pitch, bins, reach, cut, False)[1]
+    return lost
 
 
 def _arguments(response: Response, layout: Plan, pitch: float, tick: float, reach: int, cut: float) -> tuple[Any, ...]:
@@ -219,10 +221,14 @@ def waveforms(
         ValueError: a shape or a number does not fit, or diffusion spreads a node over more than 64 bins or 128 ticks.
 
     References:
-        | ../physics of the pixel plane: docs/lartpc.md
+        | W. Shockley, J. Appl. Phys. 9 (1938) 635; S. Ramo, Proc. IRE 27 (1939) 584; docs/lartpc.md
 
     Example:
-        >>> from hepops.lartpc import Detector, Parameters, Segments, Simulator
+        >>> from hepops.lartpc import Detector, Simulator, gun
+        >>> sim = Simulator(Detector.module0())  # which lays out the rows and calls this function
+        >>> waves = sim.waveforms(gun.shoot(sim.detector, events=1, seed=1))
+        >>> bool(waves.offsets[-1] == len(waves.values))
+        True
     """
     arguments = _arguments(response, layout, pitch, tick, reach, cut)
     values: Tensor = call(torch.ops.hepops.waveforms, nodes, velocity, *arguments)
