@@ -243,7 +243,9 @@ def test_demo(tmp_path):
         (["TRACKS", "-o", "OUT", "--device", "cuda:99"], "--device cuda:99"),
         (["TRACKS", "-o", "OUT", "--threads", "0"], "--threads must be at least 1"),
         (["TRACKS", "-o", "OUT", "--no-noise", "--seed", "1"], "nothing to draw"),
-        (["TRACKS", "-o", "OUT", "--seed", "-1"], "--seed must not be negative"),
+        (["TRACKS", "-o", "OUT", "--seed", "-1"], "--seed must lie between 0 and 2**63 - 1, got -1"),
+        (["TRACKS", "-o", "OUT", "--seed", str(2**63)], "--seed must lie between 0 and"),
+        (["TRACKS", "TRACKS", "-o", "OUT"], "--same-event merge or renumber decides"),
         (["TRACKS", "-o", "OUT", "--detector", "module9"], "--detector must be module0"),
         (["TRACKS", "-o", "OUT", "--layout", "a.yaml"], "--properties and --layout belong together"),
         (["TRACKS", "-o", "OUT", "--module", "1"], "--module belongs to"),
@@ -328,6 +330,88 @@ def test_an_interrupted_write_leaves_nothing(folder, tmp_path, monkeypatch):
     assert "No space left" in refused("simulate", folder / "tracks.h5", "-o", tmp_path / "old.h5", "--overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["old.h5"]
     assert (tmp_path / "old.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("link", ["", "symbolic", "hard"])
+def test_an_input_is_never_the_output(folder, tmp_path, link):
+    """Not with --overwrite either, and through no link."""
+    files = {}
+    for name in ("tracks.h5", "hits.h5"):
+        source = tmp_path / name
+        source.write_bytes((folder / name).read_bytes())
+        files[name] = (source, source.read_bytes(), source if not link else tmp_path / f"link_{name}")
+    tracks, _, out_tracks = files["tracks.h5"]
+    hits, _, out_hits = files["hits.h5"]
+    picture = tmp_path / "picture.png"
+    (tmp_path / "fit").mkdir()
+    fitted = tmp_path / "fit" / "result.h5"
+    if link == "hard":
+        picture.hardlink_to(hits)
+        fitted.hardlink_to(hits)
+    else:
+        picture.symlink_to(hits)
+        fitted.symlink_to(hits)
+    if link:
+        for source, target in ((tracks, out_tracks), (hits, out_hits)):
+            target.symlink_to(source) if link == "symbolic" else target.hardlink_to(source)
+    for words in (
+        ["simulate", tracks, "-o", out_tracks],
+        ["merge", hits, "-o", out_hits],
+        ["display", hits, "-o", picture],
+        ["calibrate", hits, "--tracks", tracks, "-o", tmp_path / "fit"],
+    ):
+        assert "is the input" in refused(*words, "--overwrite")
+        assert all(source.read_bytes() == before for source, before, _ in files.values())
+    assert fitted.exists()
+
+
+@pytest.mark.parametrize("command", ["gun", "demo", "calibrate"])
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_have_63_bits(folder, tmp_path, command, seed):
+    words = [folder / "hits.h5", "--tracks", folder / "tracks.h5"] if command == "calibrate" else []
+    message = refused(command, *words, "-o", tmp_path / "out", "--seed", seed)
+    assert f"--seed must lie between 0 and 2**63 - 1, got {seed}" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_seed_is_one(folder, tmp_path):
+    done("gun", "-o", tmp_path / "tracks.h5", "-n", 1, "--seed", 2**63 - 1, *SHORT)
+    done("simulate", tmp_path / "tracks.h5", "-o", tmp_path / "hits.h5", "--seed", 2**63 - 1)
+    words = ["--tracks", tmp_path / "tracks.h5", "--start", "random", "--iterations", 1, "--no-plots"]
+    done("calibrate", tmp_path / "hits.h5", "-o", tmp_path / "fit", "--seed", 2**63 - 1, *words)
+
+
+def test_losses_are_said_whatever_their_size(folder, tmp_path):
+    inside = done("simulate", folder / "tracks.h5", "-o", tmp_path / "a.h5", "--dtype", "float64")
+    report = read_hits(tmp_path / "a.h5").reports
+    assert f"{report['electrons_lost']:.4g} electrons lost beside the plane" in inside.stdout
+    assert ("outside every drift volume" in inside.stdout) == (report["energy_outside"] > 0)
+    done("gun", "-o", tmp_path / "muons.h5", "-n", 2, "--seed", 1)
+    shifted = done("simulate", tmp_path / "muons.h5", "-o", tmp_path / "b.h5", "--offset", "0,0.5,0")
+    report = read_hits(tmp_path / "b.h5").reports
+    assert report["energy_outside"] > 0
+    assert f"{report['energy_outside']:.4g} of " in shifted.stdout
+    assert "MeV outside every drift volume" in shifted.stdout
+
+
+def test_calibrate_warns_of_other_tracks_and_of_ends_of_ranges(folder, tmp_path):
+    words = ["calibrate", folder / "hits.h5", "--fit", "lifetime", "--no-plots"]
+    moved = ["--tracks", folder / "tracks.h5", "--offset", "0,0,0.9"]
+    wrong = done(*words, *moved, "-o", tmp_path / "wrong")
+    assert "hepops: warning: " in wrong.stderr and "have no measured partner" in wrong.stderr
+    assert "have no measured partner" in (tmp_path / "wrong" / "summary.txt").read_text()
+    ends = ["--tracks", folder / "tracks.h5", "--bounds", "lifetime=500:1400", "--start", "lifetime=1000"]
+    end = done(*words, *ends, "-o", tmp_path / "end")
+    assert "hepops: warning: lifetime = 1399" in end.stderr and "is at the end of its range" in end.stderr
+    right = done(*words, "--tracks", folder / "tracks.h5", "--fit", "lifetime,efield", "-o", tmp_path / "right")
+    assert "warning" not in right.output
+
+
+def test_a_fit_that_does_not_end_says_so_once(folder, tmp_path):
+    words = ["--tracks", folder / "tracks.h5", "-o", tmp_path / "fit", "--iterations", 1, "--no-plots"]
+    result = done("calibrate", folder / "hits.h5", *words)
+    assert "hepops: warning: not converged after 1 iterations\n" in result.stderr
+    assert "iterations after" not in result.output
 
 
 # ---- in a process of its own

@@ -225,6 +225,51 @@ def test_bad_layouts_are_named(tmp_path):
         read(tmp_path, layout=LAYOUT | {"pixel_pitch": "wide"})
 
 
+def cut(key):
+    """The table without its first entry."""
+    return dict(list(LAYOUT[key].items())[1:])
+
+
+ODD = [None, [], {}, "text", 3, [1, 2], {1: None}, {1: "a"}, {1: []}, {1: {}}]
+TABLES = ["chip_channel_to_position", "tile_positions", "tile_orientations", "tile_indeces"]
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize("key", [*TABLES, "tpc_centers"])
+def test_layouts_of_another_shape_are_named(tmp_path, key, value):
+    if key == "tpc_centers" and value == {}:
+        pytest.skip("no centres are none")
+    with pytest.raises(ValueError, match=f"layout.yaml: {key}") as error:
+        read(tmp_path, layout=LAYOUT | {key: value})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["tile_orientations", "tile_indeces"])
+def test_a_tile_without_entry_is_named(tmp_path, key):
+    with pytest.raises(ValueError, match=f"layout.yaml: {key} has no entry for tile 1$"):
+        read(tmp_path, layout=LAYOUT | {key: cut(key)})
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "text", [None], [[1]], [{}], 0, -1], ids=repr)
+@pytest.mark.parametrize(
+    "key", ["MeVToElectrons", "lifetime", "clock_cycle", "adc_counts", "drift_length", "tpc_offsets"]
+)
+def test_properties_of_another_shape_are_named(tmp_path, key, value):
+    if key == "drift_length" and value in (None, 0, -1):
+        pytest.skip("taken from the tiles, or refused by the record")
+    with pytest.raises(ValueError, match=key if key != "clock_cycle" else "clock_cycle|tick") as error:
+        read(tmp_path, properties=PROPERTIES | {key: value})
+    if key != "clock_cycle":
+        assert "detector.yaml: " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_whatever_else_is_broken_names_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("hepops.lartpc.detector_yaml._tpcs", lambda *_: {}["x"])
+    with pytest.raises(ValueError, match=r"detector.yaml, .*layout.yaml: make no detector \(KeyError: 'x'\)"):
+        read(tmp_path)
+
+
 def test_files_that_are_no_yaml(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [1, 2\nb: }")
     (tmp_path / "b.yaml").write_text("just text")

@@ -15,6 +15,7 @@ import torch
 from conftest import shared
 from hepops.lartpc import Detector, Parameters, Segments, Simulator, fit, read_segments
 from hepops.lartpc.fit import FitResult, HitLoss, Likelihood, MatchedHits, Noise, PixelSums, Robust
+from hepops.lartpc.gun import shoot
 
 from lartpc.analytic import AnalyticDetector, tracks
 
@@ -230,6 +231,35 @@ def test_an_end_at_the_limit_is_said(muons):
     result = fit(AnalyticDetector(), *muons, ["lifetime"], bounds={"lifetime": (500.0, 2000.0)}, start="random")
     assert result.at_limit == ("lifetime",)
     assert "at the end of its range" in result.summary()
+    (doubt,) = result.doubts
+    assert doubt.startswith("lifetime = ") and doubt.endswith(" is at the end of its range")
+    assert f"warning: {doubt}" in result.summary()
+
+
+def test_most_of_a_side_without_partner_is_said(muons):
+    result = fit(AnalyticDetector(), *muons, "lifetime")
+    assert result.names == ("lifetime",) and result.doubts == () and "warning" not in result.summary()
+    counts = {"matched": 5, "simulated_only": 695, "measured_only": 5}
+    lost = dataclasses.replace(result, counts=counts)
+    (doubt,) = lost.doubts
+    assert doubt.startswith("695 of 700 simulated pixels or hits have no measured partner")
+    assert f"warning: {doubt}" in lost.summary()
+    (doubt,) = dataclasses.replace(result, counts=counts | {"simulated_only": 0, "measured_only": 6}).doubts
+    assert doubt.startswith("6 of 11 measured pixels or hits have no simulated partner")
+
+
+def test_one_name_is_a_name(muons):
+    sim = AnalyticDetector(Parameters(lifetime=1500.0))
+    assert fit(sim, *muons, parameters="lifetime").names == ("lifetime",)
+    held = fit(sim, *muons, parameters=["lifetime", "efield"], fixed="efield")
+    assert held.names == ("lifetime",) and tuple(held.fixed) == ("efield",)
+
+
+@pytest.mark.parametrize("method", ["lm", "adam"])
+def test_the_number_of_iterations_is_said_once(muons, method):
+    result = fit(AnalyticDetector(), *muons, start="random", method=method, max_iterations=2)
+    assert not result.converged and "after 2 iterations after" not in result.summary()
+    assert result.summary().count("2 iterations") == 1 and "2 iterations" in result.outcome
 
 
 def same(a: FitResult, b: FitResult):
@@ -365,6 +395,21 @@ def test_the_simulator_itself_is_recovered():
     far = (result.path() / TRUTH - 1).abs().max(1).values
     assert far[0] > 0.3 and (far[1:] < 1e-3).nonzero()[0].item() < 15
     assert far[-1] < 1e-8, far
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_tolerance_is_that_of_the_precision(dtype):
+    """One event of the gun: in the default precision, too, the fit ends and says so."""
+    detector = Detector.module0()
+    segments = shoot(detector, 1, "proton", topology="inside", energy=(100.0, 200.0), seed=2)
+    with torch.no_grad():
+        measured = Simulator(detector, Parameters(lifetime=1500.0, efield=0.49), dtype=dtype)(segments)
+    result = fit(Simulator(detector, dtype=dtype), segments, measured, ["lifetime", "efield"])
+    single = dtype == torch.float32
+    assert result.converged, result.summary()
+    assert result.config["tolerance"] == (1e-5 if single else 1e-8)
+    assert result["efield"] == pytest.approx(0.49, rel=1e-5 if single else 1e-9)
+    assert result["lifetime"] == pytest.approx(1500.0, rel=1e-3 if single else 1e-7)
 
 
 def test_adam_runs_backward_through_the_simulator():

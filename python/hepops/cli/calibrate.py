@@ -8,7 +8,7 @@ import typer
 from . import options as o
 from .chain import Chain
 from .display import write_figures
-from .provenance import provenance, write_json
+from .provenance import check_apart, provenance, write_json
 
 if TYPE_CHECKING:
     from hepops.lartpc import Hits
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUMMARY, VALUES, DONE = "summary.txt", "parameters.json", "provenance.json"
 LEFT = ("state.json", "result.h5", SUMMARY, VALUES, DONE)
+FIGURES = ("trace.png", "correlations.png", "residuals.png", "overview.png")
 
 
 def calibrate(
@@ -92,6 +93,9 @@ def calibrate(
     import hepops
     from hepops.lartpc import Parameters, plot, read_config, read_hits
 
+    o.check_seed(seed)
+    for name in (*LEFT, *FIGURES):
+        check_apart(output / name, [hits, *tracks, properties, *(layout or ()), response])
     _prepare(output, overwrite)
     where = o.parse_device(device)
     o.set_threads(threads)
@@ -133,7 +137,9 @@ def calibrate(
     fitted = {"detector": described.to_dict(), "simulator": chain.to_dict(), "fit": result.config}
     write_json(output / DONE, {"provenance": provenance(), "source": source, "hits left out": left, **fitted})
     if not result.converged:
-        typer.echo(f"hepops: warning: {result.message}", err=True)
+        typer.echo(f"hepops: warning: {result.outcome}", err=True)
+    for doubt in result.doubts:
+        typer.echo(f"hepops: warning: {doubt}", err=True)
     if not quiet:
         typer.echo(text)
         typer.echo(f"-> {output}")

@@ -38,6 +38,7 @@ def demo(
     from hepops.lartpc import Detector, Parameters, Segments, write_segments
     from hepops.lartpc.gun import shoot
 
+    o.check_seed(seed)
     _prepare(output, overwrite)
     where = o.parse_device(device)
     o.set_threads(threads)
@@ -62,7 +63,7 @@ def demo(
     result = hepops.lartpc.fit(
         start, segments.to(where), hits.to(where), checkpoint=output, progress=not quiet and sys.stderr.isatty()
     )
-    say(f"calibration  {result.message} after {result.iterations} iterations of Levenberg-Marquardt")
+    say(f"calibration  {result.outcome} of Levenberg-Marquardt")
     text = report(result, hidden.to_dict())
     write_results(output, result, hidden.to_dict(), text, plots)
     if plots:

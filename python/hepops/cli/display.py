@@ -71,7 +71,7 @@ def display(
         raise ValueError(f"--output: {len(numbers)} events need a .pdf, got {path}")
     if pixel is not None and not tracks:
         raise ValueError("--pixel needs --tracks, the waveform is simulated from them")
-    check_output(path, overwrite)
+    check_output(path, overwrite, [hits, *(tracks or ()), properties, *(layout or ())])
     place = _pixel(pixel)
     deposits = o.read_tracks(tracks, config) if tracks else None
     figures = []

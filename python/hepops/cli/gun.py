@@ -49,7 +49,8 @@ def gun(
     from hepops.lartpc import write_segments
     from hepops.lartpc.gun import shoot
 
-    check_output(output, overwrite)
+    o.check_seed(seed)
+    check_output(output, overwrite, [properties, *(layout or ())])
     segments = shoot(
         o.build_detector(detector, properties, layout, module),
         number,

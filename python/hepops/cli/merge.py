@@ -23,7 +23,7 @@ def merge(
     """
     from hepops.lartpc import Hits, read_config, read_hits
 
-    check_output(output, overwrite)
+    check_output(output, overwrite, shards)
     configs = [read_config(path) for path in shards]
     order = _order(shards, configs)
     hits = Hits.cat([read_hits(shards[k]) for k in order])

@@ -120,6 +120,12 @@ def parse_values(option: str, texts: Sequence[str] | None) -> dict[str, float]:
     return values
 
 
+def check_seed(seed: int | None) -> None:
+    """Refuse a seed that 63 bits do not hold."""
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ValueError(f"--seed must lie between 0 and 2**63 - 1, got {seed}")
+
+
 def parse_device(name: str) -> "torch.device":
     """The device, checked."""
     import torch
@@ -196,16 +202,27 @@ def read_tracks(
     same_event: Literal["raise", "merge", "renumber"] | None = None,
 ) -> "Segments":
     """The tracks of a file of hits, read as the file says they were read, unless the command line says otherwise."""
-    from hepops.lartpc import read_segments
-
     source: dict[str, Any] = config.get("source", {})
     shift = parse_vector(offset) if offset is not None else tuple(source.get("offset", (0.0, 0.0, 0.0)))
-    return read_segments(
-        list(tracks),
-        offset=shift,
-        on_bad=on_bad or source.get("on_bad", "raise"),
-        same_event=same_event or source.get("same_event", "raise"),
-    )
+    bad, twice = on_bad or source.get("on_bad", "raise"), same_event or source.get("same_event", "raise")
+    return read_files(tracks, shift, bad, twice, hint="simulate's --same-event")
+
+
+def read_files(
+    tracks: list[Path],
+    offset: tuple[float, ...],
+    on_bad: Literal["raise", "exclude"],
+    same_event: Literal["raise", "merge", "renumber"],
+    hint: str = "--same-event",
+) -> "Segments":
+    """`read_segments`, whose errors name the option instead of the argument."""
+    from hepops.lartpc import read_segments
+
+    try:
+        return read_segments(list(tracks), offset=offset, on_bad=on_bad, same_event=same_event)
+    except ValueError as error:
+        text = re.sub(r"same_event='(\w+)' or '(\w+)'", rf"{hint} \1 or \2", str(error))
+        raise ValueError(re.sub(r"same_event='(\w+)'", rf"{hint} \1", text)) from error
 
 
 def choose(segments: "Segments", events: str | None, shard: str | None) -> tuple["Segments", "Tensor"]:

@@ -1,7 +1,9 @@
 """What a file was made by: versions and the command line, stored in the file itself."""
 
 import json
+import os
 import platform
+from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,21 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         part.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse, before any work, an output that exists already or whose folder does not."""
+def check_output(path: Path, overwrite: bool, inputs: Iterable[Path | str | None] = ()) -> None:
+    """Refuse, before any work, an output that exists already, is one of the inputs, or whose folder is not there."""
+    check_apart(path, inputs)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, the output must be a file")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: exists already; --overwrite replaces it")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}")
+
+
+def check_apart(path: Path, inputs: Iterable[Path | str | None]) -> None:
+    """Refuse an output that is one of the inputs, by whatever name or link."""
+    if not path.is_file():
+        return
+    for given in inputs:
+        if given is not None and os.path.isfile(given) and os.path.samefile(path, given):
+            raise ValueError(f"{path}: is the input {given}; the output must be another file")

@@ -2,13 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options as o
 from .chain import Chain, read_threshold
 from .provenance import check_output, provenance
+
+if TYPE_CHECKING:
+    from hepops.lartpc import Hits
 
 
 def simulate(
@@ -51,9 +54,7 @@ def simulate(
 
     import torch
 
-    from hepops.lartpc import read_segments
-
-    check_output(output, overwrite)
+    check_output(output, overwrite, [*tracks, properties, *(layout or ()), response, threshold])
     number = _seed(noise, seed)
     where = o.parse_device(device)
     o.set_threads(threads)
@@ -62,7 +63,7 @@ def simulate(
     sim = chain.simulator(described, parameter).to(where)
     bar = read_threshold(threshold, described)
     shift = o.parse_vector(offset)
-    every = read_segments(list(tracks), offset=shift, on_bad=on_bad, same_event=same_event)
+    every = o.read_files(tracks, shift, on_bad, same_event)
     segments, rows = o.choose(every, events, shard)
     began = time.perf_counter()
     with torch.no_grad(), o.bar("simulate", not quiet) as progress:
@@ -92,12 +93,24 @@ def simulate(
     if not quiet:
         seconds = time.perf_counter() - began
         typer.echo(f"{segments.report()}")
+        for line in _losses(hits, float(segments.dE.sum())):
+            typer.echo(line)
         typer.echo(f"{len(hits)} hits, {hits.reports['rejected']} silent resets, {seconds:.2f} s -> {output}")
+
+
+def _losses(hits: "Hits", energy: float) -> list[str]:
+    """What did not reach a pixel: energy outside every drift volume, electrons beside the plane."""
+    outside, lost = hits.reports["energy_outside"], hits.reports["electrons_lost"]
+    arriving = hits.reports["electrons_arriving"]
+    lines = []
+    if outside > 0:
+        lines.append(f"{outside:.4g} of {energy:.4g} MeV outside every drift volume")
+    share = f" ({lost / arriving:.2g} of those that arrive)" if arriving > 0 else ""
+    return [*lines, f"{lost:.4g} electrons lost beside the plane{share}"]
 
 
 def _seed(noise: bool | None, seed: int | None) -> int | None:
     if noise is False and seed is not None:
         raise ValueError(f"--seed {seed} with --no-noise: without noise there is nothing to draw")
-    if seed is not None and seed < 0:
-        raise ValueError(f"--seed must not be negative, got {seed}")
+    o.check_seed(seed)
     return (seed or 0) if noise or seed is not None else None

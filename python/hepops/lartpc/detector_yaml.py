@@ -43,18 +43,29 @@ _MM = 0.1  # [cm]
 Vector = tuple[float, float, float]
 
 
+_BROKEN = (KeyError, TypeError, AttributeError, IndexError, ArithmeticError)  # what a file of odd shape may raise
+
+
 def read(
     properties: str | Path, layout: str | Path | Sequence[str | Path], module: int | None, name: str | None
 ) -> dict[str, Any]:
     """Fields of `Detector`; see `Detector.from_yaml`."""
     path = Path(properties)
+    layouts = [Path(p) for p in ([layout] if isinstance(layout, str | Path) else layout)]
+    try:
+        return _read(path, layouts, module, name)
+    except _BROKEN as error:
+        names = ", ".join(str(p) for p in (path, *layouts))
+        raise ValueError(f"{names}: make no detector ({type(error).__name__}: {error})") from error
+
+
+def _read(path: Path, layouts: list[Path], module: int | None, name: str | None) -> dict[str, Any]:
     found = _load(path)
     keys = {str(key).lower(): value for key, value in found.items()}
     if len(keys) < len(found):
         raise ValueError(f"{path}: a key stands twice, in two cases of letters")
     ignored = [key for key in found if _refuse_unknown(path, str(key))]
 
-    layouts = [Path(p) for p in ([layout] if isinstance(layout, str | Path) else layout)]
     planes = {p: _planes(p) for p in layouts}
     ignored += [f"{p.name}: tpc_centers" for p in planes if planes[p]["centres"]]
     anodes = {len(plane["anodes"]) for plane in planes.values()}
@@ -80,6 +91,8 @@ def read(
             return value
         if len(value) not in (1, len(modules)):
             raise ValueError(f"{path}: {key} must hold 1 or {len(modules)} values, got {len(value)}")
+        if any(v is None or isinstance(v, list | dict) for v in value):
+            raise ValueError(f"{path}: {key} must hold numbers, got {value!r:.60}")
         chosen = {value[i if len(value) > 1 else 0] for i in kept}
         if len(chosen) > 1:
             raise ValueError(f"{path}: modules differ in {key}, {value}: choose one with module=")
@@ -87,19 +100,21 @@ def read(
 
     nominal = {field: scalar(key) for key, field in _NOMINAL.items() if key in keys}
     if "mevtoelectrons" in keys:
-        nominal["w_ion"] = 1 / float(scalar("mevtoelectrons"))
+        yielded = _number(path, "MeVToElectrons", scalar("mevtoelectrons"))
+        if not yielded > 0:
+            raise ValueError(f"{path}: MeVToElectrons must be positive, got {yielded:g}")
+        nominal["w_ion"] = 1 / yielded
     frontend = {field: scalar(key) for key, field in _FRONTEND.items() if key in keys}
     if "adc_counts" in keys:
         frontend["adc_bits"] = _bits(path, scalar("adc_counts"))
     length = keys.get("drift_length")
+    drift = _number(path, "drift_length", length) if length is not None else None
     tpcs = [
-        tpc
-        for i, plane in zip(kept, per_module, strict=True)
-        for tpc in _tpcs(plane, offsets[i], modules[i], float(length) if length is not None else None)
+        tpc for i, plane in zip(kept, per_module, strict=True) for tpc in _tpcs(plane, offsets[i], modules[i], drift)
     ]
     fields = dict(tpcs=tuple(tpcs), pixel_pitch=pitches.pop(), ignored=tuple(ignored), name=name or path.stem)
     fields |= dict(nominal=_record(path, Parameters, nominal), frontend=_record(path, FrontEnd, frontend))
-    return fields | ({"tick": scalar("clock_cycle")} if "clock_cycle" in keys else {})
+    return fields | ({"tick": _number(path, "clock_cycle", scalar("clock_cycle"))} if "clock_cycle" in keys else {})
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -157,7 +172,7 @@ def _modules(path: Path, keys: dict[str, Any], offsets: list[Any]) -> list[int]:
         return list(range(1, len(offsets) + 1))
     if not isinstance(table, dict) or len(table) != len(offsets):
         raise ValueError(f"{path}: module_to_tpcs must name {len(offsets)} modules, got {table!r:.60}")
-    return [int(m) for m in table]
+    return [_integer(path, "module_to_tpcs", m) for m in table]
 
 
 def _planes(path: Path) -> dict[str, Any]:
@@ -170,15 +185,20 @@ def _planes(path: Path) -> dict[str, Any]:
         if key not in layout:
             raise ValueError(f"{path}: {key} is missing")
     pitch = _number(path, "pixel_pitch", layout["pixel_pitch"]) * _MM
-    columns = [position[0] for position in layout["chip_channel_to_position"].values()]
-    rows = [position[1] for position in layout["chip_channel_to_position"].values()]
+    columns, rows = _places(path, layout["chip_channel_to_position"])
+    positions, indices, orientations = (
+        _table(path, key, layout[key]) for key in ("tile_positions", "tile_indeces", "tile_orientations")
+    )
     tiles: dict[int, list[Vector]] = {}
     directions: dict[int, set[float]] = {}
-    for tile, position in layout["tile_positions"].items():
-        anode = layout["tile_indeces"][tile][-2]  # [anode, tile], or [module, anode, tile] before layout 2.3
+    for tile, position in positions.items():
+        # [anode, tile], or [module, anode, tile] before layout 2.3
+        anode = _integer(path, "tile_indeces", _entry(path, "tile_indeces", indices, tile, 2)[-2])
         x, y, z = _vector(path, "tile_positions", position)
         tiles.setdefault(anode, []).append((x * _MM, y * _MM, z * _MM))
-        directions.setdefault(anode, set()).add(layout["tile_orientations"][tile][0])
+        directions.setdefault(anode, set()).add(
+            _number(path, "tile_orientations", _entry(path, "tile_orientations", orientations, tile, 1)[0])
+        )
     for anode, signs in directions.items():
         if len(signs) != 1 or not signs <= {1, -1}:
             raise ValueError(f"{path}: tile_orientations of anode {anode} must be all 1 or all -1, got {sorted(signs)}")
@@ -187,8 +207,28 @@ def _planes(path: Path) -> dict[str, Any]:
         shape=(max(columns) + 1, max(rows) + 1),  # pixels of a tile along z, y
         anodes=[(tiles[a], directions[a].copy().pop()) for a in sorted(tiles)],
         length=_number(path, "drift_length", layout["drift_length"]) * _MM if "drift_length" in layout else None,
-        centres=any(any(v) for v in layout.get("tpc_centers", {}).values()),
+        centres=_centred(path, layout),
     )
+
+
+def _places(path: Path, table: Any) -> tuple[list[int], list[int]]:
+    """Columns and rows of the pixels of a tile."""
+    key = "chip_channel_to_position"
+    places = _table(path, key, table).values()
+    for place in places:
+        if not (isinstance(place, list) and len(place) == 2 and all(type(n) is int and n >= 0 for n in place)):
+            raise ValueError(f"{path}: {key} must hold [column, row], from 0, got {place!r:.60}")
+    return [place[0] for place in places], [place[1] for place in places]
+
+
+def _centred(path: Path, layout: dict[Any, Any]) -> bool:
+    """Whether the layout states centres of its own that are not the origin."""
+    if "tpc_centers" not in layout:
+        return False
+    table = layout["tpc_centers"]
+    if table == {}:
+        return False
+    return any([any(_vector(path, "tpc_centers", v)) for v in _table(path, "tpc_centers", table).values()])
 
 
 def _tpcs(plane: dict[str, Any], offsets: list[Vector], module: int, length: float | None) -> Iterable[TPC]:
@@ -220,6 +260,29 @@ def _list(path: Path, key: str, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise ValueError(f"{path}: {key} must be a list of [x, y, z], got {value!r:.60}")
     return value
+
+
+def _table(path: Path, key: str, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{path}: {key} must hold keys and values, got {value!r:.60}")
+    return value
+
+
+def _entry(path: Path, key: str, table: dict[Any, Any], tile: Any, least: int) -> list[Any]:
+    """The list that belongs to a tile."""
+    if tile not in table:
+        raise ValueError(f"{path}: {key} has no entry for tile {tile!r}")
+    value = table[tile]
+    if not isinstance(value, list) or len(value) < least:
+        raise ValueError(f"{path}: {key} of tile {tile!r} must be a list of at least {least}, got {value!r:.60}")
+    return value
+
+
+def _integer(path: Path, key: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{path}: {key} must hold whole numbers, got {value!r:.60}") from None
 
 
 def _vector(path: Path, key: str, value: Any) -> Vector:

@@ -31,18 +31,18 @@ def fit(
     sim: Simulator,
     segments: Segments,
     measured: Hits,
-    parameters: Iterable[str] = SIX,
+    parameters: str | Iterable[str] = SIX,
     *,
     residual: Objective | Sequence[Objective] | None = None,
     method: Literal["lm", "adam"] = "lm",
     start: Start = None,
     starts: int = 1,
     priors: Priors | Literal["published"] | None = None,
-    fixed: Iterable[str] = (),
+    fixed: str | Iterable[str] = (),
     bounds: Bounds | None = None,
     batch_events: int | None = None,
     max_iterations: int | None = None,
-    tolerance: float = 1e-8,
+    tolerance: float | None = None,
     learning_rate: float = 0.1,
     seed: int = 0,
     checkpoint: str | Path | None = None,
@@ -63,8 +63,8 @@ def fit(
             and not changed (`FitResult.apply` does that).
         segments: Energy deposits of whole events.
         measured: Hits of the same events. Hits of other events are counted, not used.
-        parameters: Names, of `Parameters.SPEC` or "time_offset" [us], which is added to every simulated time: give it
-            where a clock made the hits, or half a tick is taken for a field.
+        parameters: Names, or one name, of `Parameters.SPEC` or "time_offset" [us], which is added to every simulated
+            time: give it where a clock made the hits, or half a tick is taken for a field.
         residual: What to compare: a residual or likelihood object, or several, one per stage; with Adam also a loss,
             a function of (simulated, measured) that returns a tensor of one number. None: `PixelSums`, then
             `MatchedHits`, with the noise of the simulator's detector (Adam: `PixelSums` with Huber's weights).
@@ -77,7 +77,8 @@ def fit(
         batch_events: Events per iteration: of every stage but the last ("lm"), or of every iteration ("adam").
             None: all.
         max_iterations: Of each start, all stages together; a tried and rejected step is one. None: 30, Adam 300.
-        tolerance: Relative change of a parameter below which the last stage ends.
+        tolerance: Relative change of a parameter below which the last stage ends. None: 1e-8, or 1e-5 where the
+            simulator computes in float32, whose rounding smaller steps do not outweigh.
         learning_rate: Adam's, in logit units; it falls as a cosine.
         seed: Of random starts and the order of batches.
         checkpoint: A folder for the state after every iteration and, at the end, `result.h5`. Started again with the
@@ -118,18 +119,21 @@ def fit(
     if starts < 1:
         raise ValueError(f"starts must be at least 1, got {starts}")
     most = max_iterations if max_iterations is not None else (30 if method == "lm" else 300)
+    dtype = getattr(sim, "dtype", torch.float64)
+    dtype = dtype if dtype in optimise.TOLERANCE else torch.float64
+    tolerance = optimise.TOLERANCE[dtype] if tolerance is None else tolerance
     if most < 1 or not tolerance >= 0 or not learning_rate > 0:
         raise ValueError(
             f"max_iterations, tolerance and learning_rate must be positive, got {most}, {tolerance}, {learning_rate}"
         )
-    names = tuple(parameters)
-    free = space(names, fixed, priors, bounds)
+    names = _names(parameters)
+    free = space(names, _names(fixed), priors, bounds)
     stages = _stages(residual, method, sim)
     begin, held = _starts(sim, names, free, start, starts, seed)
     problem = Problem(sim, segments, measured, free, chunk, batch_events)
     for name, value in held.items():
         problem.set(name, value)
-    go = Settings(most, tolerance, learning_rate, batch_events is not None, seed)
+    go = Settings(most, tolerance, optimise.FLAT[dtype], learning_rate, batch_events is not None, seed)
     config = {
         "parameters": list(names),
         "method": method,
@@ -153,6 +157,10 @@ def fit(
     if store.folder is not None:
         result.save(store.folder / RESULT)
     return result
+
+
+def _names(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _run(

@@ -6,9 +6,9 @@ is held fixed within a step and read again after it. The decrease is taken over 
 where a hit crosses the threshold on the way, F jumps, which says nothing about the slope.
 
 A stage has converged when a step changes no parameter by more than `tolerance` of its value (a hundredth for all
-stages but the last), or promises to lower F by no more than 1e-12 of it. A fit that finds no lower value although
-:math:`\lambda` has grown beyond 1e8 has stalled: it counts as converged if the expected distance to the minimum,
-:math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma.
+stages but the last), or promises to lower F by no more than its rounding, 1e-12 of it (1e-7 in single precision). A
+fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it counts as converged if the
+expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma.
 
 References:
     | K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
@@ -40,7 +40,9 @@ COARSE = 1e-2  # every stage but the last ends with steps below this
 LONGEST = 2.0  # no parameter moves further in one step, in u: a quarter of its range turns into nine tenths
 GIVE_UP = 1e8  # lambda beyond which a fit has stalled
 NEAR = 1e-4  # expected distance to the minimum, in F, that counts as there
-FLAT = 1e-12  # a decrease below this share of F is rounding: without noise F vanishes too, and the step decides
+# by precision: a decrease below this share of F is rounding; without noise F vanishes too, and the step decides
+FLAT = {torch.float64: 1e-12, torch.float32: 1e-7}
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5}  # smallest relative step that rounding leaves a meaning
 SINGULAR = 1e-10  # smallest eigenvalue of the scaled information that a fit may begin with
 
 
@@ -48,6 +50,7 @@ SINGULAR = 1e-10  # smallest eigenvalue of the scaled information that a fit may
 class Settings:
     max_iterations: int
     tolerance: float
+    flat: float
     learning_rate: float
     batched: bool
     seed: int
@@ -69,7 +72,7 @@ def levenberg_marquardt(problem: Problem, stages: Sequence[Objective], state: St
             point = problem.at(state.point, objective, batches)
             if not state.iteration:
                 _refuse_hopeless(point, problem.space, robust_of(objective))
-        point, done = _attempt(problem, objective, batches, state, point, go.tolerance if last else COARSE)
+        point, done = _attempt(problem, objective, batches, state, point, go.tolerance if last else COARSE, go.flat)
         if go.batched and not last:
             point = None  # the next iteration sees other events
             done = done or state.in_stage >= len(problem.batches)
@@ -105,6 +108,7 @@ def _attempt(
     state: State,
     point: Point,
     tolerance: float,
+    flat: float,
 ) -> tuple[Point, bool]:
     """Try one step; returns the point where the fit now stands, and whether the stage is done."""
     space, robust = problem.space, robust_of(objective)
@@ -118,7 +122,7 @@ def _attempt(
     decrease = point.decrease(trial, space, robust, scales)
     gain = decrease / predicted if predicted > 0 else 0.0
     relative = space.relative(trial.p - point.p, point.p)
-    small = relative < tolerance or predicted < FLAT * model.value
+    small = relative < tolerance or predicted < flat * model.value
     accepted = gain > 1e-4 or (small and decrease >= 0)
     damping = state.damping
     state.diagonal = diagonal.tolist()

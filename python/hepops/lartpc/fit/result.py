@@ -72,6 +72,27 @@ class FitResult:
         """(K, K)"""
         return self.covariance / (self.errors * self.errors[:, None])
 
+    @property
+    def outcome(self) -> str:
+        """The message with the number of iterations, said once."""
+        said = f"{self.iterations} iterations" in self.message
+        return self.message if said else f"{self.message} after {self.iterations} iterations"
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why not to believe the values, converged or not: most of a side without partner, ends of ranges."""
+        found = []
+        matched = self.counts.get("matched", 0)
+        for side, other in (("simulated", "measured"), ("measured", "simulated")):
+            alone = self.counts.get(f"{side}_only", 0)
+            if alone > matched:
+                found.append(
+                    f"{alone} of {alone + matched} {side} pixels or hits have no {other} partner: do tracks, events "
+                    f"and detector belong to these hits?"
+                )
+        ends = [f"{name} = {self[name]:.6g}" for name in self.at_limit]
+        return (*found, *(f"{end} is at the end of its range" for end in ends))
+
     def path(self, start: int | None = None) -> Tensor:
         """(iterations + 1, K) physical values of a start (the best one by default), its beginning first."""
         start = self.best if start is None else start
@@ -96,11 +117,10 @@ class FitResult:
             lines.append(f"{name:{width}}  {value:14.8g} {error:11.3g} {share}  {unit}{note}")
         lines += [f"{name:{width}}  {value:14.8g} {'fixed':>11}" for name, value in self.fixed.items()]
         good = sum(finish.converged for finish in self.starts)
-        lines.append(
-            f"{self.message} after {self.iterations} iterations; {good} of {len(self.starts)} starts converged"
-        )
+        lines.append(f"{self.outcome}; {good} of {len(self.starts)} starts converged")
         lines.append(f"chi2 {self.chi2:.6g}, degrees of freedom {self.ndof}")
         lines.append(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in self.counts.items()))
+        lines += [f"warning: {doubt}" for doubt in self.doubts]
         return "\n".join(lines)
 
     def plot(self) -> Figure:
