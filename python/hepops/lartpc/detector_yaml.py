@@ -62,6 +62,7 @@ def read(
 def _read(path: Path, layouts: list[Path], module: int | None, name: str | None) -> dict[str, Any]:
     found = _load(path)
     keys = {str(key).lower(): value for key, value in found.items()}
+    spelled = {str(key).lower(): key for key in found}
     if len(keys) < len(found):
         raise ValueError(f"{path}: a key stands twice, in two cases of letters")
     ignored = [key for key in found if _refuse_unknown(path, str(key))]
@@ -90,19 +91,19 @@ def _read(path: Path, layouts: list[Path], module: int | None, name: str | None)
         if not isinstance(value, list):
             return value
         if len(value) not in (1, len(modules)):
-            raise ValueError(f"{path}: {key} must hold 1 or {len(modules)} values, got {len(value)}")
+            raise ValueError(f"{path}: {spelled[key]} must hold 1 or {len(modules)} values, got {len(value)}")
         if any(v is None or isinstance(v, list | dict) for v in value):
-            raise ValueError(f"{path}: {key} must hold numbers, got {value!r:.60}")
+            raise ValueError(f"{path}: {spelled[key]} must hold numbers, got {value!r:.60}")
         chosen = {value[i if len(value) > 1 else 0] for i in kept}
         if len(chosen) > 1:
-            raise ValueError(f"{path}: modules differ in {key}, {value}: choose one with module=")
+            raise ValueError(f"{path}: modules differ in {spelled[key]}, {value}: choose one with module=")
         return chosen.pop()
 
     nominal = {field: scalar(key) for key, field in _NOMINAL.items() if key in keys}
     if "mevtoelectrons" in keys:
-        yielded = _number(path, "MeVToElectrons", scalar("mevtoelectrons"))
+        yielded = _number(path, spelled["mevtoelectrons"], scalar("mevtoelectrons"))
         if not yielded > 0:
-            raise ValueError(f"{path}: MeVToElectrons must be positive, got {yielded:g}")
+            raise ValueError(f"{path}: {spelled['mevtoelectrons']} must be positive, got {yielded:g}")
         nominal["w_ion"] = 1 / yielded
     frontend = {field: scalar(key) for key, field in _FRONTEND.items() if key in keys}
     if "adc_counts" in keys:
