@@ -366,7 +366,8 @@ class Simulator(nn.Module):
         Args:
             segments: Of any number of events; they are simulated a few events at a time, so that memory stays bounded.
             seed: None: noise-free and continuous, differentiable. A number: the clocked chip with its noise, which
-                depends on the seed and the pixel alone, not on threads, chunks or other events.
+                depends on the seed, the pixel and the tick at which its window begins, not on threads, chunks or other
+                events; windows are a little longer in float64 than in float32, so the two draw different noise.
             tangents: Names of parameters: forward mode, derivatives of time and charge of every hit (seed None).
             threshold: One number [e], or one per pixel of the detector, by `Detector.pixel_id`; None: the detector's.
             truth: Also tell which segments made each hit: `Hits.truth`, shares of the noise-free charge of its
