@@ -1,0 +1,1 @@
+"""Sparse convolutions on voxels in one to six dimensions."""
