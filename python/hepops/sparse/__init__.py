@@ -1,1 +1,9 @@
 """Sparse convolutions on voxels in one to six dimensions."""
+
+from . import functional as functional
+from . import nn as nn
+from .kernel import Kernel as Kernel
+from .manager import CoordinateManager as CoordinateManager
+from .manager import CoordinateMap as CoordinateMap
+from .manager import CoordinateMapKey as CoordinateMapKey
+from .tensor import SparseTensor as SparseTensor
