@@ -1,16 +1,20 @@
-"""A whole UResNet (32 filters, depth 5), maps included: forward, training step, bfloat16, two threads, memory; spconv beside it.
+"""A whole UResNet (32 filters, depth 5), maps included: forward, training step, bfloat16, two threads, memory.
+
+spconv's forward is timed beside it where that is installed.
 
 python benchmarks/sparse/bench_uresnet.py [--sizes 1000 5000 20000 100000] [--json]
 """
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "tests")]
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 import torch
 from harness import clock, record
@@ -78,11 +82,11 @@ def spconv_network() -> torch.nn.Module | None:
             )
             self.down = torch.nn.ModuleList(
                 sp.SparseSequential(norm(a), act(0.33), sp.SparseConv3d(a, b, 2, 2, bias=False, indice_key=f"d{i}"))
-                for i, (a, b) in enumerate(zip(w[:-1], w[1:], strict=True))
+                for i, (a, b) in enumerate(itertools.pairwise(w))
             )
             self.up = torch.nn.ModuleList(
                 sp.SparseSequential(norm(b), act(0.33), sp.SparseInverseConv3d(b, a, 2, bias=False, indice_key=f"d{i}"))
-                for i, (a, b) in enumerate(zip(w[:-1], w[1:], strict=True))
+                for i, (a, b) in enumerate(itertools.pairwise(w))
             )
             self.merge = torch.nn.ModuleList(
                 sp.SparseSequential(Block(2 * c, c, str(level)), Block(c, c, str(level)))
