@@ -1,1 +1,3 @@
 """Sparse convolutions on voxels in one to six dimensions."""
+
+from .pool import pool as pool
