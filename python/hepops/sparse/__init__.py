@@ -6,4 +6,5 @@ from .kernel import Kernel as Kernel
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
+from .pool import pool as pool
 from .tensor import SparseTensor as SparseTensor

@@ -215,7 +215,12 @@ def pool(
 ) -> SparseTensor:
     """Largest, mean or sum of the active neighbours; ties go to the lowest offset, means divide by the active ones."""
     key, kernel_map = down_map(input, as_kernel(kernel, input.dimension), stride, coordinates)
-    return _made(input, key, _pool(input.features, kernel_map, mode))
+    return _made(input, key, _pooled(input.features, kernel_map, mode))
+
+
+def _pooled(x: Tensor, kernel_map: KernelMap, mode: str) -> Tensor:
+    back = kernel_map.backward if x.requires_grad and torch.is_grad_enabled() else None
+    return _pool(x, kernel_map.forward, back, mode)
 
 
 def pool_transpose(
@@ -226,9 +231,9 @@ def pool_transpose(
     coordinates: Target = None,
     generative: bool = False,
 ) -> SparseTensor:
-    """Features spread to the finer voxels: each gets the sum of the input's voxels that see it."""
+    """Features spread to the finer voxels: each gets the mean of the input's voxels that see it."""
     key, kernel_map = up_map(input, as_kernel(kernel, input.dimension), stride, coordinates, generative)
-    return _made(input, key, _pool(input.features, kernel_map, "sum"))
+    return _made(input, key, _pooled(input.features, kernel_map, "avg"))
 
 
 def global_pool(input: SparseTensor, mode: Literal["sum", "avg", "max"]) -> SparseTensor:
