@@ -4,6 +4,7 @@ from . import functional as functional
 from . import nn as nn
 from .convolve import convolve as convolve
 from .kernel import Kernel as Kernel
+from . import pytree as pytree
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
