@@ -10,4 +10,5 @@ from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
 from .pool import pool as pool
 from .tensor import SparseTensor as SparseTensor
+from .depthwise import depthwise as depthwise
 from .weight_gradient import weight_gradient as weight_gradient
