@@ -1,3 +1,5 @@
 """Sparse convolutions on voxels in one to six dimensions."""
 
 from .pool import pool as pool
+from .segment import segment_broadcast as segment_broadcast
+from .segment import segment_reduce as segment_reduce
