@@ -12,3 +12,5 @@ from .pool import pool as pool
 from .tensor import SparseTensor as SparseTensor
 from .depthwise import depthwise as depthwise
 from .weight_gradient import weight_gradient as weight_gradient
+from .segment import segment_broadcast as segment_broadcast
+from .segment import segment_reduce as segment_reduce
