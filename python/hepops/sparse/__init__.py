@@ -3,6 +3,8 @@
 from . import functional as functional
 from . import nn as nn
 from .kernel import Kernel as Kernel
+from .labels import MergedLabels as MergedLabels
+from .labels import merge_labels as merge_labels
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
