@@ -94,7 +94,7 @@ def depthwise(x, weight, found, num_out):
 
 def pool(x, found, num_out, mode):
     """Sum, mean over the active, or largest of the neighbours, where ties go to the lowest k."""
-    i, o, k = found.T
+    i, o, _ = found.T
     if mode != "max":
         total = x.new_zeros(num_out, x.shape[1]).index_add(0, o, x[i])
         return total / torch.bincount(o, minlength=num_out).clamp(min=1)[:, None] if mode == "avg" else total
@@ -111,7 +111,7 @@ def pool(x, found, num_out, mode):
 
 
 def random_voxels(n, D, *, batches=2, side=5, seed=0, low=None):
-    """At most n distinct voxels in random order, batch ids 0 ... batches - 1, coordinates from `low` up to low + side."""
+    """At most n distinct voxels in random order: batch ids 0 ... batches - 1, coordinates low ... low + side - 1."""
     generator = torch.Generator().manual_seed(seed)
     low = -(side // 2) if low is None else low
     c = torch.randint(0, side, (n, D), generator=generator) + low
