@@ -8,4 +8,5 @@ from .labels import merge_labels as merge_labels
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
+from .pool import pool as pool
 from .tensor import SparseTensor as SparseTensor

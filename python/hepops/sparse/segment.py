@@ -1,1 +1,0 @@
-from ._plain import segment_broadcast, segment_reduce
