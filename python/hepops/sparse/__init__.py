@@ -2,6 +2,8 @@
 
 from . import functional as functional
 from . import nn as nn
+from . import pytree as pytree
+from .convolve import convolve as convolve
 from .kernel import Kernel as Kernel
 from .labels import MergedLabels as MergedLabels
 from .labels import merge_labels as merge_labels
@@ -10,3 +12,4 @@ from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
 from .pool import pool as pool
 from .tensor import SparseTensor as SparseTensor
+from .weight_gradient import weight_gradient as weight_gradient

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ._plain import depthwise as _depthwise
 from .convolve import convolve as _convolve
-from .convolve import depthwise as _depthwise
 from .interpolate import interpolate as _interpolate
 from .kernel import Kernel, Size, per_axis
 from .kernel_map import KernelMap
