@@ -3,9 +3,11 @@
 from . import functional as functional
 from . import models as models
 from . import nn as nn
+from . import pytree as pytree
 from .convolve import convolve as convolve
 from .kernel import Kernel as Kernel
-from . import pytree as pytree
+from .labels import MergedLabels as MergedLabels
+from .labels import merge_labels as merge_labels
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
