@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ._plain import depthwise as _depthwise
 from .convolve import convolve as _convolve
-from .convolve import depthwise as _depthwise
+from .interpolate import interpolate as _interpolate
 from .kernel import Kernel, Size, per_axis
 from .kernel_map import KernelMap
 from .manager import CoordinateManager, CoordinateMapKey
-from .interpolate import interpolate as _interpolate
 from .pool import pool as _pool
 from .segment import segment_broadcast, segment_reduce
 from .tensor import SparseTensor
@@ -151,8 +151,9 @@ def conv_transpose(
 
     .. math:: y_u = b + \sum_k x_{u - \delta_k s'} W_k
 
-    with offsets in the finer stride :math:`s' = s / f`. It writes to the finer voxels that the manager knows (those that
-    the input was strided from), or, where there are none or `generative` says so, to all :math:`c + \delta_k s'`, sorted.
+    with offsets in the finer stride :math:`s' = s / f`. It writes to the finer voxels that the manager knows (those
+    that the input was strided from), or, where there are none or `generative` says so, to all
+    :math:`c + \delta_k s'`, sorted.
 
     Args, Returns and promises as `convolve`; `stride` must divide the stride of the input.
     """
@@ -214,7 +215,12 @@ def pool(
 ) -> SparseTensor:
     """Largest, mean or sum of the active neighbours; ties go to the lowest offset, means divide by the active ones."""
     key, kernel_map = down_map(input, as_kernel(kernel, input.dimension), stride, coordinates)
-    return _made(input, key, _pool(input.features, kernel_map, mode))
+    return _made(input, key, _pooled(input.features, kernel_map, mode))
+
+
+def _pooled(x: Tensor, kernel_map: KernelMap, mode: str) -> Tensor:
+    back = kernel_map.backward if x.requires_grad and torch.is_grad_enabled() else None
+    return _pool(x, kernel_map.forward, back, mode)
 
 
 def pool_transpose(
@@ -225,9 +231,9 @@ def pool_transpose(
     coordinates: Target = None,
     generative: bool = False,
 ) -> SparseTensor:
-    """Features spread to the finer voxels: each gets the sum of the input's voxels that see it."""
+    """Features spread to the finer voxels: each gets the mean of the input's voxels that see it."""
     key, kernel_map = up_map(input, as_kernel(kernel, input.dimension), stride, coordinates, generative)
-    return _made(input, key, _pool(input.features, kernel_map, "sum"))
+    return _made(input, key, _pooled(input.features, kernel_map, "avg"))
 
 
 def global_pool(input: SparseTensor, mode: Literal["sum", "avg", "max"]) -> SparseTensor:
@@ -247,8 +253,8 @@ def _per_row(input: SparseTensor, per_event: SparseTensor | Tensor) -> Tensor:
         ids = per_event.coordinates[:, 0].long()
         if ids.shape != segments.batches.shape or not bool((ids == segments.batches).all()):
             raise ValueError(
-                f"the global tensor must have one row for each of the batch ids {segments.batches.tolist()[:8]}, ascending, "
-                f"got {ids.tolist()[:8]}"
+                f"the global tensor must have one row for each of the batch ids {segments.batches.tolist()[:8]}, "
+                f"ascending, got {ids.tolist()[:8]}"
             )
     elif len(features) != len(segments.batches):
         raise ValueError(f"the global features must have {len(segments.batches)} rows, got {len(features)}")
@@ -377,7 +383,7 @@ def to_dense(
     Args:
         input: N voxels, C channels.
         shape: (B, C, X, Y, ...), or by default what holds all voxels.
-        min_coordinate: the voxel at the grid's corner, by default the smallest coordinates, or 0 where `shape` is given.
+        min_coordinate: the voxel at the grid's corner, by default the smallest coordinates, or 0 with a `shape`.
 
     Returns:
         dense (B, C, X, Y, ...), the corner's coordinates int (D), the stride (one step of the grid).

@@ -118,8 +118,6 @@ class CoordinateManager:
         merged = first.shape[0] != coordinates.shape[0]
         rows = coordinates[first] if merged else coordinates
         rows = _as_integers(rows)
-        if any(s > 1 for s in stride) and bool((rows[:, 1:] % rows.new_tensor(stride) != 0).any()):
-            raise ValueError(f"coordinates must be multiples of the stride {stride}")
         key = self._add(CoordinateMapKey(stride, name), CoordinateMap(rows, made))
         return Inserted(key, first, inverse, merged)
 
@@ -279,7 +277,7 @@ class CoordinateManager:
             s, t = self.map(source), self.map(target)
             forward = build(s.index, t.coordinates, t.index, kernel.table(source.stride))
             mirrored = source == target and kernel.is_symmetric
-            known = KernelMap(forward, kernel.volume, mirrored, s.index.schedule)
+            known = KernelMap(forward, s.index.schedule, kernel.volume, mirrored=mirrored)
             self._kernel_maps[name] = known
         return known
 

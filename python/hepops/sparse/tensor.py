@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .kernel import Size, per_axis
+from .kernel import Size
 from .manager import CoordinateManager, CoordinateMapKey, Segments
 
 Duplicates = Literal["error", "sum", "mean", "first", "max"]
@@ -179,7 +180,7 @@ class SparseTensor:
     def _event_rows(self) -> Iterator[Tensor]:
         order, starts, _, _ = self.segments
         edges = starts.tolist()
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in itertools.pairwise(edges):
             yield order[first:last].sort().values
 
     @property
