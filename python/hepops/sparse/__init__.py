@@ -1,6 +1,7 @@
 """Sparse convolutions on voxels in one to six dimensions."""
 
 from . import functional as functional
+from . import models as models
 from . import nn as nn
 from .convolve import convolve as convolve
 from .kernel import Kernel as Kernel
