@@ -559,14 +559,14 @@ Packing coarse_packing(const Packing& fine, int power) {
   return make_packing(fine.dimension, extent, stride);
 }
 
-// packing, keys of a set -> packing, keys and coordinates of its cells. Needs `power` planes below the sign, every axis.
+// packing, keys of a set -> packing, keys and coordinates of its cells. Needs `power` low planes.
 std::tuple<Tensor, Tensor, Tensor> coarsen(const Tensor& packing, const Tensor& keys, int64_t power, bool wide_rows,
                                            bool plain) {
   const Packing fine = from_tensor("coarsen", packing);
   core::check_int64("coarsen: keys", keys);
   check_value(keys.dim() == 2 && keys.size(1) == fine.words, "coarsen: keys do not suit the packing");
   for (int f = 1; f <= fine.dimension; ++f)
-    check_value(0 <= power && power <= fine.field[f].planes() && fine.stride[f - 1] <= INT64_MAX >> power,
+    check_value(0 <= power && power <= fine.field[f].low_planes() && fine.stride[f - 1] <= INT64_MAX >> power,
                 "coarsen: power ", power, " leaves the planes of the packing");
   const Packing coarse = coarse_packing(fine, int(power));
   const int64_t n = keys.size(0);
@@ -605,23 +605,14 @@ std::tuple<Tensor, Tensor, Tensor> coarsen(const Tensor& packing, const Tensor& 
 
 template <int W, class C, class I>
 struct Find {
-  Packing packing;
-  const Key<W>* keys;
-  int64_t n;
+  KeySet<W> set;
   const I* schedule;
   const C* queries;
   int64_t* rows;
   HEPOPS_HD void operator()(int64_t i) const {
-    const C* query = queries + i * (1 + packing.dimension);
-    int64_t row[1 + max_dimension] = {int64_t(query[0])};
-    bool good = true;
-    for (int a = 0; a < packing.dimension; ++a) {
-      good &= packing.on_stride(a, query[1 + a]);
-      row[1 + a] = packing.quotient(a, query[1 + a]);
-    }
-    Key<W> key;
-    good = encode(packing, row, key) && good;
-    const int64_t place = good ? place_of(key, keys, n) : -1;
+    int64_t c[1 + max_dimension];
+    for (int f = 0; f <= set.packing.dimension; ++f) c[f] = queries[i * (1 + set.packing.dimension) + f];
+    const int64_t place = set.place(c);
     rows[i] = place < 0 ? -1 : int64_t(schedule[place]);
   }
 };
@@ -638,7 +629,7 @@ Tensor find(const Tensor& packing, const Tensor& keys, const Tensor& schedule, c
     for_coordinates(c, [&]<class C>() {
       for_coordinates(s, [&]<class I>() {
         for_each(c, c.size(0),
-                 Find<W, C, I>{p, keys_of<W>(k), k.size(0), in<I>(s), in<C>(c), out<int64_t>(rows)});
+                 Find<W, C, I>{{p, keys_of<W>(k), k.size(0)}, in<I>(s), in<C>(c), out<int64_t>(rows)});
       });
     });
   });

@@ -2,13 +2,14 @@
 // A row of coordinates [batch, x, y, ...] as one unsigned number, whose order is the canonical order of rows: batch
 // ascending, then the Morton order of q = floor(c / stride), negative before positive.
 //
-//   key = batch - batch_base | signs of q | bit planes of q, from high to low; in a plane the first axis comes first
+//   key = batch - batch_base | bit planes of q, from the sign to the lowest; in a plane the first axis comes first
 //
 // G. M. Morton, A computer oriented geodetic data base, IBM Ottawa (1966).
 //
-// A key keeps the planes that vary in the data, and three at least: those of u = q - base, with base = -2^b where q takes
-// both signs, so that the plane b of u is its sign, and what q has in common above its last b planes elsewhere. Which
-// planes are kept changes keys, never their order. Keys have one word of 64 bits or two.
+// A key keeps the planes that say something about the data, and three at least. q in [B - 2^b, B + 2^b), where B has
+// more than b zeros at its end, is told by its lowest b planes and by one more, as high as the lowest one of B (or the
+// sign, for B = 0): whether q < B. Together they are u = q - (B - 2^b). What q has in common is left out. So extents
+// decide which planes are kept, never the order. Keys have one word of 64 bits or two.
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -74,9 +75,10 @@ struct Field {
   uint64_t last;             // largest u
   uint64_t mask[max_words];  // where its planes are, in each word
   int bits, low_bits;        // planes in all, and in the last word
-  int is_signed;             // whether the highest plane is the sign
+  int top;                   // where in q its highest plane is
 
-  HEPOPS_HD int planes() const { return bits - is_signed; }
+  HEPOPS_HD bool has(int plane) const { return plane == top || plane < bits - 1; }
+  HEPOPS_HD int low_planes() const { return top == bits - 1 ? bits : bits - 1; }  // without a gap, from 0
 };
 
 struct Packing {
@@ -131,14 +133,42 @@ HEPOPS_HD int64_t place_of(const Key<W>& key, const Key<W>* keys, int64_t n) {
   return first < n && keys[first] == key ? first : -1;
 }
 
+// A set that can be searched: keys, ascending.
+template <int W>
+struct KeySet {
+  Packing packing;
+  const Key<W>* keys;
+  int64_t count;
+
+  // Coordinates [batch, x, ...] at a place.
+  HEPOPS_HD void row(int64_t place, int64_t* c) const {
+    decode(packing, keys[place], c);
+    for (int a = 0; a < packing.dimension; ++a) c[1 + a] *= packing.stride[a];
+  }
+  // The key of coordinates, which are changed to q; false where no member can be there.
+  HEPOPS_HD bool key(int64_t* c, Key<W>& key) const {
+    bool good = true;
+    for (int a = 0; a < packing.dimension; ++a) {
+      good &= packing.on_stride(a, c[1 + a]);
+      c[1 + a] = packing.quotient(a, c[1 + a]);
+    }
+    return encode(packing, c, key) && good;
+  }
+  // The place of coordinates, which are changed to q, or -1.
+  HEPOPS_HD int64_t place(int64_t* c) const {
+    Key<W> wanted;
+    return key(c, wanted) ? place_of(wanted, keys, count) : -1;
+  }
+};
+
 // What the rest follows from: words and masks.
 inline void lay_out(Packing& p) {
   p.bits = p.field[0].bits;
-  int planes = 0;
   for (int f = 1; f <= p.dimension; ++f) {
     Field& field = p.field[f];
-    field.is_signed = field.base < 0 && uint64_t(field.base) == ~uint64_t(0) << (field.bits - 1);
-    p.bits += field.bits, planes = std::max(planes, field.planes());
+    const uint64_t middle = uint64_t(field.base) + (uint64_t(1) << (field.bits - 1));
+    field.top = middle == 0 ? 63 : std::countr_zero(middle);
+    p.bits += field.bits;
   }
   p.words = 1 + (p.bits > 64);
   for (int f = 0; f <= p.dimension; ++f) {
@@ -152,11 +182,9 @@ inline void lay_out(Packing& p) {
     field.mask[p.words - 1 - place / 64] |= uint64_t(1) << place % 64;
     ++place;
   };
-  for (int plane = 0; plane < planes; ++plane)
+  for (int plane = 0; plane < 64; ++plane)
     for (int f = p.dimension; f > 0; --f)
-      if (plane < p.field[f].planes()) put(p.field[f]);
-  for (int f = p.dimension; f > 0; --f)
-    if (p.field[f].is_signed) put(p.field[f]);
+      if (p.field[f].has(plane)) put(p.field[f]);
   for (int plane = 0; plane < p.field[0].bits; ++plane) put(p.field[0]);
   for (int f = 0; f <= p.dimension; ++f) p.field[f].low_bits = std::popcount(p.field[f].mask[p.words - 1]);
   for (int a = 0; a < p.dimension; ++a)
@@ -172,13 +200,14 @@ inline Packing make_packing(int dimension, const Extent& extent, const int64_t* 
   for (int f = 1; f <= dimension; ++f) {
     const int64_t low = extent.low[f], high = extent.high[f];
     Field& field = p.field[f];
-    if (low < 0 && high >= 0) {
-      const int b = std::max<int>(std::bit_width(uint64_t(high | ~low)), 2);
-      field.base = int64_t(~uint64_t(0) << b);
-      field.bits = b + 1;
+    field.bits = std::bit_width(uint64_t(low ^ high));
+    if (field.bits <= 3) {
+      field.bits = 3;
+      field.base = low >> 3 << 3;
     } else {
-      field.bits = std::max<int>(std::bit_width(uint64_t(low ^ high)), 3);
-      field.base = low >> field.bits << field.bits;
+      const uint64_t middle = uint64_t(high) >> (field.bits - 1) << (field.bits - 1);
+      field.bits = 1 + std::max<int>(std::bit_width((uint64_t(high) - middle) | (middle - 1 - uint64_t(low))), 2);
+      field.base = int64_t(middle - (uint64_t(1) << (field.bits - 1)));
     }
     p.stride[f - 1] = stride[f - 1];
   }

@@ -44,12 +44,13 @@ def _packing(low: list[int], high: list[int], stride: tuple[int, ...]) -> Tensor
     numbers = [low[0], (high[0] - low[0]).bit_length()]
     total = numbers[1]
     for a, (first, last) in enumerate(zip(low[1:], high[1:], strict=True)):
-        if first < 0 <= last:
-            bits = max(last.bit_length(), (~first).bit_length(), 2)
-            base, bits = -(1 << bits), bits + 1
+        bits = ((first ^ last) & (1 << 64) - 1).bit_length()
+        if bits <= 3:
+            bits, base = 3, first >> 3 << 3
         else:
-            bits = max((first ^ last).bit_length(), 3)
-            base = first >> bits << bits
+            middle = last >> (bits - 1) << (bits - 1)
+            bits = 1 + max((last - middle).bit_length(), (middle - 1 - first).bit_length(), 2)
+            base = middle - (1 << (bits - 1))
         numbers += [base, bits, stride[a]]
         total += bits
     if total > 128:
@@ -70,11 +71,13 @@ def _encode(packing: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         units.append(q[:, column] - base)
     keys = torch.zeros(len(q), words, dtype=torch.int64)
     place = 0
-    planes = [(a, p) for p in range(max(f[2] for f in fields[1:])) for a in reversed(range(1, 1 + dimension))]
-    signed = [f[2] > 0 and f[1] == -(1 << (f[2] - 1)) for f in fields]
-    signs = [(a, fields[a][2] - 1) for a in reversed(range(1, 1 + dimension)) if signed[a]]
-    batch = [(0, p) for p in range(fields[0][2])]
-    for a, p in [(a, p) for a, p in planes if p < fields[a][2] - signed[a]] + signs + batch:
+    tops = []
+    for _, base, bits in fields:
+        middle = base + (1 << bits >> 1)
+        tops.append((middle & -middle).bit_length() - 1 if middle else 63)
+    axes = range(dimension, 0, -1)
+    planes = [(a, min(p, fields[a][2] - 1)) for p in range(64) for a in axes if p < fields[a][2] - 1 or p == tops[a]]
+    for a, p in planes + [(0, p) for p in range(fields[0][2])]:
         keys[:, words - 1 - place // 64] |= ((units[a] >> p) & 1) << (place % 64)
         place += 1
     return keys, good

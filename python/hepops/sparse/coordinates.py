@@ -147,9 +147,10 @@ def _in_order(coordinates: Tensor, wide: bool) -> Tensor:
 
 
 def _planes(packing: Tensor) -> int:
-    """How many planes every axis has below its sign."""
+    """How many planes every axis has, from the lowest up, without a gap."""
     numbers = packing.tolist()
-    return min(bits - (base == -(1 << bits >> 1)) for base, bits in zip(numbers[4::3], numbers[5::3], strict=True))
+    middles = [(base + (1 << bits >> 1), bits) for base, bits in zip(numbers[4::3], numbers[5::3], strict=True)]
+    return min(bits - (middle & -middle != 1 << bits >> 1) for middle, bits in middles)
 
 
 def coarsen(coordinates: Tensor, index: Index, factor: tuple[int, ...], *, plain: bool = False) -> tuple[Tensor, Index]:
