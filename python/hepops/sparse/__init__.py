@@ -3,6 +3,7 @@
 from . import functional as functional
 from . import models as models
 from . import nn as nn
+from . import weights as weights
 from .kernel import Kernel as Kernel
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
