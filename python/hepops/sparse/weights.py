@@ -8,7 +8,9 @@ A kernel of sizes :math:`k_1 \dots k_D` lies in memory as
 * dense torch: (C_out, C_in, k_1, ..., k_D), transposed convolutions (C_in, C_out, k_1, ..., k_D).
 
 All are cross-correlations, :math:`y_u = \sum_k x_{u + \delta_k} W_k`, and their transposes, so layouts are all there is
-to convert.
+to convert. One exception: for kernel size 1 and stride 1, spconv 2 reads the memory of its (C_out, 1, ..., C_in) as a
+matrix (C_in, C_out), without a transpose (spconv/pytorch/conv.py, conv1x1); so its trained numbers lie that way, and
+`load_weights` and `export_state` follow it.
 """
 
 from __future__ import annotations
@@ -326,6 +328,8 @@ def _exported(kernel: Tensor, layer: _Convolution, layout: Layout, name: str) ->
         raise ValueError(f"{name}: a kernel of shape {layer.shape.shape!r} has no place in the layout {layout!r}")
     if isinstance(layer, DepthwiseConvolution):
         kernel = kernel[:, None]  # one channel in per group
+    if layout == "spconv" and layer.is_matrix:
+        return kernel.reshape(kernel.shape[-1], *layer.kernel_size, -1)  # see above: no transpose
     return from_minkowski(kernel, layer.kernel_size, layout, transposed=layer.is_transposed)
 
 
@@ -388,6 +392,8 @@ def _fit(
             if value.shape == target.shape:
                 return value, ""
         elif tuple(value.shape) == _shape(tried, C_in, C_out, layer):
+            if tried == "spconv" and layer.is_matrix:
+                return value.reshape(target.shape), tried  # see above: no transpose
             kernel = to_minkowski(value, tried, transposed=layer.is_transposed)
             return kernel.reshape(target.shape), tried
     return None, ""
