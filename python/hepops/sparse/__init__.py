@@ -6,6 +6,7 @@ from . import nn as nn
 from . import pytree as pytree
 from .convolve import convolve as convolve
 from .depthwise import depthwise as depthwise
+from . import weights as weights
 from .kernel import Kernel as Kernel
 from .labels import MergedLabels as MergedLabels
 from .labels import merge_labels as merge_labels

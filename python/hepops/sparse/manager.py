@@ -25,6 +25,10 @@ class CoordinateMapKey(NamedTuple):
     stride: tuple[int, ...]
     name: str = ""
 
+    def get_tensor_stride(self) -> tuple[int, ...]:
+        """The stride, under the name that MinkowskiEngine's users call."""
+        return self.stride
+
 
 @dataclass(frozen=True)
 class CoordinateMap:
