@@ -42,13 +42,15 @@ struct Epilogue {
   S* activated;       // (rows written, out)
   double* moments;    // (tiles, 2, out): mean, M2; asked for together with raw
 
-  HEPOPS_HD void operator()(int64_t row, int64_t out, int64_t channel, T sum) const {
+  // Returns v.
+  HEPOPS_HD T operator()(int64_t row, int64_t out, int64_t channel, T sum) const {
     const int64_t at = row * out + channel;
     T v = sum;
     if (bias) v += bias[channel];
     if (residual) v += T(residual[at]);
     if (raw) raw[at] = S(v);
     if (activated) activated[at] = S(activate(v, channel));
+    return v;
   }
 
   HEPOPS_HD T activate(T v, int64_t channel) const {
