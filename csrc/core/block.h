@@ -7,10 +7,10 @@
 //   block.each_warp([&](auto& warp) { ... });           what every warp does: warp.each, matrices, multiply
 //   block.sync();                                       the barrier
 //
-// Shared memory is read and written by load(thread, ...), store(thread, ...) and copy_async(thread, ...). On a GPU these
-// are the plain instructions. On the host a block runs thread by thread, and keeps book of every byte: to read what
-// another thread has written without a barrier between, what a copy is still bringing, or what nobody wrote, is a fault.
-// So what a missing barrier would do on a GPU shows in a test on any machine.
+// Shared memory is read and written by load(thread, ...), store(thread, ...) and copy_async(thread, ...). On a GPU
+// these are the plain instructions. On the host a block runs thread by thread, and keeps book of every byte: to read
+// what another thread has written without a barrier between, what a copy is still bringing, or what nobody wrote, is a
+// fault. So what a missing barrier would do on a GPU shows in a test on any machine.
 //
 // The matrix instructions, their fragments and ldmatrix: NVIDIA, PTX ISA 8.7, section 9.7.14 (Warp-level matrix
 // instructions). bfloat16, tf32 and asynchronous copies need sm_80.

@@ -27,8 +27,9 @@ struct BlockMatmul {
   static_assert(M == 32 || M == 64);
   static_assert(N == 32 || N == 64);
 
-  // With matrix instructions a warp holds (m / 16) x (n / 8) fragments of d, each 16 x 8. Without, a thread holds 4 rows
-  // and n / 8 columns: those of four neighbours where a vector of four is read along them, else every fourth or eighth.
+  // With matrix instructions a warp holds (m / 16) x (n / 8) fragments of d, each 16 x 8. Without, a thread holds 4
+  // rows and n / 8 columns: those of four neighbours where a vector of four is read along them, else every fourth or
+  // eighth.
   static constexpr int fragment_rows = m / 16, fragment_columns = n / 8, count = m * n / 32;
   struct MatrixRegisters {
     float d[fragment_rows][fragment_columns][4];
@@ -183,16 +184,16 @@ struct BlockMatmul {
           for (int i = 0; i < 4; ++i)
 #pragma unroll
             for (int j = 0; j < n / 8; ++j)
-              r.d[i][j] += (a_by_k ? r.a[kk].x[i] : r.a[i].x[kk]) *
-                           (b_by_n ? r.b[j].x[kk] : r.b[j / 4 * 4 + kk].x[j % 4]);
+              r.d[i][j] +=
+                  (a_by_k ? r.a[kk].x[i] : r.a[i].x[kk]) * (b_by_n ? r.b[j].x[kk] : r.b[j / 4 * 4 + kk].x[j % 4]);
       }
     });
   }
 };
 
 // Rows of `length` numbers from global to shared memory, by all threads of a block: row(i) is where row i begins, or
-// nullptr for zeros; beyond `valid` numbers and `valid_rows` rows stand zeros. `vectors`: rows and `valid` are whole and
-// aligned 16 bytes, so that the copy is asynchronous; otherwise the numbers go one by one.
+// nullptr for zeros; beyond `valid` numbers and `valid_rows` rows stand zeros. `vectors`: rows and `valid` are whole
+// and aligned 16 bytes, so that the copy is asynchronous; otherwise the numbers go one by one.
 template <int rows, int length, int stride, int threads, class Stored, class Block, class Row>
 HEPOPS_HD void stage(Block& block, int thread, Stored* to, const Row& row, int valid, int valid_rows, bool vectors,
                      const Stored* anywhere) {
@@ -206,7 +207,7 @@ HEPOPS_HD void stage(Block& block, int thread, Stored* to, const Row& row, int v
       block.copy_async(thread, to + i * stride + c, from ? from + c : anywhere, from ? 16 : 0);
     }
   } else {
-#pragma unroll 4
+#pragma unroll 2
     for (int at = thread; at < rows * length; at += threads) {
       const int i = at / length, c = at % length;
       const Stored* from = i < valid_rows && c < valid ? row(i) : nullptr;

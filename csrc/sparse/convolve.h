@@ -71,6 +71,7 @@ struct Convolution {
   int64_t volume, rows_read, in, out, groups;
   bool flip, transposed;
   Epilogue<S> epilogue;
+  bool tf32 = false;  // whether float32 may be multiplied in tf32, which only a GPU has
 
   HEPOPS_HD int64_t group_in() const { return in / groups; }
   HEPOPS_HD int64_t group_out() const { return out / groups; }

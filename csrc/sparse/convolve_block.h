@@ -43,6 +43,8 @@ struct ConvolveBlock {
   using Registers = typename Matmul::Registers;
   static_assert(sizeof(typename C::S) == sizeof(Stored) && sizeof(typename C::W) == sizeof(Stored));
 
+  static constexpr bool needs_sm80 = Matmul::matrix_unit;
+  static constexpr int blocks_together = sizeof(Stored) == 2 ? 4 : 3;  // on one multiprocessor, as far as registers go
   static constexpr int rows = Matmul::M, depth = Matmul::depth, threads = Matmul::threads, warps = threads / 32;
   static constexpr int stages = 3, batch = 32;  // steps in flight, entries decoded at once
   static constexpr int rows_of_a_warp = Matmul::m;
@@ -61,15 +63,15 @@ struct ConvolveBlock {
   };
   struct Shared {
     Numbers numbers;
-    I table[batch * rows];              // row of x, or -1
-    int first[batch + 1];               // pair of each entry, from the first of the batch
-    int offset[batch];                  // k
+    I table[batch * rows];                       // row of x, or -1
+    int first[batch + 1];                        // pair of each entry, from the first of the batch
+    int offset[batch];                           // k
     uint8_t present[batch * Matmul::warp_rows];  // whether an entry writes any of a warp's rows
   };
 
   C c;
   int splits;
-  float* partial;  // (splits, places, out) where the entries of a tile are split, else nullptr
+  float* partial;                        // (splits, places, out) where the entries of a tile are split, else nullptr
   bool vectors_of_x, vectors_of_weight;  // whether rows can be copied 16 bytes at a time
 
   // A position in the sequence of (entry of the batch, 32 channels).
@@ -112,8 +114,10 @@ struct ConvolveBlock {
     const auto& list = c.list;
     const int64_t first = list.entries[entry].first;
     block.each([&](int thread, Registers&) {
-      if (thread <= entries) block.store(thread, shared.first + thread, int(list.entries[entry + thread].first - first));
+      if (thread <= entries)
+        block.store(thread, shared.first + thread, int(list.entries[entry + thread].first - first));
       if (thread < entries) block.store(thread, shared.offset + thread, int(list.entries[entry + thread].offset));
+#pragma unroll 1
       for (int i = thread; i < entries * rows; i += threads) block.store(thread, shared.table + i, I(-1));
     });
     block.sync();
@@ -137,6 +141,7 @@ struct ConvolveBlock {
     block.each([&](int thread, Registers&) {
       for (int i = thread; i < entries * Matmul::warp_rows; i += threads) {
         bool any = false;
+#pragma unroll 4
         for (int row = 0; row < rows_of_a_warp; ++row)
           any |= block.load(thread, shared.table + i * rows_of_a_warp + (row + thread) % rows_of_a_warp) >= 0;
         block.store(thread, shared.present + i, uint8_t(any));
@@ -150,17 +155,16 @@ struct ConvolveBlock {
     const int channels = int(c.group_in());
     const int steps = entries * ((channels + depth - 1) / depth);
     Cursor bring, use;
-    const auto bring_next = [&](int step) {
-      if (step < steps) load(block, shared, shared.numbers.stage[step % stages], task, bring, channels);
+    for (int step = 1 - stages; step < steps; ++step) {  // the first ones only bring
+      if (step >= 0) {
+        block.template wait<stages - 2>();
+        block.sync();
+      }
+      const int ahead = step + stages - 1;
+      if (ahead < steps) load(block, shared, shared.numbers.stage[ahead % stages], task, bring, channels);
       bring.advance(channels);
       block.commit();
-    };
-#pragma unroll
-    for (int step = 0; step < stages - 1; ++step) bring_next(step);
-    for (int step = 0; step < steps; ++step) {
-      block.template wait<stages - 2>();
-      block.sync();
-      bring_next(step + stages - 1);
+      if (step < 0) continue;
       const Stage& stage = shared.numbers.stage[step % stages];
       block.each_warp([&](const auto& warp) {
         const auto* present = shared.present + use.entry * Matmul::warp_rows + warp.index / Matmul::warp_columns;
@@ -206,9 +210,10 @@ struct ConvolveBlock {
   HEPOPS_HD void keep(Block& block, Shared& shared, const TileTask<C>& task) const {
     const int64_t first = c.list.first_place(task.tile), places = c.list.last_place(task.tile) - first;
     const int64_t outs = c.group_out() - task.first_channel;
-    float* to = partial + (task.split * c.list.num_rows + first) * c.out + task.group * c.group_out() +
-                task.first_channel;
+    float* to =
+        partial + (task.split * c.list.num_rows + first) * c.out + task.group * c.group_out() + task.first_channel;
     block.each([&](int thread, Registers&) {
+#pragma unroll 2
       for (int i = thread; i < rows * N; i += threads)
         if (i / N < places && i % N < outs)
           to[i / N * c.out + i % N] = block.load(thread, shared.numbers.sums + i / N * sum_stride + i % N);
@@ -232,6 +237,7 @@ HEPOPS_HD void finish_tile(Block& block, const C& c, float* sums, const TileTask
   const int wanted = int(outs < N ? outs : N);
   const bool moments = c.epilogue.moments;
   block.each([&](int thread, auto&) {
+#pragma unroll 2
     for (int i = thread; i < places * N; i += threads) {
       const int row = i / N, column = i % N;
       if (column >= wanted) continue;
@@ -268,6 +274,8 @@ HEPOPS_HD void finish_tile(Block& block, const C& c, float* sums, const TileTask
 template <class C_>
 struct ConvolveSums {
   using C = C_;
+  static constexpr bool needs_sm80 = false;
+  static constexpr int blocks_together = 4;
   static constexpr int N = 32, stride = N, threads = 128, rows = rows_of_a_tile;
   struct Registers {};
   struct Shared {

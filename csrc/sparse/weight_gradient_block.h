@@ -22,6 +22,8 @@ struct WeightGradientBlock {
   using Registers = typename Matmul::Registers;
   static_assert(sizeof(typename G::S) == sizeof(Stored));
 
+  static constexpr bool needs_sm80 = Matmul::matrix_unit;
+  static constexpr int blocks_together = (sizeof(Stored) == 2 ? 4 : 3) * 64 / M;  // on one multiprocessor
   static constexpr int depth = Matmul::depth, threads = Matmul::threads;
   static constexpr int stages = 3, batch = 16, rows_of_a_tile = int(tile_on_gpu);  // entries decoded at once
 
@@ -155,16 +157,15 @@ struct WeightGradientBlock {
   template <class Block>
   HEPOPS_HD void multiply(Block& block, Shared& shared, const Task& t, int pairs) const {
     const int steps = (pairs + depth - 1) / depth;
-    const auto bring = [&](int step) {
-      if (step < steps) load(block, shared, shared.stage[step % stages], t, step * depth, pairs);
+    for (int step = 1 - stages; step < steps; ++step) {  // the first ones only bring
+      if (step >= 0) {
+        block.template wait<stages - 2>();
+        block.sync();
+      }
+      const int ahead = step + stages - 1;
+      if (ahead < steps) load(block, shared, shared.stage[ahead % stages], t, ahead * depth, pairs);
       block.commit();
-    };
-#pragma unroll
-    for (int step = 0; step < stages - 1; ++step) bring(step);
-    for (int step = 0; step < steps; ++step) {
-      block.template wait<stages - 2>();
-      block.sync();
-      bring(step + stages - 1);
+      if (step < 0) continue;
       const Stage& stage = shared.stage[step % stages];
       block.each_warp([&](const auto& warp) { Matmul::accumulate(warp, stage.a, stage.b); });
     }
@@ -182,7 +183,8 @@ struct WeightGradientBlock {
     const int64_t rows = group_rows() - t.row, columns = group_columns() - t.column;
     block.each([&](int thread, Registers&) {
       core::stage<depth, M, Matmul::a_stride, threads>(
-          block, thread, stage.a, [&](int i) { return left + int64_t(block.load(thread, left_rows + i)) * left_stride; },
+          block, thread, stage.a,
+          [&](int i) { return left + int64_t(block.load(thread, left_rows + i)) * left_stride; },
           int(rows < M ? rows : M), pairs - first, f.transposed ? vectors_of_grad : vectors_of_x, left);
       core::stage<depth, N, Matmul::b_stride, threads>(
           block, thread, stage.b,

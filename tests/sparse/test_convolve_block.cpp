@@ -113,11 +113,21 @@ void check_convolution(const Case& p, core::Manner manner) {
   const List<I> list = random_list<I>(p.read, p.written, p.volume, p.every);
   auto x = random_array<S>(size_t(p.read) * p.in, 0.5f);
   auto weight = random_array<S>(size_t(p.volume) * p.in * p.out / p.groups, 0.25f);
-  auto bias = random_array<float>(p.out, 1), scale = random_array<float>(p.out, 1), shift = random_array<float>(p.out, 1);
+  auto bias = random_array<float>(p.out, 1), scale = random_array<float>(p.out, 1),
+       shift = random_array<float>(p.out, 1);
   auto residual = random_array<S>(size_t(p.written) * p.out, 1);
   Array<S> raw(residual.size), plain_raw(residual.size), act(residual.size), plain_act(residual.size);
   Array<double> moments(2 * list.view().num_tiles * p.out), plain_moments(moments.size);
-  C c{x.data(), weight.data(), list.view(), p.volume, p.read, p.in, p.out, p.groups, p.flip, transposed,
+  C c{x.data(),
+      weight.data(),
+      list.view(),
+      p.volume,
+      p.read,
+      p.in,
+      p.out,
+      p.groups,
+      p.flip,
+      transposed,
       {bias.data(), residual.data(), scale.data(), shift.data(), 0.5f, plain_raw.data(), plain_act.data(),
        plain_moments.data()}};
   for (int64_t n = 0; n < c.list.num_rows * c.out; ++n) ConvolveAt<C>{c}(n);
