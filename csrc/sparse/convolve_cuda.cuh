@@ -4,6 +4,7 @@
 // bfloat16 and half by the matrix units, with sums in float32; float32 by the ordinary units, and by the matrix units
 // in tf32 where it is allowed; both from sm_80 on, float32 also before. float64, and weights of another dtype than x,
 // are left to the plain form.
+#include "core/for_each.h"
 #include "core/launch_blocks.h"
 #include "sparse/convolve_block.h"
 #include "sparse/gpu_table.h"
@@ -50,23 +51,39 @@ bool convolve_blocks(const core::Tensor& on, const C& c, int splits) {
   return true;
 }
 
+template <class S>
+struct Round {
+  const float* from;
+  S* to;
+  HEPOPS_HD void operator()(int64_t n) const { to[n] = S(from[n]); }
+};
+
 template <class S, class W, class I>
 bool convolve_tiles(const core::Tensor& on, const Convolution<S, W, I>& c) {
-  if constexpr (!std::is_same_v<S, W> || std::is_same_v<S, double>) {
+  if constexpr (std::is_same_v<S, double>) {
     return false;
   } else {
     const auto choice = choose_convolve(c.list.num_rows, c.volume, c.group_in(), c.group_out(), c.groups);
     if (!choice.tiles || c.in == 0) return false;
-    const auto run = [&]<class Kind, int N>() {
-      return c.transposed ? convolve_blocks<Kind, N, true>(on, c, choice.splits)
-                          : convolve_blocks<Kind, N, false>(on, c, choice.splits);
-    };
-    const auto run_kind = [&]<class Kind>() {
-      return choice.channels == 64 ? run.template operator()<Kind, 64>() : run.template operator()<Kind, 32>();
-    };
-    if constexpr (std::is_same_v<S, float>)
-      if (c.tf32 && run_kind.template operator()<core::Tf32>()) return true;
-    return run_kind.template operator()<typename KindOf<S>::type>();
+    if constexpr (!std::is_same_v<S, W>) {
+      const int64_t size = c.volume * c.matrix_size();
+      const core::Tensor rounded = torch::stable::new_empty(on, {int64_t(size * sizeof(S))}, core::ScalarType::Byte);
+      S* weight = static_cast<S*>(rounded.mutable_data_ptr());
+      core::for_each(on, size, Round<S>{c.weight, weight});
+      return convolve_tiles(on, Convolution<S, S, I>{c.x, weight, c.list, c.volume, c.rows_read, c.in, c.out, c.groups,
+                                                     c.flip, c.transposed, c.epilogue, c.tf32});
+    } else {
+      const auto run = [&]<class Kind, int N>() {
+        return c.transposed ? convolve_blocks<Kind, N, true>(on, c, choice.splits)
+                            : convolve_blocks<Kind, N, false>(on, c, choice.splits);
+      };
+      const auto run_kind = [&]<class Kind>() {
+        return choice.channels == 64 ? run.template operator()<Kind, 64>() : run.template operator()<Kind, 32>();
+      };
+      if constexpr (std::is_same_v<S, float>)
+        if (c.tf32 && run_kind.template operator()<core::Tf32>()) return true;
+      return run_kind.template operator()<typename KindOf<S>::type>();
+    }
   }
 }
 
