@@ -10,6 +10,16 @@
 #include "sparse/weight_gradient_cuda.cuh"
 #else
 #include "sparse/weight_gradient_cpu.h"
+
+namespace hepops::sparse {
+
+template <class S, class I>
+bool weight_gradient_chunks(const core::Tensor&, const WeightGradient<S, I>& f) {
+  weight_gradient_on_host(f, core::Threads{});
+  return true;
+}
+
+}  // namespace hepops::sparse
 #endif
 
 namespace hepops::sparse {
