@@ -31,8 +31,10 @@ for n in (100_000, 20_000):
     def both_ways(function, x=x, grad=grad):
         return torch.autograd.grad(function(), (x, weight, bias), grad)
 
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(both_ways(ours), both_ways(theirs), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
+    for a, b in zip(both_ways(ours), both_ways(theirs), strict=True):
+        # at z = 0, where float32 decides on which side an element is, one in a million differs
+        assert ((a - b).abs() > 1e-4 * (1 + b.abs())).double().mean() < 1e-5
     with torch.no_grad():
         apply = {
             f"apply, {n} rows": lambda x=x, m=mean, v=variance: norm_act(

@@ -102,10 +102,10 @@ def norm_act(
         | A. L. Maas, A. Y. Hannun, A. Y. Ng, ICML 2013 (leaky rectifier)
 
     Example:
-        >>> norm_act(torch.tensor([[1.0], [2.0], [6.0]]), slope=0.0, eps=0.0)
-        tensor([[0.0000],
-                [0.0000],
-                [1.3887]])
+        >>> norm_act(torch.tensor([[1.0], [2.0], [6.0]]), slope=0.5, eps=0.0)
+        tensor([[-0.4629],
+                [-0.2315],
+                [ 1.3887]])
     """
     if (mean is None) != (variance is None):
         raise ValueError("norm_act: mean and variance must both be given, or neither")
