@@ -1,9 +1,10 @@
 """Plain forms in torch, until the operators stand (to be removed)."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
-from typing import NamedTuple
-from dataclasses import dataclass
 
 TILE = 256
 
@@ -28,17 +29,16 @@ def _morton(q):
     u = q[:, 1:]
     if n == 0:
         return torch.zeros(0, dtype=torch.int64)
-    neg = (u < 0).any()
+    (u < 0).any()
     bits = int(u.abs().max()).bit_length() + 1
     u = u + (1 << bits)
-    key_hi = b.clone()
-    import numpy as np
+    b.clone()
 
     keys = [int(x) for x in b.tolist()]
     D = d - 1
     rows = u.tolist()
     out = []
-    for k, r in zip(keys, rows):
+    for k, r in zip(keys, rows, strict=False):
         m = 0
         for p in range(bits, -1, -1):
             for a in range(D):
@@ -62,7 +62,7 @@ def index(coordinates, stride):
 
 
 def coarsen(coordinates, idx, factor):
-    s = torch.tensor([1, *[a * b for a, b in zip(idx.stride, factor)]])
+    s = torch.tensor([1, *[a * b for a, b in zip(idx.stride, factor, strict=False)]])
     c = torch.div(coordinates.long(), s, rounding_mode="floor") * s
     return canonical(c, tuple(s[1:].tolist()), coordinates.dtype)
 
@@ -162,7 +162,7 @@ def depthwise(x, weight, kmap, *, flip=False):
 
 def pool(x, kmap, mode):
     p = kmap.forward
-    row, place, k = triples(p)
+    row, place, _k = triples(p)
     o = p.schedule.long()[place]
     n = len(p.schedule)
     if mode == "max":

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from .convolve import convolve as _convolve
-from .convolve import depthwise as _depthwise
+from .depthwise import depthwise as _depthwise
+from .interpolate import interpolate as _interpolate
 from .kernel import Kernel, Size, per_axis
 from .kernel_map import KernelMap
 from .manager import CoordinateManager, CoordinateMapKey
-from .interpolate import interpolate as _interpolate
 from .pool import pool as _pool
 from .segment import segment_broadcast, segment_reduce
 from .tensor import SparseTensor
@@ -151,8 +151,9 @@ def conv_transpose(
 
     .. math:: y_u = b + \sum_k x_{u - \delta_k s'} W_k
 
-    with offsets in the finer stride :math:`s' = s / f`. It writes to the finer voxels that the manager knows (those that
-    the input was strided from), or, where there are none or `generative` says so, to all :math:`c + \delta_k s'`, sorted.
+    with offsets in the finer stride :math:`s' = s / f`. It writes to the finer voxels that the manager knows (those
+    that the input was strided from), or, where there are none or `generative` says so, to all
+    :math:`c + \delta_k s'`, sorted.
 
     Args, Returns and promises as `convolve`; `stride` must divide the stride of the input.
     """
@@ -169,18 +170,14 @@ def _apply(
     if weight.dim() != 3 or weight.shape[0] != kernel.volume:
         raise ValueError(f"weight must be ({kernel.volume}, C_in, C_out), got {tuple(weight.shape)}")
     _channels("the weight", input, weight.shape[1] * groups)
-    x = autocast(input.features)
     return _convolve(
-        x, weight, kernel_map, None if bias is None else bias.reshape(-1), flip=kernel_map.flip, groups=groups
+        input.features,
+        weight,
+        kernel_map,
+        None if bias is None else bias.reshape(-1),
+        flip=kernel_map.flip,
+        groups=groups,
     )
-
-
-def autocast(x: Tensor) -> Tensor:
-    """The features in the dtype that torch.autocast asks for."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype == torch.float32:
-        return x.to(torch.get_autocast_dtype(kind))
-    return x
 
 
 def depthwise(
@@ -200,8 +197,10 @@ def depthwise(
     key, kernel_map = down_map(input, kernel, stride, coordinates)
     if weight.shape != (kernel.volume, input.num_channels):
         raise ValueError(f"weight must be ({kernel.volume}, {input.num_channels}), got {tuple(weight.shape)}")
-    features = _depthwise(autocast(input.features), weight, kernel_map, flip=kernel_map.flip)
-    return _made(input, key, features if bias is None else features + bias.reshape(1, -1))
+    features = _depthwise(
+        input.features, weight, kernel_map, None if bias is None else bias.reshape(-1), flip=kernel_map.flip
+    )
+    return _made(input, key, features)
 
 
 def pool(
@@ -214,7 +213,12 @@ def pool(
 ) -> SparseTensor:
     """Largest, mean or sum of the active neighbours; ties go to the lowest offset, means divide by the active ones."""
     key, kernel_map = down_map(input, as_kernel(kernel, input.dimension), stride, coordinates)
-    return _made(input, key, _pool(input.features, kernel_map, mode))
+    return _made(input, key, _pooled(input.features, kernel_map, mode))
+
+
+def _pooled(x: Tensor, kernel_map: KernelMap, mode: str) -> Tensor:
+    back = kernel_map.backward if x.requires_grad and torch.is_grad_enabled() else None
+    return _pool(x, kernel_map.forward, back, mode)
 
 
 def pool_transpose(
@@ -225,9 +229,9 @@ def pool_transpose(
     coordinates: Target = None,
     generative: bool = False,
 ) -> SparseTensor:
-    """Features spread to the finer voxels: each gets the sum of the input's voxels that see it."""
+    """Features spread to the finer voxels: each gets the mean of the input's voxels that see it."""
     key, kernel_map = up_map(input, as_kernel(kernel, input.dimension), stride, coordinates, generative)
-    return _made(input, key, _pool(input.features, kernel_map, "sum"))
+    return _made(input, key, _pooled(input.features, kernel_map, "avg"))
 
 
 def global_pool(input: SparseTensor, mode: Literal["sum", "avg", "max"]) -> SparseTensor:
@@ -236,7 +240,9 @@ def global_pool(input: SparseTensor, mode: Literal["sum", "avg", "max"]) -> Spar
     Ids without voxels are there where the batch size was given. Sums are in a fixed order, in double.
     """
     segments, key = input.segments, input.coordinate_manager.origin(input.coordinate_map_key)
-    return _made(input, key, segment_reduce(input.features, segments.order, segments.starts, mode))
+    return _made(
+        input, key, segment_reduce(input.features, segments.order, segments.starts, "mean" if mode == "avg" else mode)
+    )
 
 
 def _per_row(input: SparseTensor, per_event: SparseTensor | Tensor) -> Tensor:
@@ -247,8 +253,8 @@ def _per_row(input: SparseTensor, per_event: SparseTensor | Tensor) -> Tensor:
         ids = per_event.coordinates[:, 0].long()
         if ids.shape != segments.batches.shape or not bool((ids == segments.batches).all()):
             raise ValueError(
-                f"the global tensor must have one row for each of the batch ids {segments.batches.tolist()[:8]}, ascending, "
-                f"got {ids.tolist()[:8]}"
+                f"the global tensor must have one row for each of the batch ids {segments.batches.tolist()[:8]}, "
+                f"ascending, got {ids.tolist()[:8]}"
             )
     elif len(features) != len(segments.batches):
         raise ValueError(f"the global features must have {len(segments.batches)} rows, got {len(features)}")
@@ -377,7 +383,7 @@ def to_dense(
     Args:
         input: N voxels, C channels.
         shape: (B, C, X, Y, ...), or by default what holds all voxels.
-        min_coordinate: the voxel at the grid's corner, by default the smallest coordinates, or 0 where `shape` is given.
+        min_coordinate: the voxel at the grid's corner, by default the smallest coordinates, or 0 with a `shape`.
 
     Returns:
         dense (B, C, X, Y, ...), the corner's coordinates int (D), the stride (one step of the grid).

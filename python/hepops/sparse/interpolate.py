@@ -1,1 +1,1 @@
-from ._plain import interpolate
+from ._plain import interpolate as interpolate

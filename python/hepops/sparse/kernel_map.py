@@ -100,6 +100,11 @@ class KernelMap:
         return self._list(1 - self._swapped)
 
     @property
+    def has_backward(self) -> bool:
+        """Whether the backward list has been made."""
+        return self._lists[1 - self._swapped] is not None
+
+    @property
     def flip(self) -> bool:
         return self.mirrored and bool(self._swapped)
 

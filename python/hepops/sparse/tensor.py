@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .kernel import Size, per_axis
+from .kernel import Size
 from .manager import CoordinateManager, CoordinateMapKey, Segments
 
 Duplicates = Literal["error", "sum", "mean", "first", "max"]
@@ -80,7 +81,9 @@ class SparseTensor:
                 raise ValueError(f"coordinates are on {coordinates.device}, features on {features.device}")
             if duplicates not in ("error", "sum", "mean", "first", "max"):
                 raise ValueError(f"duplicates must be error, sum, mean, first or max, got {duplicates!r}")
-            manager = coordinate_manager or CoordinateManager(coordinates.shape[1] - 1, batch_size)
+            manager = coordinate_manager
+            if manager is None:  # and not "or": a manager without maps is empty, and so false
+                manager = CoordinateManager(coordinates.shape[1] - 1, batch_size)
             if manager.dimension != coordinates.shape[1] - 1:
                 raise ValueError(
                     f"coordinates have {coordinates.shape[1] - 1} axes, the coordinate_manager {manager.dimension}"
@@ -179,7 +182,7 @@ class SparseTensor:
     def _event_rows(self) -> Iterator[Tensor]:
         order, starts, _, _ = self.segments
         edges = starts.tolist()
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in itertools.pairwise(edges):
             yield order[first:last].sort().values
 
     @property

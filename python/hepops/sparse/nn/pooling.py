@@ -48,7 +48,7 @@ class SumPool(_Pool):
 
 
 class PoolTranspose(_Pool):
-    """Features spread to the finer voxels: the sum of those that see each."""
+    """Features spread to the finer voxels: the mean of those that see each."""
 
     def forward(self, input: SparseTensor, coordinates: F.Target = None) -> SparseTensor:
         return F.pool_transpose(input, kernel=self.shape, stride=self.stride, coordinates=coordinates)
