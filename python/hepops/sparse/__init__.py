@@ -4,9 +4,9 @@ from . import functional as functional
 from . import models as models
 from . import nn as nn
 from . import pytree as pytree
+from . import weights as weights
 from .convolve import convolve as convolve
 from .depthwise import depthwise as depthwise
-from . import weights as weights
 from .kernel import Kernel as Kernel
 from .labels import MergedLabels as MergedLabels
 from .labels import merge_labels as merge_labels
