@@ -81,8 +81,8 @@ class SparseTensor:
                 raise ValueError(f"coordinates are on {coordinates.device}, features on {features.device}")
             if duplicates not in ("error", "sum", "mean", "first", "max"):
                 raise ValueError(f"duplicates must be error, sum, mean, first or max, got {duplicates!r}")
-            manager = coordinate_manager  # `or` will not do: a manager without maps has no length
-            if manager is None:
+            manager = coordinate_manager
+            if manager is None:  # and not "or": a manager without maps is empty, and so false
                 manager = CoordinateManager(coordinates.shape[1] - 1, batch_size)
             if manager.dimension != coordinates.shape[1] - 1:
                 raise ValueError(
