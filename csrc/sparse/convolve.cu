@@ -13,6 +13,17 @@
 #include "sparse/convolve_cuda.cuh"
 #else
 #include "sparse/convolve_cpu.h"
+
+namespace hepops::sparse {
+
+template <class S, class W, class I>
+bool convolve_tiles(const core::Tensor&, const Convolution<S, W, I>& c) {
+  if (c.epilogue.moments) return false;
+  convolve_on_host(c, core::Threads{});
+  return true;
+}
+
+}  // namespace hepops::sparse
 #endif
 
 namespace hepops::sparse {

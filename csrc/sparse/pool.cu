@@ -6,6 +6,7 @@
 #include "core/for_each.h"
 #include "core/for_each_row.h"
 #include "core/op.h"
+#include "sparse/lanes.h"
 #include "sparse/pair_tensors.h"
 
 namespace hepops::sparse {
@@ -20,15 +21,6 @@ constexpr int64_t block = 32;
 #else
 constexpr int64_t block = 64;
 #endif
-
-// The members of a team over (rows, channels): channels on neighbours.
-struct Lanes {
-  int lane, lanes, group, groups;
-  HEPOPS_HD explicit Lanes(const Team& team) : lanes(team.size < 32 ? team.size : 32), groups(team.size / lanes) {
-    lane = team.rank % lanes;
-    group = team.rank / lanes;
-  }
-};
 
 // One block of channels of one tile.
 struct Part {
@@ -199,19 +191,6 @@ struct Max {
         argmax[to + c] = from_row[r * part.width + c];
       }
     }
-  }
-};
-
-// out[o, c] = x[argmax[o, c], c], 0 where there is none
-template <class S, class I>
-struct Pick {
-  const S* x;
-  const I* argmax;
-  S* out;
-  int64_t channels;
-  HEPOPS_HD void operator()(int64_t j) const {
-    const I row = argmax[j];
-    out[j] = row < 0 ? S(0.0f) : x[int64_t(row) * channels + j % channels];
   }
 };
 

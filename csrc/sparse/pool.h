@@ -21,4 +21,17 @@ HEPOPS_HD bool takes_over(T candidate, T holder) {
   return !(candidate <= holder) && holder == holder;
 }
 
+// out[o, c] = x[argmax[o, c], c], 0 where argmax is negative: what a maximum reads
+template <class S, class I>
+struct Pick {
+  const S* x;
+  const I* argmax;
+  S* out;
+  int64_t channels;
+  HEPOPS_HD void operator()(int64_t j) const {
+    const I row = argmax[j];
+    out[j] = row < 0 ? S(0.0f) : x[int64_t(row) * channels + j % channels];
+  }
+};
+
 }  // namespace hepops::sparse

@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 import torch
+from core.contract import Contract, assert_same_bits
 from hepops.sparse import convolve
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from core.contract import Contract, assert_same_bits
 from sparse import plain
 
 

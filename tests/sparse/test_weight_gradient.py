@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 import torch
+from core.contract import Contract
 from hepops.sparse import weight_gradient
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from core.contract import Contract
 from sparse import plain
 from sparse.test_convolve import MAPS
 

@@ -5,7 +5,6 @@ muon may cross. Directions are isotropic, so that only the deposits tell a class
 on; those above `DELTA` are delta rays. Electrons and photons shower, delta rays too.
 """
 
-
 from dataclasses import dataclass
 from typing import Any
 

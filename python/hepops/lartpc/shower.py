@@ -36,7 +36,9 @@ def shower(kind: Species | None, launch: Launch, walk: Walk, volume: Volume, rng
     """
     if walk.radiation is None:
         raise ValueError("shower: walk.radiation must be an energy [MeV], got None")
-    walk = replace(walk, step=min(walk.step, _LONGEST), scattering=True, straggling=False, deltas=None, share=0.4, shortest=0.03)
+    walk = replace(
+        walk, step=min(walk.step, _LONGEST), scattering=True, straggling=False, deltas=None, share=0.4, shortest=0.03
+    )
     electrons, photons = ([(kind, launch)], []) if kind is not None else ([], [launch])
     tracks: list[Track] = []
     while electrons or photons:

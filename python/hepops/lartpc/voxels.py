@@ -103,7 +103,9 @@ def voxel_labels(hits: Hits, voxels: Voxels, label: Tensor, num_classes: int) ->
     if label.ndim != 1 or (len(segment) and len(label) <= int(segment.max())):
         raise ValueError(f"voxel_labels: label must be (num_segments), got {tuple(label.shape)}")
     if len(label) and not 0 <= int(label.min()) <= int(label.max()) < num_classes:
-        raise ValueError(f"voxel_labels: label must lie in 0 ... {num_classes - 1}, got {int(label.min())} ... {int(label.max())}")
+        raise ValueError(
+            f"voxel_labels: label must lie in 0 ... {num_classes - 1}, got {int(label.min())} ... {int(label.max())}"
+        )
     given = (fraction * hits.charge.detach()[hit]).to(torch.float64)
     by_class = scatter_add(voxels.voxel[hit] * num_classes + label[segment], given, len(voxels.charge) * num_classes)
     most, which = by_class.reshape(-1, num_classes).max(1)

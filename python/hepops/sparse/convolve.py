@@ -40,14 +40,14 @@ def convolve(
         groups: Into how many slices the channels are cut; a slice that is written reads its own slice alone.
 
     Returns:
-        Features of the rows that are written, in their public order, shape (rows written, channels), dtype of `x`. A row
-        without a pair is the bias alone. Sums are taken in float32 (float64 for float64) and rounded once. Under
-        `torch.autocast` the features are cast, the weights are not.
+        Features of the rows that are written, in their public order, shape (rows written, channels), dtype of `x`.
+        A row without a pair is the bias alone. Sums are taken in float32 (float64 for float64) and rounded once.
+        Under `torch.autocast` the features are cast, the weights are not.
 
-    Differentiable any number of times with respect to `x`, `weight` and `bias`: a convolution is bilinear, and the three
+    Differentiable any number of times with respect to `x`, `weight` and `bias`: a convolution is bilinear, and the
     operators convolve, its input gradient (convolve, over the other list) and `weight_gradient` close under
-    differentiation. Deterministic: a written row has one owner, who adds in ascending k, so that the bits do not depend
-    on the number of threads, on a CPU and on a GPU.
+    differentiation. Deterministic: a written row has one owner, who adds in ascending k, so that the bits do not
+    depend on the number of threads, on a CPU and on a GPU.
 
     Raises:
         TypeError: `x` of another dtype, or a `weight` or `bias` that does not go with it.

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ._plain import depthwise as _depthwise
 from .convolve import convolve as _convolve
+from .depthwise import depthwise as _depthwise
 from .interpolate import interpolate as _interpolate
 from .kernel import Kernel, Size, per_axis
 from .kernel_map import KernelMap
@@ -170,18 +170,14 @@ def _apply(
     if weight.dim() != 3 or weight.shape[0] != kernel.volume:
         raise ValueError(f"weight must be ({kernel.volume}, C_in, C_out), got {tuple(weight.shape)}")
     _channels("the weight", input, weight.shape[1] * groups)
-    x = autocast(input.features)
     return _convolve(
-        x, weight, kernel_map, None if bias is None else bias.reshape(-1), flip=kernel_map.flip, groups=groups
+        input.features,
+        weight,
+        kernel_map,
+        None if bias is None else bias.reshape(-1),
+        flip=kernel_map.flip,
+        groups=groups,
     )
-
-
-def autocast(x: Tensor) -> Tensor:
-    """The features in the dtype that torch.autocast asks for."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype == torch.float32:
-        return x.to(torch.get_autocast_dtype(kind))
-    return x
 
 
 def depthwise(
@@ -201,8 +197,10 @@ def depthwise(
     key, kernel_map = down_map(input, kernel, stride, coordinates)
     if weight.shape != (kernel.volume, input.num_channels):
         raise ValueError(f"weight must be ({kernel.volume}, {input.num_channels}), got {tuple(weight.shape)}")
-    features = _depthwise(autocast(input.features), weight, kernel_map, flip=kernel_map.flip)
-    return _made(input, key, features if bias is None else features + bias.reshape(1, -1))
+    features = _depthwise(
+        input.features, weight, kernel_map, None if bias is None else bias.reshape(-1), flip=kernel_map.flip
+    )
+    return _made(input, key, features)
 
 
 def pool(
@@ -242,7 +240,9 @@ def global_pool(input: SparseTensor, mode: Literal["sum", "avg", "max"]) -> Spar
     Ids without voxels are there where the batch size was given. Sums are in a fixed order, in double.
     """
     segments, key = input.segments, input.coordinate_manager.origin(input.coordinate_map_key)
-    return _made(input, key, segment_reduce(input.features, segments.order, segments.starts, mode))
+    return _made(
+        input, key, segment_reduce(input.features, segments.order, segments.starts, "mean" if mode == "avg" else mode)
+    )
 
 
 def _per_row(input: SparseTensor, per_event: SparseTensor | Tensor) -> Tensor:

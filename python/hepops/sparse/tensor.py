@@ -81,7 +81,9 @@ class SparseTensor:
                 raise ValueError(f"coordinates are on {coordinates.device}, features on {features.device}")
             if duplicates not in ("error", "sum", "mean", "first", "max"):
                 raise ValueError(f"duplicates must be error, sum, mean, first or max, got {duplicates!r}")
-            manager = coordinate_manager or CoordinateManager(coordinates.shape[1] - 1, batch_size)
+            manager = coordinate_manager
+            if manager is None:  # and not "or": a manager without maps is empty, and so false
+                manager = CoordinateManager(coordinates.shape[1] - 1, batch_size)
             if manager.dimension != coordinates.shape[1] - 1:
                 raise ValueError(
                     f"coordinates have {coordinates.shape[1] - 1} axes, the coordinate_manager {manager.dimension}"

@@ -36,8 +36,8 @@ def weight_gradient(
         does not use are 0; on a CPU a large gradient's memory is not touched there.
 
     Differentiable any number of times with respect to `x` and `grad`, by two convolutions. Deterministic: a matrix is
-    summed by one owner, in the order of the tiles and of the pairs in them, so that the bits do not depend on the number
-    of threads.
+    summed by one owner, in the order of the tiles and of the pairs in them, so that the bits do not depend on the
+    number of threads.
 
     Raises:
         TypeError: `x` of another dtype, or `grad` of another than `x`.

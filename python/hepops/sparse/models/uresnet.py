@@ -74,9 +74,7 @@ class UResNet(nn.Module):
         self.backbone = make_backbone(name, {**shared, **arguments})
         self.config = self.backbone.config
         width = self.config.filters
-        self.output = nn.Sequential(
-            make_norm(self.config.norm_layer, width), make_activation(self.config.activation)
-        )
+        self.output = nn.Sequential(make_norm(self.config.norm_layer, width), make_activation(self.config.activation))
         self.linear_segmentation = snn.Linear(width, self.num_classes)
         if self.ghost:
             self.linear_ghost = snn.Linear(width, 2)
