@@ -19,4 +19,5 @@ from .pool import pool as pool
 from .segment import segment_broadcast as segment_broadcast
 from .segment import segment_reduce as segment_reduce
 from .tensor import SparseTensor as SparseTensor
+from .linear import linear as linear
 from .weight_gradient import weight_gradient as weight_gradient
