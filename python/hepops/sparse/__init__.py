@@ -1,5 +1,6 @@
 """Sparse convolutions on voxels in one to six dimensions."""
 
+from .interpolate import interpolate as interpolate
 from .norm import moments as moments
 from .norm import norm_act as norm_act
 from .pool import pool as pool
