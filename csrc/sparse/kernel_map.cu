@@ -421,6 +421,20 @@ const I* schedule_as(const Tensor& schedule, Workspace& workspace) {
   return rows;
 }
 
+// Calls f<I>(allocate) with int32 and, where that does not hold the number of pairs, with int64.
+template <class F>
+bool allocating(const Tensor& on, int64_t num_tiles, ScalarType kind, Made& made, const F& f) {
+  const auto run = [&]<class I>() {
+    return f.template operator()<I>([&](int64_t num_pairs, int64_t num_entries) {
+      if (num_pairs > std::numeric_limits<I>::max())
+        return std::tuple<Pair<I>*, Entry<I>*, I*>(nullptr, nullptr, nullptr);
+      made = Made(on, sizeof(I) == 8 ? ScalarType::Long : ScalarType::Int, num_pairs, num_entries, num_tiles);
+      return std::tuple<Pair<I>*, Entry<I>*, I*>(made.pair<I>(), made.entry<I>(), out<I>(made.tiles));
+    });
+  };
+  return (kind == ScalarType::Int && run.template operator()<int32_t>()) || run.template operator()<int64_t>();
+}
+
 // Offsets in cells of the source; false where they reach too far, or one occurs twice.
 bool make_stencil(const Packing& source, const int64_t* offsets, int64_t volume, cpu::Stencil& stencil) {
   constexpr int reach = cpu::max_reach, width = 2 * reach + 1;
@@ -495,23 +509,52 @@ bool by_blocks(const Set& source, const Set& target, const int64_t* offsets, int
   const auto* source_keys = same ? keys_of<1>(source.keys)->word : keys_in(source, frame, ones, workspace);
   const auto* target_keys = same ? keys_of<1>(target.keys)->word : keys_in(target, frame, factor, workspace);
   if (!source_keys || !target_keys) return false;
-  const auto run = [&]<class I>() {
-    const auto allocate = [&](int64_t num_pairs, int64_t num_entries) {
-      if (num_pairs > std::numeric_limits<I>::max())
-        return std::tuple<Pair<I>*, Entry<I>*, I*>(nullptr, nullptr, nullptr);
-      made = Made(source.keys, sizeof(I) == 8 ? ScalarType::Long : ScalarType::Int, num_pairs, num_entries,
-                  tiles_of(target.count, tile));
-      return std::tuple<Pair<I>*, Entry<I>*, I*>(made.pair<I>(), made.entry<I>(), out<I>(made.tiles));
-    };
+  return allocating(source.keys, tiles_of(target.count, tile), kind, made, [&]<class I>(const auto& allocate) {
     const auto make = [&](const auto& way) {
-      return way(frame, target_keys, target.count, source_keys, source.count, schedule_as<I>(source.schedule, workspace),
-          stencil, tile, core::Threads{}, allocate);
+      return way(frame, target_keys, target.count, source_keys, source.count,
+                 schedule_as<I>(source.schedule, workspace), stencil, tile, core::Threads{}, allocate);
     };
-    if (stencil.reach <= 1)
-      return make([](const auto&... x) { return cpu::pairs_around<I>(x...); });
+    if (stencil.reach <= 1) return make([](const auto&... x) { return cpu::pairs_around<I>(x...); });
     return make([](const auto&... x) { return cpu::pairs_within<I>(x...); });
-  };
-  return (kind == ScalarType::Int && run.template operator()<int32_t>()) || run.template operator()<int64_t>();
+  });
+}
+
+// The kernel is the cell: offsets 0 ... f - 1 on every axis with f = 2^power the ratio of the strides. False elsewhere.
+bool by_children(const Set& source, const Set& target, const int64_t* offsets, int64_t volume, int64_t tile,
+                 ScalarType kind, Made& made) {
+  const int D = source.packing.dimension;
+  const bool up = source.packing.stride[0] > target.packing.stride[0];  // reads parents
+  const Set &fine = up ? target : source, &coarse = up ? source : target;
+  const int64_t factor = coarse.packing.stride[0] / fine.packing.stride[0];
+  const int power = std::countr_zero(uint64_t(factor));
+  if (factor < 2 || factor != int64_t(1) << power || power * D > 6 || volume != int64_t(1) << power * D ||
+      fine.packing.words != 1 || coarse.packing.words != 1 || fine.count >= INT32_MAX)
+    return false;
+  for (int f = 0; f <= D; ++f) {
+    const Field &x = fine.packing.field[f], &y = coarse.packing.field[f];
+    if (f > 0 && (coarse.packing.stride[f - 1] != factor * fine.packing.stride[f - 1] || x.low_planes() < power))
+      return false;
+    if (y.mask[0] != x.mask[0] >> power * D || y.base != (f > 0 ? x.base >> power : x.base)) return false;
+  }
+  for (int64_t k = 0; k < volume; ++k)
+    for (int a = 0; a < D; ++a)
+      if (offsets[k * D + a] != (up ? -1 : 1) * (k >> a * power & (factor - 1)) * fine.packing.stride[a]) return false;
+  int offset[64];
+  for (int64_t low = 0; low < volume; ++low) {
+    int64_t k = 0;
+    for (int a = 0; a < D; ++a)
+      k |= int64_t(extract(low, fine.packing.field[1 + a].mask[0] & (volume - 1))) << a * power;
+    offset[low] = int(k);
+  }
+  Workspace workspace;
+  return allocating(source.keys, tiles_of(target.count, tile), kind, made, [&]<class I>(const auto& allocate) {
+    const auto make = [&](const auto& way) {
+      return way(keys_of<1>(fine.keys)->word, fine.count, keys_of<1>(coarse.keys)->word, coarse.count, power * D, offset,
+                 volume, schedule_as<I>(source.schedule, workspace), tile, allocate);
+    };
+    if (up) return make([](const auto&... x) { return cpu::pairs_of_children<true, I>(x...); });
+    return make([](const auto&... x) { return cpu::pairs_of_children<false, I>(x...); });
+  });
 }
 
 #endif
@@ -545,7 +588,9 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
   check_value(way != boxed || is_box, "kernel map: the offsets are no box, or coordinates are near the end of int64");
 #ifndef __CUDACC__
   if (Made made(source.keys, kind, 0, 0, 0);
-      way == automatic && !plain && !checked && by_blocks(source, target, at, volume, tile, kind, made))
+      way == automatic && !plain && !checked &&
+      (by_children(source, target, at, volume, tile, kind, made) ||
+       by_blocks(source, target, at, volume, tile, kind, made)))
     return {made.pairs, made.entries, made.tiles};
 #endif
   if (way == automatic) {

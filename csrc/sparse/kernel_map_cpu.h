@@ -397,4 +397,42 @@ bool pairs_within(const Packing& packing, const uint64_t* target_keys, int64_t n
   return true;
 }
 
+// --- a kernel as wide as its stride: every fine row has one parent ---------------------------------------------------
+
+// Children of a cell are neighbours in the order, and the lowest `low_bits` of a key are their place in it: a merge of
+// two ascending lists of keys. `offset` (2^low_bits) is k of each. The list is grouped by parents, which it writes, or,
+// where `up`, by children, and reads parents.
+template <bool up, class I, class Allocate>
+bool pairs_of_children(const uint64_t* children, int64_t num_children, const uint64_t* parents, int64_t num_parents,
+                       int low_bits, const int* offset, int64_t volume, const I* schedule, int64_t tile,
+                       const Allocate& allocate) {
+  Workspace workspace;
+  const uint64_t low = (uint64_t(1) << low_bits) - 1;
+  const int64_t num_tiles = ((up ? num_children : num_parents) + tile - 1) / tile;
+  I* const parent = workspace.get<I>(num_children);
+  int64_t* const counts = workspace.get<int64_t>(num_tiles * volume + 1);
+  std::fill_n(counts, num_tiles * volume, 0);
+  for (int64_t i = 0, p = 0; i < num_children; ++i) {
+    const uint64_t key = children[i] >> low_bits;
+    while (p < num_parents && parents[p] < key) ++p;
+    const bool found = p < num_parents && parents[p] == key;
+    parent[i] = found ? I(p) : I(-1);
+    counts[found ? (up ? i : p) / tile * volume + offset[children[i] & low] : num_tiles * volume] += 1;
+  }
+  std::vector<int> column(volume);
+  for (int64_t k = 0; k < volume; ++k) column[k] = int(k);
+  Layout<I> layout{num_tiles, volume, volume, column.data(), counts};
+  layout.total();
+  const auto [pairs, entries, tiles] = allocate(layout.num_pairs, layout.num_entries);
+  if (!tiles) return false;
+  layout.write(entries, tiles);
+  for (int64_t i = 0; i < num_children; ++i) {
+    const I p = parent[i];
+    if (p < 0) continue;
+    int64_t& next = counts[(up ? i : int64_t(p)) / tile * volume + offset[children[i] & low]];
+    pairs[next++] = up ? Pair<I>{schedule[p], I(i)} : Pair<I>{schedule[i], p};
+  }
+  return true;
+}
+
 }  // namespace hepops::sparse::cpu
