@@ -3,6 +3,7 @@
 from . import functional as functional
 from . import models as models
 from . import nn as nn
+from . import plot as plot
 from . import pytree as pytree
 from . import weights as weights
 from .convolve import convolve as convolve
