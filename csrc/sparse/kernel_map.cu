@@ -1,6 +1,9 @@
 #include "sparse/kernel_map.h"
 
+#include <cstdlib>
+#include <limits>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -400,6 +403,119 @@ bool is_near_the_end(const Packing& p, const int64_t* offsets, int64_t volume) {
 
 enum Way : int64_t { automatic, probing, boxed, pairwise };
 
+#ifndef __CUDACC__
+
+// Rows of a schedule in the integer type of a list.
+template <class I>
+const I* schedule_as(const Tensor& schedule, Workspace& workspace) {
+  const I* rows = nullptr;
+  for_schedule(schedule, [&]<class J>() {
+    if constexpr (std::is_same_v<I, J>) {
+      rows = in<I>(schedule);
+    } else {
+      I* copy = workspace.get<I>(schedule.size(0));
+      std::copy_n(in<J>(schedule), schedule.size(0), copy);
+      rows = copy;
+    }
+  });
+  return rows;
+}
+
+// Offsets in cells of the source; false where they reach too far, or one occurs twice.
+bool make_stencil(const Packing& source, const int64_t* offsets, int64_t volume, cpu::Stencil& stencil) {
+  constexpr int reach = cpu::max_reach, width = 2 * reach + 1;
+  if (volume > width * width * width) return false;
+  std::array<bool, width * width * width> seen{};
+  stencil.volume = volume;
+  for (int64_t k = 0; k < volume; ++k) {
+    std::array<int, 3> cell{};
+    bool on = true;
+    for (int a = 0; a < 3; ++a) {
+      const int64_t x = offsets[3 * k + a];
+      if (x / source.stride[a] > reach || x / source.stride[a] < -reach) return false;
+      on &= source.on_stride(a, x);
+      cell[a] = int(x / source.stride[a]);
+    }
+    stencil.offsets.push_back(on ? cell : std::array<int, 3>{99, 0, 0});
+    if (!on) continue;
+    bool& there = seen[cell[0] + reach + width * (cell[1] + reach + width * (cell[2] + reach))];
+    if (std::exchange(there, true)) return false;
+    for (const int x : cell) stencil.reach = std::max(stencil.reach, std::abs(x));
+  }
+  return true;
+}
+
+// The keys of a set in another packing, for coordinates in multiples of `factor` of its cells; nullptr where they do not
+// ascend there.
+const uint64_t* keys_in(const Set& set, const Packing& frame, const int64_t* factor, Workspace& workspace) {
+  uint64_t* keys = workspace.get<uint64_t>(set.count + 1);
+  bool ascending = true;
+  for_words(set.packing.words, [&]<int W>() {
+    for (int64_t i = 0; i < set.count; ++i) {
+      int64_t row[1 + max_dimension];
+      decode(set.packing, keys_of<W>(set.keys)[i], row);
+      for (int a = 0; a < frame.dimension; ++a) row[1 + a] *= factor[a];
+      Key<1> key;
+      encode(frame, row, key);
+      keys[i] = key.word[0];
+      ascending &= i == 0 || keys[i] > keys[i - 1];
+    }
+  });
+  return ascending ? keys : nullptr;
+}
+
+// Three axes, offsets of a few cells, keys of one word: by blocks. False where this is another case.
+bool by_blocks(const Set& source, const Set& target, const int64_t* offsets, int64_t volume, int64_t tile,
+               ScalarType kind, Made& made) {
+  cpu::Stencil stencil{};
+  if (source.packing.dimension != 3 || volume == 0 || source.count >= UINT32_MAX ||
+      !make_stencil(source.packing, offsets, volume, stencil))
+    return false;
+  Workspace workspace;
+  Packing frame = source.packing;
+  int64_t factor[3] = {1, 1, 1};
+  const int64_t ones[3] = {1, 1, 1};
+  bool same = same_planes(source.packing, target.packing);
+  for (int a = 0; a < 3; ++a) {
+    if (target.packing.stride[a] % source.packing.stride[a] != 0) return false;
+    factor[a] = target.packing.stride[a] / source.packing.stride[a];
+    same &= factor[a] == 1;
+  }
+  if (!same) {  // a frame for both, in cells of the source
+    Extent extent{};
+    for (int f = 0; f <= 3; ++f) {
+      const Field &s = source.packing.field[f], &t = target.packing.field[f];
+      const int64_t by = f > 0 ? factor[f - 1] : 1;
+      extent.low[f] = std::min(s.base, t.base * by);
+      extent.high[f] = std::max(int64_t(uint64_t(s.base) + s.last), int64_t(uint64_t(t.base) + t.last) * by);
+    }
+    frame = make_packing(3, extent, source.packing.stride);
+  }
+  if (frame.bits > 64) return false;
+  const auto* source_keys = same ? keys_of<1>(source.keys)->word : keys_in(source, frame, ones, workspace);
+  const auto* target_keys = same ? keys_of<1>(target.keys)->word : keys_in(target, frame, factor, workspace);
+  if (!source_keys || !target_keys) return false;
+  const auto run = [&]<class I>() {
+    const auto allocate = [&](int64_t num_pairs, int64_t num_entries) {
+      if (num_pairs > std::numeric_limits<I>::max())
+        return std::tuple<Pair<I>*, Entry<I>*, I*>(nullptr, nullptr, nullptr);
+      made = Made(source.keys, sizeof(I) == 8 ? ScalarType::Long : ScalarType::Int, num_pairs, num_entries,
+                  tiles_of(target.count, tile));
+      return std::tuple<Pair<I>*, Entry<I>*, I*>(made.pair<I>(), made.entry<I>(), out<I>(made.tiles));
+    };
+    const auto make = [&](const auto& way) {
+      return way(frame, target_keys, target.count, source_keys, source.count, schedule_as<I>(source.schedule, workspace),
+          stencil, tile, core::Threads{}, allocate);
+    };
+    if (stencil.reach <= 1)
+      return make([](const auto&... x) { return cpu::pairs_around<I>(x...); });
+    return make([](const auto&... x) { return cpu::pairs_within<I>(x...); });
+  };
+  return (kind == ScalarType::Int && run.template operator()<int32_t>()) || run.template operator()<int64_t>();
+}
+
+#endif
+
 std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Tensor& source_keys,
                                          const Tensor& source_schedule, const Tensor& target_packing,
                                          const Tensor& target_keys, const Tensor& target_schedule,
@@ -427,14 +543,15 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
   const bool is_box = !checked && make_box(D, at, volume, target.packing.stride, box);
   check_value(automatic <= way && way <= pairwise, "kernel map: no way ", way);
   check_value(way != boxed || is_box, "kernel map: the offsets are no box, or coordinates are near the end of int64");
+#ifndef __CUDACC__
+  if (Made made(source.keys, kind, 0, 0, 0);
+      way == automatic && !plain && !checked && by_blocks(source, target, at, volume, tile, kind, made))
+    return {made.pairs, made.entries, made.tiles};
+#endif
   if (way == automatic) {
     const double n = double(source.count), m = double(target.count);
     const double probes = m * double(volume), boxes = is_box ? n * double(box.all_candidates) : probes + 1;
     way = n * m < std::min(probes, boxes) ? pairwise : boxes < probes / 4 ? boxed : probing;
-#ifndef __CUDACC__
-    if (!plain) {
-    }
-#endif
   }
   Made made = way == probing ? by_probe(source, target, at, volume, tile, kind)
               : way == boxed ? by_box(source, target, box, order, kind)

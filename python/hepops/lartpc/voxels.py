@@ -77,8 +77,9 @@ def voxelize(hits: Hits, size: float, origin: tuple[float, float, float] = (0.0,
 
 def corner(detector: Detector) -> tuple[float, float, float]:
     """The lowest x, y, z of a detector's TPCs [cm]: with it as origin and the pitch as size, a pixel is a column of voxels."""
-    low = [min((min(t.anode, t.cathode), *t.y[:1], *t.z[:1])[a] for t in detector.tpcs) for a in range(3)]
-    return low[0], low[1], low[2]
+    corners = [(min(t.anode, t.cathode), t.y[0], t.z[0]) for t in detector.tpcs]
+    x, y, z = (min(along) for along in zip(*corners, strict=True))
+    return x, y, z
 
 
 def voxel_labels(hits: Hits, voxels: Voxels, label: Tensor, num_classes: int) -> Tensor:

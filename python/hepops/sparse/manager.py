@@ -266,33 +266,42 @@ class CoordinateManager:
             order = m.index.schedule.long()
             batch = m.coordinates[:, 0].long().contiguous()
             ordered = batch[order]
-            if self.batch_size is None:
-                batches, counts = torch.unique_consecutive(ordered, return_counts=True)
-            else:
-                batches = torch.arange(self.batch_size, device=order.device)
-                if len(m) and not 0 <= int(ordered[0]) <= int(ordered[-1]) < self.batch_size:
-                    raise ValueError(
-                        f"batch ids must be in [0, {self.batch_size}), got {int(ordered[0])} to {int(ordered[-1])}"
-                    )
-                counts = torch.bincount(ordered, minlength=self.batch_size)
-            starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+            batches = self._batches(ordered)
+            starts = torch.cat([torch.searchsorted(ordered, batches), batches.new_tensor([len(m)])])
             known = Segments(order, starts, batches, torch.searchsorted(batches, batch))
             self._segments[key, self.batch_size] = known
         return known
 
+    def _batches(self, ordered: Tensor) -> Tensor:
+        """The batch ids that count, ascending, given those of the rows, ascending."""
+        if self.batch_size is None:
+            return torch.unique_consecutive(ordered)
+        if len(ordered) and not 0 <= int(ordered[0]) <= int(ordered[-1]) < self.batch_size:
+            raise ValueError(
+                f"batch ids must be in [0, {self.batch_size}), got {int(ordered[0])} to {int(ordered[-1])}"
+            )
+        return torch.arange(self.batch_size, device=ordered.device)
+
     def origin(self, key: CoordinateMapKey) -> CoordinateMapKey:
-        """The map of one voxel per batch id, at stride 0: where a global pool writes."""
+        """The map of one voxel per batch id, at stride 0: where a global pool writes.
+
+        Maps with the same batch ids share it, so that what was pooled from several levels can be combined.
+        """
         known = self._derived.get(("origin", key, self.batch_size))
         if known is None:
-            batches = self.segments(key).batches
-            coordinates = torch.zeros(
-                len(batches), self.dimension + 1, dtype=self.coordinates(key).dtype, device=batches.device
-            )
-            coordinates[:, 0] = batches
-            made = index(coordinates, (1,) * self.dimension)[0]
-            known = self._add(CoordinateMapKey((0,) * self.dimension, key.name), CoordinateMap(coordinates, made))
-            self._derived["origin", key, self.batch_size] = known
+            batches = self.segments(key).batches.to(self.coordinates(key).dtype)
+            known = self._derived["origin", key, self.batch_size] = self._origin(batches)
         return known
+
+    def _origin(self, batches: Tensor) -> CoordinateMapKey:
+        zero = (0,) * self.dimension
+        for known in self.keys(zero):
+            if torch.equal(self.coordinates(known)[:, 0], batches):
+                return known
+        coordinates = batches.new_zeros(len(batches), self.dimension + 1)
+        coordinates[:, 0] = batches
+        made = index(coordinates, (1,) * self.dimension)[0]
+        return self._add(CoordinateMapKey(zero), CoordinateMap(coordinates, made))
 
     # Kernel maps
 

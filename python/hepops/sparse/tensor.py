@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -206,16 +206,20 @@ class SparseTensor:
 
     # Copies
 
-    def replace(self, features: Tensor) -> SparseTensor:
-        """The same voxels with other features (N, any number)."""
+    def replace(self, features: Tensor, key: CoordinateMapKey | None = None) -> Self:
+        """The same voxels, or those of a key of the same manager, with other features (N, any number)."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        if features.shape[0] != self.features.shape[0]:
-            raise ValueError(f"features has {features.shape[0]} rows, the voxels are {self.features.shape[0]}")
+        rows = self.features.shape[0]
+        if key is not None:
+            other.coordinate_map_key, other.unique_index, other.inverse_mapping = key, None, None
+            rows = self.coordinate_manager.size(key)
+        if features.shape[0] != rows:
+            raise ValueError(f"features has {features.shape[0]} rows, the voxels are {rows}")
         other.features, other.moments = features, None
         return other
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> SparseTensor:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """`function` of the features."""
         return self.replace(function(self.features))
 
