@@ -65,6 +65,30 @@ constexpr auto blocks_of = []<int... M>(std::integer_sequence<int, M...>) {
   return std::array<AddBlock<T>, sizeof...(M)>{Block<T>::template add<V, M + 1, NV>...};
 }(std::make_integer_sequence<int, pairs_at_once(NV)>{});
 
+// Calls f<V>() with the lanes of the narrowest vector that holds all channels, or of the widest.
+template <class T, class F>
+void for_lanes(int64_t channels, const F& f) {
+  constexpr int V = full_lanes<T>, least = 16 / sizeof(T);
+  if (V / 4 >= least && channels <= V / 4)
+    f.template operator()<std::max(V / 4, least)>();
+  else if (V / 2 >= least && channels <= V / 2)
+    f.template operator()<std::max(V / 2, least)>();
+  else
+    f.template operator()<V>();
+}
+
+// Calls f<NV>(first, size) for panels of nearly one width that cover the channels, the last perhaps in part.
+template <int V, class F>
+void for_panels(int64_t channels, const F& f) {
+  const int64_t vectors = (channels + V - 1) / V, number = (vectors + max_panel - 1) / max_panel;
+  for (int64_t n = 0; n < number; ++n) {
+    const int64_t from = vectors * n / number, to = vectors * (n + 1) / number;
+    unroll<max_panel>(HEPOPS_UNROLLED(v) {
+      if (to - from == v + 1) f.template operator()<v + 1>(from * V, std::min(to * V, channels) - from * V);
+    });
+  }
+}
+
 // Channels [first, first + size) of a group, and who adds them up.
 template <class T>
 struct Panel {
@@ -81,32 +105,14 @@ struct Panels {
   int lanes;
 
   Panels(int64_t channels, int64_t groups) {
-    constexpr int V = full_lanes<T>;
-    constexpr int least = 16 / sizeof(T);
-    if (V / 4 >= least && channels <= V / 4)
-      fill<V / 4 >= least ? V / 4 : V>(channels, groups);
-    else if (V / 2 >= least && channels <= V / 2)
-      fill<V / 2 >= least ? V / 2 : V>(channels, groups);
-    else
-      fill<V>(channels, groups);
-  }
-
- private:
-  template <int V>
-  void fill(int64_t channels, int64_t groups) {
-    const int64_t vectors = (channels + V - 1) / V, number = (vectors + max_panel - 1) / max_panel;
-    lanes = V;
-    padded = vectors * V;
-    for (int64_t g = 0; g < groups; ++g)
-      for (int64_t n = 0; n < number; ++n) {
-        const int64_t from = vectors * n / number, to = vectors * (n + 1) / number;
-        unroll<max_panel>(HEPOPS_UNROLLED(v) {
-          constexpr int NV = v + 1;
-          if (to - from == NV)
-            panels.push_back(
-                {g, from * V, std::min(to * V, channels) - from * V, pairs_at_once(NV), blocks_of<T, V, NV>.data()});
+    for_lanes<T>(channels, [&]<int V>() {
+      lanes = V;
+      padded = (channels + V - 1) / V * V;
+      for (int64_t g = 0; g < groups; ++g)
+        for_panels<V>(channels, [&]<int NV>(int64_t first, int64_t size) {
+          panels.push_back({g, first, size, pairs_at_once(NV), blocks_of<T, V, NV>.data()});
         });
-      }
+    });
   }
 };
 

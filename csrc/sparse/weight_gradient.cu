@@ -10,6 +10,16 @@
 #include "sparse/weight_gradient_cuda.cuh"
 #else
 #include "sparse/weight_gradient_cpu.h"
+
+namespace hepops::sparse {
+
+template <class S, class I>
+bool weight_gradient_chunks(const core::Tensor&, const WeightGradient<S, I>& f) {
+  weight_gradient_on_host(f, core::Threads{});
+  return true;
+}
+
+}  // namespace hepops::sparse
 #endif
 
 namespace hepops::sparse {
@@ -20,7 +30,7 @@ using core::check_value, core::ScalarType, core::Shape;
 Tensor weight_gradient(const Tensor& x, const Tensor& grad, const Tensor& pairs, const Tensor& entries,
                        const Tensor& tiles, const Tensor& schedule, const Tensor& /*back_pairs*/,
                        const Tensor& /*back_entries*/, const Tensor& /*back_tiles*/, const Tensor& /*back_schedule*/,
-                       int64_t volume, bool flip, bool mirrored, bool transposed, int64_t groups) {
+                       int64_t volume, bool flip, bool mirrored, bool transposed, int64_t groups, bool tf32) {
   core::check_floating_or_half("weight_gradient: x", x);
   core::check_same_kind("weight_gradient: grad", grad, x);
   check_value(x.dim() == 2, "weight_gradient: x must be (N, C), got shape ", Shape{x});
@@ -51,7 +61,8 @@ Tensor weight_gradient(const Tensor& x, const Tensor& grad, const Tensor& pairs,
                                    out,
                                    groups,
                                    flip,
-                                   transposed};
+                                   transposed,
+                                   tf32};
       if (!weight_gradient_chunks(from, f))
         core::for_each(from, result.numel(), WeightGradientAt<WeightGradient<S, I>>{f});
     });
@@ -63,7 +74,7 @@ const core::Operators operators{
     core::op<weight_gradient>(
         "sparse_weight_gradient(Tensor x, Tensor grad, Tensor pairs, Tensor entries, Tensor tiles, Tensor schedule, "
         "Tensor back_pairs, Tensor back_entries, Tensor back_tiles, Tensor back_schedule, int volume, bool flip, "
-        "bool mirrored, bool transposed, int groups) -> Tensor"),
+        "bool mirrored, bool transposed, int groups, bool tf32=False) -> Tensor"),
 };
 
 }  // namespace

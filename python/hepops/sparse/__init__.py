@@ -4,6 +4,7 @@ from . import functional as functional
 from . import models as models
 from . import nn as nn
 from . import pytree as pytree
+from . import weights as weights
 from .convolve import convolve as convolve
 from .depthwise import depthwise as depthwise
 from .kernel import Kernel as Kernel
@@ -12,6 +13,8 @@ from .labels import merge_labels as merge_labels
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
+from .norm import moments as moments
+from .norm import norm_act as norm_act
 from .pool import pool as pool
 from .segment import segment_broadcast as segment_broadcast
 from .segment import segment_reduce as segment_reduce

@@ -22,6 +22,11 @@ Target = CoordinateMapKey | Tensor | SparseTensor | None
 
 
 def _same_manager(*inputs: SparseTensor) -> CoordinateManager:
+    if not inputs:
+        raise ValueError("inputs must be at least one sparse tensor, got none")
+    for x in inputs:
+        if not isinstance(x, SparseTensor):
+            raise TypeError(f"inputs must be sparse tensors, got {type(x).__name__}")
     manager = inputs[0].coordinate_manager
     if any(x.coordinate_manager is not manager for x in inputs):
         raise ValueError("the sparse tensors have different coordinate managers: make them with one coordinate_manager")
@@ -35,19 +40,27 @@ def _target(input: SparseTensor, coordinates: Target, stride: tuple[int, ...]) -
         _same_manager(input, coordinates)
         return coordinates.coordinate_map_key
     if isinstance(coordinates, Tensor):
-        return manager.insert(coordinates, stride, "given").key
+        made = manager.insert(coordinates, stride, "given", duplicates="error")
+        manager.is_from(made.key, input.coordinate_map_key)
+        return made.key
     assert coordinates is not None
     manager.map(CoordinateMapKey(*coordinates))
     return CoordinateMapKey(*coordinates)
 
 
 def _made(input: SparseTensor, key: CoordinateMapKey, features: Tensor) -> SparseTensor:
-    return SparseTensor(features, coordinate_map_key=key, coordinate_manager=input.coordinate_manager)
+    return input.replace(features, key)
 
 
 def _channels(what: str, input: SparseTensor, expected: int) -> None:
     if input.features.shape[1] != expected:
         raise ValueError(f"input has {input.features.shape[1]} channels, {what} expects {expected}")
+
+
+def check_dimension(input: SparseTensor, dimension: int) -> None:
+    """Refuse a tensor that has not the axes of the layer."""
+    if input.dimension != dimension:
+        raise ValueError(f"input has {input.dimension} axes, the layer's dimension is {dimension}")
 
 
 def as_kernel(kernel: Kernel | Size, dimension: int) -> Kernel:
@@ -211,9 +224,23 @@ def pool(
     stride: Size = 1,
     coordinates: Target = None,
 ) -> SparseTensor:
-    """Largest, mean or sum of the active neighbours; ties go to the lowest offset, means divide by the active ones."""
-    key, kernel_map = down_map(input, as_kernel(kernel, input.dimension), stride, coordinates)
+    """Largest, mean or sum of the active neighbours; ties go to the lowest offset, means divide by the active ones.
+
+    A box as large as the stride parts the voxels into cells, of odd sizes too: it begins at the output voxel.
+    """
+    kernel = _cell(as_kernel(kernel, input.dimension), per_axis("stride", stride, input.dimension))
+    key, kernel_map = down_map(input, kernel, stride, coordinates)
     return _made(input, key, _pooled(input.features, kernel_map, mode))
+
+
+def _cell(kernel: Kernel, stride: tuple[int, ...]) -> Kernel:
+    """The offsets 0 ... n-1 where a box is as large as the stride, since a centred one would miss and share voxels."""
+    if kernel.shape != "box" or kernel.size != stride or any(d != 1 for d in kernel.dilation) or set(stride) == {1}:
+        return kernel
+    if all(n % 2 == 0 for n in kernel.size):
+        return kernel
+    corner = torch.tensor([n // 2 if n % 2 else 0 for n in kernel.size])
+    return Kernel.of(1, kernel.dimension, offsets=kernel.table() + corner)
 
 
 def _pooled(x: Tensor, kernel_map: KernelMap, mode: str) -> Tensor:
@@ -230,7 +257,8 @@ def pool_transpose(
     generative: bool = False,
 ) -> SparseTensor:
     """Features spread to the finer voxels: each gets the mean of the input's voxels that see it."""
-    key, kernel_map = up_map(input, as_kernel(kernel, input.dimension), stride, coordinates, generative)
+    kernel = _cell(as_kernel(kernel, input.dimension), per_axis("stride", stride, input.dimension))
+    key, kernel_map = up_map(input, kernel, stride, coordinates, generative)
     return _made(input, key, _pooled(input.features, kernel_map, "avg"))
 
 
@@ -261,6 +289,11 @@ def _per_row(input: SparseTensor, per_event: SparseTensor | Tensor) -> Tensor:
     return segment_broadcast(features, segments.order, segments.starts)
 
 
+def _global_channels(input: SparseTensor, per_event: SparseTensor | Tensor) -> None:
+    if per_event.shape[1] not in (1, input.num_channels):
+        raise ValueError(f"input has {input.num_channels} channels, the global tensor {per_event.shape[1]}")
+
+
 def broadcast(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTensor:
     """Each voxel gets the global row of its batch id."""
     return input.replace(_per_row(input, per_event))
@@ -268,11 +301,13 @@ def broadcast(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTe
 
 def broadcast_add(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTensor:
     """Each voxel's features plus the global row of its batch id."""
+    _global_channels(input, per_event)
     return input.replace(input.features + _per_row(input, per_event))
 
 
 def broadcast_multiply(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTensor:
     """Each voxel's features times the global row of its batch id."""
+    _global_channels(input, per_event)
     return input.replace(input.features * _per_row(input, per_event))
 
 
@@ -288,11 +323,19 @@ def combine(op: Callable[[Tensor, Tensor], Tensor], a: SparseTensor, b: SparseTe
         ValueError: the managers or the strides differ.
     """
     manager = _same_manager(a, b)
+    _same_channels(a, b)
     if a.coordinate_map_key == b.coordinate_map_key:
         return a.replace(op(a.features, b.features))
     key, rows = manager.union([a.coordinate_map_key, b.coordinate_map_key])
     n = manager.size(key)
     return _made(a, key, op(*(_spread(x.features, r, n) for x, r in zip((a, b), rows, strict=True))))
+
+
+def _same_channels(*inputs: SparseTensor) -> None:
+    """Or one channel, that goes with any number."""
+    channels = [x.num_channels for x in inputs]
+    if len({c for c in channels if c != 1}) > 1:
+        raise ValueError(f"the sparse tensors must have the same number of channels (or 1), got {channels}")
 
 
 def _spread(features: Tensor, rows: Tensor, n: int) -> Tensor:
@@ -303,6 +346,7 @@ def _spread(features: Tensor, rows: Tensor, n: int) -> Tensor:
 def union(*inputs: SparseTensor) -> SparseTensor:
     """The sum of sparse tensors over the union of their voxels, sorted by batch, then along the Morton curve."""
     manager = _same_manager(*inputs)
+    _same_channels(*inputs)
     if len({x.coordinate_map_key for x in inputs}) == 1:
         return inputs[0].replace(torch.stack([x.features for x in inputs]).sum(0))
     key, rows = manager.union([x.coordinate_map_key for x in inputs])
@@ -331,8 +375,8 @@ def prune(input: SparseTensor, keep: Tensor) -> SparseTensor:
     Raises:
         TypeError: keep is not bool. ValueError: it has not one entry a voxel.
     """
-    if keep.dtype != torch.bool:
-        raise TypeError(f"keep must be bool, got {keep.dtype}")
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
+        raise TypeError(f"keep must be a bool tensor, got {keep.dtype if isinstance(keep, Tensor) else type(keep)}")
     if keep.shape != (len(input),):
         raise ValueError(f"keep must be ({len(input)},), got {tuple(keep.shape)}")
     keep = keep.to(input.device)

@@ -57,7 +57,7 @@ class UResNet(nn.Module):
         >>> network(x)
         SparseTensor(100 voxels x 5 channels, 3D, 1 event, stride 1, torch.float32, cpu)
         >>> sum(p.numel() for p in UResNet(num_classes=5, filters=32, depth=5, reps=2).parameters())
-        10957253
+        10956229
     """
 
     def __init__(self, config: Source = None, **options: Any) -> None:

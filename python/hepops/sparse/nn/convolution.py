@@ -75,6 +75,7 @@ class _Convolution(nn.Module):
                 self.bias.uniform_(-bound, bound)
 
     def forward(self, input: SparseTensor, coordinates: F.Target = None) -> SparseTensor:
+        F.check_dimension(input, self.dimension)
         common: dict[str, Any] = {"kernel": self.shape, "stride": self.stride, "coordinates": coordinates}
         if self.is_transposed:
             return F.conv_transpose(
@@ -162,6 +163,7 @@ class DepthwiseConvolution(_Convolution):
         return (self.shape.volume, self.in_channels)
 
     def forward(self, input: SparseTensor, coordinates: F.Target = None) -> SparseTensor:
+        F.check_dimension(input, self.dimension)
         return F.depthwise(
             input, self.kernel, self.bias, kernel=self.shape, stride=self.stride, coordinates=coordinates
         )
