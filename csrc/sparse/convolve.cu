@@ -42,6 +42,7 @@ struct ConvolveProblem {
   Optional bias, residual, scale, shift;  // of a channel: in the dtype of the sums
   double slope = 1;
   Optional raw, activated, moments;
+  bool tf32 = false;
 };
 
 ScalarType wide_type(const Tensor& x) {
@@ -69,7 +70,8 @@ Convolution<S, W, I> convolution(const ConvolveProblem& p) {
           p.flip,
           p.transposed,
           {pointer<T>(p.bias), pointer<S>(p.residual), pointer<T>(p.scale), pointer<T>(p.shift), T(p.slope),
-           pointer<S>(p.raw), pointer<S>(p.activated), pointer<double>(p.moments)}};
+           pointer<S>(p.raw), pointer<S>(p.activated), pointer<double>(p.moments)},
+          p.tf32};
 }
 
 // Calls f<S, W>() with the types that x and the weight are stored in.
@@ -157,11 +159,12 @@ ConvolveProblem problem(const Tensor& x, const Tensor& weight, const Tensor& pai
 // The second list is what the gradient of x runs over; here it only says how many rows x must have.
 Tensor convolve(const Tensor& x, const Tensor& weight, const Optional& bias, HEPOPS_LIST, const Tensor& /*back_pairs*/,
                 const Tensor& /*back_entries*/, const Tensor& /*back_tiles*/, const Tensor& /*back_schedule*/,
-                bool flip, bool mirrored, bool transposed, int64_t groups) {
+                bool flip, bool mirrored, bool transposed, int64_t groups, bool tf32) {
   ConvolveProblem p = problem(x, weight, pairs, entries, tiles, schedule, flip, transposed, groups);
   check_value(!mirrored || x.size(0) == schedule.size(0), "convolve: x has ", x.size(0),
               " rows where the kernel map reads ", schedule.size(0));
   p.bias = of_channels("convolve: bias", bias, p);
+  p.tf32 = tf32;
   p.raw = torch::stable::new_empty(p.x, {schedule.size(0), p.out});
   run(p);
   return *p.raw;
@@ -182,7 +185,7 @@ enum Outputs : int64_t { raw_wanted = 1, activated_wanted = 2 };
 std::tuple<Tensor, Tensor, Tensor> fused(const Tensor& x, const Tensor& weight, HEPOPS_LIST, bool flip, bool transposed,
                                          int64_t groups, const Optional& bias, const Optional& residual,
                                          const Optional& scale, const Optional& shift, double slope, int64_t outputs,
-                                         bool moments) {
+                                         bool moments, bool tf32) {
   ConvolveProblem p = problem(x, weight, pairs, entries, tiles, schedule, flip, transposed, groups);
   check_value(outputs >= 0 && outputs <= 3, "convolve: outputs must be 0 to 3, got ", outputs);
   check_value(!moments || (outputs & raw_wanted), "convolve: moments are those of raw, which is not asked for");
@@ -197,6 +200,7 @@ std::tuple<Tensor, Tensor, Tensor> fused(const Tensor& x, const Tensor& weight, 
   p.scale = of_channels("convolve: scale", scale, p);
   p.shift = of_channels("convolve: shift", shift, p);
   p.slope = slope;
+  p.tf32 = tf32;
   if (outputs & raw_wanted) p.raw = torch::stable::new_empty(p.x, {rows, p.out});
   if (outputs & activated_wanted) p.activated = torch::stable::new_empty(p.x, {rows, p.out});
   if (moments) p.moments = torch::stable::new_empty(p.x, {tiles.size(0) - 1, 2, p.out}, ScalarType::Double);
@@ -210,12 +214,13 @@ std::tuple<Tensor, Tensor, Tensor> fused(const Tensor& x, const Tensor& weight, 
 
 const core::Operators operators{
     core::op<convolve>("sparse_convolve(Tensor x, Tensor weight, Tensor? bias, " HEPOPS_LIST_SCHEMA
-                       ", " HEPOPS_BACK_LIST_SCHEMA ", bool flip, bool mirrored, bool transposed, int groups)"
-                       " -> Tensor"),
+                       ", " HEPOPS_BACK_LIST_SCHEMA ", bool flip, bool mirrored, bool transposed, int groups, "
+                       "bool tf32=False) -> Tensor"),
     core::op<linear>("sparse_linear(Tensor x, Tensor weight, Tensor? bias, bool transposed) -> Tensor"),
-    core::op<fused>("_sparse_convolve_fused(Tensor x, Tensor weight, " HEPOPS_LIST_SCHEMA
-                    ", bool flip, bool transposed, int groups, Tensor? bias, Tensor? residual, Tensor? scale, "
-                    "Tensor? shift, float slope, int outputs, bool moments) -> (Tensor, Tensor, Tensor)"),
+    core::op<fused>(
+        "_sparse_convolve_fused(Tensor x, Tensor weight, " HEPOPS_LIST_SCHEMA
+        ", bool flip, bool transposed, int groups, Tensor? bias, Tensor? residual, Tensor? scale, "
+        "Tensor? shift, float slope, int outputs, bool moments, bool tf32=False) -> (Tensor, Tensor, Tensor)"),
 };
 
 }  // namespace

@@ -42,13 +42,15 @@ struct Epilogue {
   S* activated;       // (rows written, out)
   double* moments;    // (tiles, 2, out): mean, M2; asked for together with raw
 
-  HEPOPS_HD void operator()(int64_t row, int64_t out, int64_t channel, T sum) const {
+  // Returns v.
+  HEPOPS_HD T operator()(int64_t row, int64_t out, int64_t channel, T sum) const {
     const int64_t at = row * out + channel;
     T v = sum;
     if (bias) v += bias[channel];
     if (residual) v += T(residual[at]);
     if (raw) raw[at] = S(v);
     if (activated) activated[at] = S(activate(v, channel));
+    return v;
   }
 
   HEPOPS_HD T activate(T v, int64_t channel) const {
@@ -69,6 +71,7 @@ struct Convolution {
   int64_t volume, rows_read, in, out, groups;
   bool flip, transposed;
   Epilogue<S> epilogue;
+  bool tf32 = false;  // whether float32 may be multiplied in tf32, which only a GPU has
 
   HEPOPS_HD int64_t group_in() const { return in / groups; }
   HEPOPS_HD int64_t group_out() const { return out / groups; }

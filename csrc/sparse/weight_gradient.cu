@@ -41,7 +41,7 @@ void run(const Tensor& on, const G& f) {
 Tensor weight_gradient(const Tensor& x, const Tensor& grad, const Tensor& pairs, const Tensor& entries,
                        const Tensor& tiles, const Tensor& schedule, const Tensor& /*back_pairs*/,
                        const Tensor& /*back_entries*/, const Tensor& /*back_tiles*/, const Tensor& /*back_schedule*/,
-                       int64_t volume, bool flip, bool mirrored, bool transposed, int64_t groups) {
+                       int64_t volume, bool flip, bool mirrored, bool transposed, int64_t groups, bool tf32) {
   core::check_floating_or_half("weight_gradient: x", x);
   core::check_same_kind("weight_gradient: grad", grad, x);
   check_value(x.dim() == 2, "weight_gradient: x must be (N, C), got shape ", Shape{x});
@@ -71,7 +71,8 @@ Tensor weight_gradient(const Tensor& x, const Tensor& grad, const Tensor& pairs,
                                    out,
                                    groups,
                                    flip,
-                                   transposed};
+                                   transposed,
+                                   tf32};
       run(from, f);
     });
   });
@@ -102,7 +103,7 @@ const core::Operators operators{
     core::op<weight_gradient>(
         "sparse_weight_gradient(Tensor x, Tensor grad, Tensor pairs, Tensor entries, Tensor tiles, Tensor schedule, "
         "Tensor back_pairs, Tensor back_entries, Tensor back_tiles, Tensor back_schedule, int volume, bool flip, "
-        "bool mirrored, bool transposed, int groups) -> Tensor"),
+        "bool mirrored, bool transposed, int groups, bool tf32=False) -> Tensor"),
 };
 
 }  // namespace

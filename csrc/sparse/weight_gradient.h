@@ -21,6 +21,7 @@ struct WeightGradient {
   T* gradient;  // (volume, A, B) as Convolution::weight
   int64_t volume, rows_read, in, out, groups;
   bool flip, transposed;
+  bool tf32 = false;  // as Convolution::tf32
 
   HEPOPS_HD int64_t group_in() const { return in / groups; }
   HEPOPS_HD int64_t group_out() const { return out / groups; }

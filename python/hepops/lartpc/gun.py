@@ -7,7 +7,8 @@ TPCs, and what is deposited outside is dropped. Options, each off by default:
   sigma = 13.6 MeV z / (beta c p) sqrt(x/X0) (1 + 0.088 log10(x z^2 / (X0 beta^2)));
 * straggling: collisions above 20 keV are drawn from their spectrum, (1 - beta^2 E/W) / E^2, the rest is the restricted
   loss;
-* deltas: electrons above a threshold leave the step as tracks of their own, at the angle of the collision, and scatter.
+* deltas: electrons above a threshold leave the step as tracks of their own, at the angle of the collision, and scatter;
+* radiation: electrons radiate, photons make pairs and are scattered: showers (`hepops.lartpc.radiation`).
 
 References:
     | Particle Data Group, Review of Particle Physics (2024), ch. 34
@@ -15,6 +16,7 @@ References:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +24,7 @@ import torch
 
 from .detector import Detector
 from .segments import Segments
+from .shower import PHOTON, POSITRON, shower
 from .stopping import (
     DENSITY,
     SPECIES,
@@ -52,6 +55,7 @@ def shoot(
     scattering: bool = False,
     straggling: bool = False,
     deltas: float | None = None,
+    radiation: float | None = None,
     time: float = 0.0,
     density: float = DENSITY,
     seed: int = 0,
@@ -62,7 +66,8 @@ def shoot(
     Args:
         detector: Its TPCs are the active volume.
         events: Number of events.
-        particle: A name of `stopping.SPECIES`: muon, pion, kaon, proton, deuteron, alpha, electron.
+        particle: A name of `stopping.SPECIES`: muon, pion, kaon, proton, deuteron, alpha, electron; with `radiation`
+            also positron and photon.
         energy: Kinetic energy, or the ends of a uniform distribution [MeV]; by default 1000 MeV. It is not given for
             "stopping".
         topology: "through": along a line through a uniform point of the active volume, from the edge of the box around
@@ -76,14 +81,16 @@ def shoot(
         straggling: The loss fluctuates.
         deltas: Electrons knocked on with more than this, at least 0.05, become tracks [MeV]; None: their energy stays
             in the step's loss.
+        radiation: Electrons, knocked on or shot, make showers: photons above this, at least 0.05, are followed [MeV];
+            None: electrons lose by collisions alone.
         time: When the particles start [us].
         density: Density of the argon [g/cm3]. (Laws of recombination use `Parameters.density`, 1.38 in larnd-sim.)
         seed: Seed; event i depends on (seed, first_event + i) alone.
         first_event: Id of the first event.
 
     Returns:
-        Segments in float64 on the CPU, events in order. Tracks are numbered in each event, primaries first. An event
-        none of whose tracks crosses a TPC is noted.
+        Segments in float64 on the CPU, events in order. Tracks are numbered in each event, primaries first (a photon
+        has a number and no segment). An event none of whose tracks crosses a TPC is noted.
         Not differentiable; deterministic for a seed.
 
     Raises:
@@ -94,11 +101,12 @@ def shoot(
         >>> len(segments.events)
         3
     """
-    kind = species(particle)
-    walk = Walk(_positive("step", step), _positive("density", density), scattering, straggling, deltas)
-    if deltas is not None and not deltas >= _MIN_DELTA:
-        raise ValueError(f"deltas must be None or at least {_MIN_DELTA} MeV, got {deltas}")
-    if kind.pdg == 11 and (straggling or deltas):
+    kind = _kind(particle, radiation, topology)
+    walk = Walk(_positive("step", step), _positive("density", density), scattering, straggling, deltas, radiation)
+    for name, least in (("deltas", deltas), ("radiation", radiation)):
+        if least is not None and not least >= _MIN_DELTA:
+            raise ValueError(f"{name} must be None or at least {_MIN_DELTA} MeV, got {least}")
+    if abs(kind.pdg) in (11, PHOTON.pdg) and (straggling or deltas):
         raise ValueError("straggling and deltas are not there for electrons")
     for name, number, least in (
         ("events", events, 1),
@@ -110,26 +118,58 @@ def shoot(
             raise ValueError(f"{name} must be at least {least}, got {number}")
     low, high = _energies(energy, topology)
     volume = Volume(detector)
-    electron_walk = Walk(min(walk.step, 0.1), walk.density, True, False, None)
     rows, empty = [], 0
     for event in range(first_event, first_event + events):
         rng = np.random.default_rng([seed, event])
         launches = [_launch(kind, volume, topology, directions, (low, high), walk, time, rng) for _ in range(tracks)]
-        primaries = [follow(kind, launch, walk, volume, rng) for launch in launches]
-        knocked = [launch for track in primaries for launch in track.knocked]
-        electrons = [follow(SPECIES["electron"], launch, electron_walk, volume, rng) for launch in knocked]
-        parts = [_rows(track, volume, event, i) for i, track in enumerate(primaries + electrons)]
+        primaries = [first(kind, launch, walk, volume, rng) for launch in launches]
+        others = [track for tracks in primaries for track in after(tracks, walk, volume, rng)]
+        parts = [rows_of(track, volume, event, i) for i, track in enumerate([t[0] for t in primaries] + others)]
         rows += parts
         empty += not any(len(p["dE"]) for p in parts)
     columns: dict[str, Any] = {name: torch.from_numpy(np.concatenate([r[name] for r in rows])) for name in rows[0]}
     return Segments(**columns, notes={"events outside every TPC": empty} if empty else {})
 
 
-def _rows(track: Track, volume: Volume, event: int, number: int) -> dict[str, Array]:
+def first(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng) -> list[Track]:
+    """The track of a primary, one without steps of a photon, and those of its shower where it makes one."""
+    if kind is PHOTON:
+        _, point, _, time = launch
+        nothing = Track(kind, np.array([point]), np.zeros(0), np.array([time]), [])
+        return [nothing, *shower(None, launch, walk, volume, rng)]
+    if walk.radiation is not None and abs(kind.pdg) == 11:
+        return shower(kind, launch, walk, volume, rng)
+    return [follow(kind, launch, replace(walk, radiation=None), volume, rng)]
+
+
+def after(tracks: list[Track], walk: Walk, volume: Volume, rng: Rng) -> list[Track]:
+    """The tracks that follow a primary's: its shower's, or those of the electrons that it knocked on."""
+    primary, rest = tracks[0], tracks[1:]
+    electron, alone = SPECIES["electron"], Walk(min(walk.step, 0.1), walk.density, True, False, None)
+    for knock in primary.knocked:
+        if walk.radiation is not None:
+            rest += shower(electron, knock, walk, volume, rng)
+        else:
+            rest.append(follow(electron, knock, alone, volume, rng))
+    return rest
+
+
+def rows_of(track: Track, volume: Volume, event: int, number: int) -> dict[str, Array]:
     """Columns of Segments: the parts of a track inside the TPCs."""
     inside = volume.clip(track.points, track.loss, track.time)
     names = dict(event=event, pdg=track.particle.pdg, track=number)
     return inside | {name: np.full(len(inside["dE"]), value, np.int64) for name, value in names.items()}
+
+
+def _kind(particle: str, radiation: float | None, topology: str) -> Species:
+    """The species of a name; those that only showers know need `radiation`."""
+    if particle not in (kinds := {"positron": POSITRON, "photon": PHOTON}):
+        return species(particle)
+    if radiation is None:
+        raise ValueError(f"particle {particle!r} needs radiation, an energy [MeV], got None")
+    if particle == "photon" and topology == "stopping":
+        raise ValueError("topology 'stopping' has no meaning for a photon, which has no range")
+    return kinds[particle]
 
 
 def _launch(
@@ -143,7 +183,7 @@ def _launch(
     rng: Rng,
 ) -> Launch:
     """Energy, point, direction and time of a primary."""
-    point, direction = volume.point(rng), _direction(directions, rng)
+    point, direction = volume.point(rng), direction_of(directions, rng)
     T = rng.uniform(*energy)
     if topology != "inside":
         target, point = point, volume.entry(point, direction)
@@ -152,7 +192,7 @@ def _launch(
     return T, tuple(point.tolist()), tuple(direction.tolist()), time
 
 
-def _direction(directions: str | Sequence[float], rng: Rng) -> Array:
+def direction_of(directions: str | Sequence[float], rng: Rng) -> Array:
     if isinstance(directions, str):
         azimuth = rng.uniform(0, 2 * np.pi)
         match directions:

@@ -73,7 +73,7 @@ def kinematics(particle: Species, T: Array) -> tuple[Array, Array, Array]:
     """gamma, beta^2 and the largest energy given to an electron, W [MeV]."""
     gamma = 1 + T / particle.mass
     bg2 = (T / particle.mass) * (2 + T / particle.mass)  # (beta gamma)^2 = gamma^2 - 1, without its cancellation
-    if particle.pdg == 11:
+    if abs(particle.pdg) == 11:
         return gamma, bg2 / gamma**2, T / 2  # of two equal particles the faster is the primary
     ratio = M_E / particle.mass
     return gamma, bg2 / gamma**2, 2 * M_E * bg2 / (1 + 2 * gamma * ratio + ratio**2)
@@ -121,7 +121,7 @@ def _slow(T: Array) -> Array:
 
 def mass_stopping_power(particle: Species, T: Array) -> Array:
     """Mean collision loss at kinetic energies T [MeV] > 0, in [MeV cm2/g]."""
-    if particle.pdg == 11:
+    if abs(particle.pdg) == 11:  # a positron's loss is an electron's within a few per cent
         return _electron(T)
     as_proton = T * SPECIES["proton"].mass / particle.mass  # the proton of equal velocity
     weight = np.clip(np.log(as_proton / _BLEND[0]) / np.log(_BLEND[1] / _BLEND[0]), 0, 1)

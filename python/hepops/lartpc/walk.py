@@ -1,11 +1,12 @@
-"""One charged particle's way through liquid argon, step by step; the laws are in `gun`."""
+"""One charged particle's way through liquid argon, step by step; the laws are in `gun` and `radiation`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from .radiation import radiated
 from .stopping import M_E, RADIATION_LENGTH, A, K, Species, Z, kinematics, range_of
 from .volume import Vector, Volume
 
@@ -15,8 +16,6 @@ Launch = tuple[float, Vector, Vector, float]  # kinetic energy [MeV], point [cm]
 
 LIGHT = 29979.2458  # speed of light [cm/us]
 _STRAGGLING_CUT = 0.02  # collisions above this are drawn one by one [MeV]
-_SHARE = 0.2  # a step is at most this share of the range that remains ...
-_SHORTEST = 0.01  # ... but not shorter than this [cm]: there the track ends
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,9 @@ class Walk:
     scattering: bool
     straggling: bool
     deltas: float | None  # [MeV]
+    radiation: float | None = None  # electrons radiate photons above this [MeV]
+    share: float = 0.2  # a step is at most this share of the range that remains ...
+    shortest: float = 0.01  # ... but not shorter than this [cm]: there the track ends
 
     @property
     def cut(self) -> float | None:
@@ -44,12 +46,13 @@ class Track:
     points: Array  # (num_steps + 1, 3) [cm]
     loss: Array  # (num_steps) deposited on the step [MeV]
     time: Array  # (num_steps + 1) [us]
-    knocked: list[Launch]
+    knocked: list[Launch]  # electrons
+    radiated: list[Launch] = field(default_factory=list)  # photons
 
 
 def follow(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng) -> Track:
     """Step by step until the particle stops or has left the box around the TPCs."""
-    by_chance = walk.scattering or walk.cut is not None
+    by_chance = walk.scattering or walk.cut is not None or walk.radiation is not None
     return _wander(kind, launch, walk, volume, rng) if by_chance else _glide(kind, launch, walk, volume)
 
 
@@ -61,7 +64,7 @@ def _glide(kind: Species, launch: Launch, walk: Walk, volume: Volume) -> Track:
     s = [0.0]
     way = min(left, volume.exit(np.array(start), np.array(direction)))
     while s[-1] < way:
-        s.append(s[-1] + _step(left - s[-1], walk.step))
+        s.append(s[-1] + _step(left - s[-1], walk))
     path = np.array(s)
     energies = table.energy((left - path) * walk.density)
     energies[0] = T
@@ -74,10 +77,10 @@ def _wander(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng)
     """A track that scatters, fluctuates, or both."""
     T, point, direction, time = launch
     table = range_of(kind, walk.cut)
-    points, times, loss, knocked = [point], [time], [], []
+    points, times, loss, knocked, photons = [point], [time], [], [], []
     while T > 0 and volume.near(point):
         left = float(table.length(T)) / walk.density
-        ds = _step(left, walk.step)
+        ds = _step(left, walk)
         after = float(table.energy((left - ds) * walk.density))
         middle = (T + after) / 2
         duration = ds / float(_speed(kind, middle))
@@ -89,22 +92,30 @@ def _wander(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng)
             if walk.deltas and given >= walk.deltas:
                 share = rng.uniform()
                 knock = _knock(kind, T, given, direction, rng)
-                knocked.append((given, _ahead(point, direction, share * ds), knock, time + share * duration))
+                knocked.append((given, ahead(point, direction, share * ds), knock, time + share * duration))
             else:
                 deposit += given
-        point, time, T = _ahead(point, direction, ds), time + duration, after
+        if walk.radiation is not None:
+            for k in radiated(middle, ds * walk.density, walk.radiation, rng):
+                if k > after:
+                    continue
+                after -= k
+                share, azimuth = rng.uniform(), rng.uniform(0, 2 * math.pi)
+                away = turn(direction, M_E / (middle + M_E), azimuth)  # at the characteristic angle m/E
+                photons.append((k, ahead(point, direction, share * ds), away, time + share * duration))
+        point, time, T = ahead(point, direction, ds), time + duration, after
         if walk.scattering:
             direction = _scatter(kind, direction, middle, ds * walk.density, rng)
         points.append(point)
         times.append(time)
         loss.append(deposit)
-    return Track(kind, np.array(points), np.array(loss), np.array(times), knocked)
+    return Track(kind, np.array(points), np.array(loss), np.array(times), knocked, photons)
 
 
-def _step(left: float, longest: float) -> float:
+def _step(left: float, walk: Walk) -> float:
     """The next step of a particle with a range `left` [cm]; all of it at the end."""
-    ds = min(longest, max(_SHARE * left, _SHORTEST))
-    return left if left - ds < _SHORTEST / 2 else ds
+    ds = min(walk.step, max(walk.share * left, walk.shortest))
+    return left if left - ds < walk.shortest / 2 else ds
 
 
 def _speed(kind: Species, T: Array | float) -> Array:
@@ -128,7 +139,7 @@ def collisions(kind: Species, T: float, thickness: float, cut: float | None, rng
 def _knock(kind: Species, T: float, given: float, direction: Vector, rng: Rng) -> Vector:
     """Direction of the electron: cos = E (T + M + m) / (p p_e), from the collision's kinematics."""
     p, p_e = math.sqrt(T * (T + 2 * kind.mass)), math.sqrt(given * (given + 2 * M_E))
-    return _turn(direction, math.acos(min(given * (T + kind.mass + M_E) / (p * p_e), 1.0)), rng.uniform(0, 2 * math.pi))
+    return turn(direction, math.acos(min(given * (T + kind.mass + M_E) / (p * p_e), 1.0)), rng.uniform(0, 2 * math.pi))
 
 
 def _scatter(kind: Species, direction: Vector, T: float, thickness: float, rng: Rng) -> Vector:
@@ -138,10 +149,10 @@ def _scatter(kind: Species, direction: Vector, T: float, thickness: float, rng: 
     correction = max(1 + 0.088 * math.log10(x * kind.charge**2 / beta2), 0.1)
     sigma = 13.6 * abs(kind.charge) / (beta2 * gamma * kind.mass) * math.sqrt(x) * correction
     # Two independent plane angles: the space angle has Rayleigh's distribution.
-    return _turn(direction, sigma * math.sqrt(2 * rng.standard_exponential()), rng.uniform(0, 2 * math.pi))
+    return turn(direction, sigma * math.sqrt(2 * rng.standard_exponential()), rng.uniform(0, 2 * math.pi))
 
 
-def _turn(direction: Vector, angle: float, azimuth: float) -> Vector:
+def turn(direction: Vector, angle: float, azimuth: float) -> Vector:
     """A unit vector at an angle to `direction`, with an orthonormal basis after Duff et al., JCGT 6 (2017) 1."""
     x, y, z = direction
     sign = math.copysign(1.0, z)
@@ -156,6 +167,6 @@ def _turn(direction: Vector, angle: float, azimuth: float) -> Vector:
     return turned[0] / norm, turned[1] / norm, turned[2] / norm
 
 
-def _ahead(point: Vector, direction: Vector, length: float) -> Vector:
+def ahead(point: Vector, direction: Vector, length: float) -> Vector:
     (x, y, z), (dx, dy, dz) = point, direction
     return x + length * dx, y + length * dy, z + length * dz

@@ -1,0 +1,14 @@
+"""Stand-ins for other packages, made of hepops: `hepops.compat.minkowski`, `hepops.compat.spine`."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+_MODULES = ("minkowski", "spine")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:  # loaded when asked for: most programs need none of them
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""Initialisation of kernels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Tensor:
+    """Normal numbers of width gain / sqrt(fan), in place, for a kernel (K, C_in, C_out).
+
+    The fan is K C_in or K C_out; of a matrix the columns are the fan in, as MinkowskiEngine has it.
+
+    Raises:
+        ValueError: another mode, or fewer than 2 axes.
+
+    References:
+        K. He, X. Zhang, S. Ren, J. Sun, Delving Deep into Rectifiers, ICCV 2015
+    """
+    if mode.lower() not in ("fan_in", "fan_out"):
+        raise ValueError(f"mode must be fan_in or fan_out, got {mode!r}")
+    if tensor.dim() < 2:
+        raise ValueError(f"tensor must have at least 2 axes, got shape {tuple(tensor.shape)}")
+    volume, fan_in, fan_out = (1, *reversed(tensor.shape)) if tensor.dim() == 2 else tensor.shape[:3]
+    fan = volume * (fan_in if mode.lower() == "fan_in" else fan_out)
+    gain = torch.nn.init.calculate_gain(nonlinearity, a)  # type: ignore[arg-type]
+    with torch.no_grad():
+        return tensor.normal_(0, gain / math.sqrt(fan))
