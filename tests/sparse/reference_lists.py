@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
 from hepops.sparse.coordinates import Index, find
+from torch import Tensor
 
 TILE_ON_CPU, TILE_ON_GPU = 256, 64
 
