@@ -8,7 +8,18 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from sparse.lists import random_lists
 from sparse.segments import random_segments
 
-SIZES = (40, 57, 100, 31, 77, 260, 513, 90, 1000, 64)
+SIZES = (
+    1500,
+    1100,
+    2000,
+    1300,
+    1777,
+    260,
+    513,
+    90,
+    1000,
+    4000,
+)  # the first has no two lengths that are equal by chance
 
 
 def pooled(size):
