@@ -19,7 +19,7 @@ SIZES = (
     90,
     1000,
     4000,
-)  # the first has no two lengths that are equal by chance
+)  # of the first, no two lengths are alike by chance
 
 
 def pooled(size):
