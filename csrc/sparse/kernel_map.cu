@@ -594,6 +594,10 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
     const double probes = m * double(volume), boxes = is_box ? n * double(box.all_candidates) : probes + 1;
     way = n * m < std::min(probes, boxes) ? pairwise : boxes < probes / 4 ? boxed : probing;
   }
+  if (volume == 0) {
+    const Made none = from_triples(new_empty(source.keys, {0}), new_empty(source.keys, {0}), order, target.count, kind);
+    return {none.pairs, none.entries, none.tiles};
+  }
   Made made = way == probing ? by_probe(source, target, at, volume, tile, kind)
               : way == boxed ? by_box(source, target, box, order, kind)
                              : by_pairs(source, target, at, volume, order, kind);
