@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import shared
 from hepops.sparse import SparseTensor, models
 from torch.nn.functional import batch_norm, cross_entropy, leaky_relu
-
-from conftest import shared
 
 SPINE_ACTIVATION = {"name": "lrelu", "negative_slope": 0.33}
 SPINE_NORM = {"name": "batch_norm", "eps": 1e-4, "momentum": 0.01}
@@ -71,9 +70,7 @@ def test_uresnet_makes_spines_planes(golden, trained):
         for i, plane in enumerate(tensors):
             stored = {
                 tuple(c): f
-                for c, f in zip(
-                    golden[f"{kind}{i}_C"].tolist(), torch.from_numpy(golden[f"{kind}{i}_F"]), strict=True
-                )
+                for c, f in zip(golden[f"{kind}{i}_C"].tolist(), torch.from_numpy(golden[f"{kind}{i}_F"]), strict=True)
             }
             assert len(stored) == len(plane)
             close(plane.features, torch.stack([stored[tuple(c)] for c in plane.coordinates.tolist()]), 1e-4)
@@ -135,7 +132,9 @@ class Dense:
         weight = dense_kernel(layer.kernel, layer.kernel_size)
         if layer.is_transposed:
             return self.up(x, weight.transpose(0, 1), stride=layer.stride)
-        padding = [k // 2 * d if s == 1 else 0 for k, s, d in zip(layer.kernel_size, layer.stride, layer.dilation)]
+        padding = [
+            k // 2 * d if s == 1 else 0 for k, s, d in zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
+        ]
         return self.conv(x, weight, stride=layer.stride, padding=padding, dilation=layer.dilation)
 
     def norm_act(self, norm, x):
@@ -166,7 +165,9 @@ class Dense:
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
-@pytest.mark.parametrize("options", [{}, {"input_kernel": 5, "dilations": [1, 2, 3], "kernel_size": 3}], ids=["", "wide"])
+@pytest.mark.parametrize(
+    "options", [{}, {"input_kernel": 5, "dilations": [1, 2, 3], "kernel_size": 3}], ids=["", "wide"]
+)
 def test_uresnet_is_the_dense_network_on_a_full_grid(dimension, options):
     from hepops.sparse import functional as F
 

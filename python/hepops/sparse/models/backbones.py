@@ -125,8 +125,9 @@ class Encoding(nn.Module):
         for block, down in zip(self.encoding_block, self.encoding_conv, strict=True):
             x = block(x)
             tensors.append(x)
-            if len(down):
-                x = norm_act_conv(down[0], down[1], down[2], x)
+            if steps := list(down.children()):
+                norm, act, conv = steps
+                x = norm_act_conv(norm, act, conv, x)
         if self.config.bottleneck is not None:
             x = self.bottleneck(x)
         return {"encoder_tensors": tensors, "final_tensor": x}
@@ -174,7 +175,8 @@ class Decoding(nn.Module):
             raise ValueError(f"encoder_tensors must be {self.config.depth + 1}, got {len(encoder_tensors)}")
         x, tensors = final, []
         for index, (up, block) in enumerate(zip(self.decoding_conv, self.decoding_block, strict=True)):
-            x = norm_act_conv(up[0], up[1], up[2], x)
+            norm, act, conv = up.children()
+            x = norm_act_conv(norm, act, conv, x)
             x = block(self._join(index, encoder_tensors[-index - 2], x))
             tensors.append(x)
         return tensors
@@ -187,8 +189,8 @@ class UResNetEncoder(Encoding):
         config: mapping, YAML file, or None; keyword arguments go on top. See `Configuration`.
 
     Returns:
-        forward(x) is {"encoder_tensors": [...], "final_tensor": ...}: depth + 1 planes, the first that of the input layer,
-        and the coarsest features.
+        forward(x) is {"encoder_tensors": [...], "final_tensor": ...}: depth + 1 planes, the first that of the input
+        layer, and the coarsest features.
     """
 
     def __init__(self, config: Source | Configuration = None, **options: Any) -> None:
@@ -238,7 +240,11 @@ class UResNetBackbone(nn.Module):
     def forward(self, x: SparseTensor) -> Planes:
         encoded = self.encoder(x)
         decoded = self.decoder(encoded["final_tensor"], encoded["encoder_tensors"])
-        return {**encoded, "decoder_tensors": decoded}
+        return {
+            "encoder_tensors": encoded["encoder_tensors"],
+            "final_tensor": encoded["final_tensor"],
+            "decoder_tensors": decoded,
+        }
 
 
 class _Flat(Encoding, Decoding):
@@ -250,7 +256,12 @@ class _Flat(Encoding, Decoding):
 
     def forward(self, x: SparseTensor) -> Planes:
         encoded = self.encode(x)
-        return {**encoded, "decoder_tensors": self.decode(encoded["final_tensor"], encoded["encoder_tensors"])}
+        decoded = self.decode(encoded["final_tensor"], encoded["encoder_tensors"])
+        return {
+            "encoder_tensors": encoded["encoder_tensors"],
+            "final_tensor": encoded["final_tensor"],
+            "decoder_tensors": decoded,
+        }
 
 
 class UResNeXt(_Flat):
