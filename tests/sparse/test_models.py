@@ -335,3 +335,104 @@ def test_encoder_refuses_what_it_cannot_pool():
         encoder(voxels(dimension=2))
     with pytest.raises(ValueError, match="channels"):
         encoder(voxels(channels=3))
+
+
+# Fused units against modules one after another
+
+
+FUSED = [
+    {},
+    {"activation": "relu", "bias": True},
+    {"activation": "none", "norm": {"name": "batch_norm", "affine": False}},
+    {"norm": {"name": "batch_norm", "momentum": None}},
+    {"norm": {"name": "batch_norm", "track_running_stats": False}},
+    {"activation": "elu"},
+    {"backbone": "fpn"},
+    {"backbone": "senet"},
+    {"backbone": "mobilenet"},
+    {"bottleneck": "aspp"},
+    {"depth": 1},
+]
+
+
+def both_ways(network, x, training):
+    """Planes, gradients and running statistics: fused, then module by module from the same state."""
+    network.train(training)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    results = []
+    for unfused in (False, True):
+        network.load_state_dict(state)
+        network.zero_grad()
+        f = x.features.clone().requires_grad_()
+        y = SparseTensor(f, coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager)
+        if unfused:
+            with models.unfused():
+                made = network(y, planes=True)
+        else:
+            made = network(y, planes=True)
+        planes = [*made["encoder_tensors"], *made["decoder_tensors"], made["segmentation"]]
+        weighted = [(p.features * torch.linspace(-1, 2, p.features.numel()).view(p.shape).to(f)).sum() for p in planes]
+        torch.stack(weighted).sum().backward()
+        grads = {name: p.grad.clone() for name, p in network.named_parameters()} | {"input": f.grad}
+        results.append((planes, grads, {k: v.clone() for k, v in network.named_buffers()}))
+    return results
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("options", FUSED, ids=str)
+def test_fused_units_make_what_the_modules_make_one_after_another(options, training):
+    network = models.UResNet(**{"num_classes": 3, "filters": 8, "depth": 3, "reps": 2, **options}).double()
+    x = voxels(300, 12, dtype=torch.float64)
+    network(x)  # so that the running statistics are not those of the beginning
+    (planes, grads, buffers), (planes_, grads_, buffers_) = both_ways(network, x, training)
+    for one, other in zip(planes, planes_, strict=True):
+        close(one.features, other.features, 1e-11)
+    for name, grad in grads_.items():
+        torch.testing.assert_close(grads[name], grad, rtol=1e-8, atol=1e-8 * float(grad.abs().max()) + 1e-9, msg=name)
+    for name, buffer in buffers_.items():
+        torch.testing.assert_close(buffers[name], buffer, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("options", FUSED, ids=str)
+def test_inference_without_gradients_makes_the_same_planes(options):
+    network = models.UResNet(**{"num_classes": 3, "filters": 8, "depth": 3, "reps": 2, **options}).double()
+    x = voxels(300, 12, dtype=torch.float64)
+    network(x)
+    network.eval()
+    with torch.no_grad():
+        fused, again = network(x, planes=True), network(x)
+        with models.unfused():
+            plain = network(x, planes=True)
+    assert torch.equal(fused["segmentation"].features, again.features)
+    for kind in ("encoder_tensors", "decoder_tensors"):
+        for one, other in zip(fused[kind], plain[kind], strict=True):
+            close(one.features, other.features, 1e-11)
+    close(fused["segmentation"].features, plain["segmentation"].features, 1e-11)
+    close(fused["final_tensor"].features, plain["final_tensor"].features, 1e-11)
+
+
+def test_weights_changed_between_two_inferences_count():
+    """What was applied ahead of its time for one network does not reach another that reads the same planes."""
+    network = models.UResNet(num_classes=3, filters=4, depth=2, reps=1).eval()
+    x = voxels(60)
+    with torch.no_grad():
+        encoded = network.backbone.encoder(x)
+        before = network.backbone.decoder(encoded["final_tensor"], encoded["encoder_tensors"])[-1].features
+        for parameter in network.backbone.decoder.parameters():
+            parameter.add_(0.5)
+        after = network.backbone.decoder(encoded["final_tensor"], encoded["encoder_tensors"])[-1].features
+        with models.unfused():
+            plain = network.backbone.decoder(encoded["final_tensor"], encoded["encoder_tensors"])[-1].features
+    assert not torch.allclose(before, after)
+    close(after, plain, 1e-5)
+
+
+def test_hooks_of_modules_within_a_unit_still_run():
+    network = models.UResNet(num_classes=3, filters=4, depth=2, reps=1).eval()
+    seen = []
+    for name, module in network.named_modules():
+        if name.endswith(("norm1", "act_fn2", "conv1")):
+            module.register_forward_hook(lambda m, i, o, name=name: seen.append(name))
+    with torch.no_grad():
+        network(voxels(60))
+    assert len(seen) == 3 * 3
