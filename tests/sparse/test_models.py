@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import shared
+from conftest import needs_gpu, shared
 from hepops.sparse import SparseTensor, models
 from torch.nn.functional import batch_norm, cross_entropy, leaky_relu
 
@@ -33,22 +33,32 @@ def golden():
     return np.load(shared("golden/sparse/spine_uresnet_f8_d5_r2.npz"))
 
 
-@pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("cpu", torch.float32),
+        ("cpu", torch.float64),
+        pytest.param(("cuda", torch.float32), marks=needs_gpu),
+        pytest.param(("cuda", torch.float64), marks=needs_gpu),
+    ],
+    ids=["cpu-f32", "cpu-f64", "cuda-f32", "cuda-f64"],
+)
 def trained(golden, request):
     """The network after one forward and backward pass, what it returned, and the loss."""
-    network = models.UResNet(json.loads(str(golden["cfg"]))).to(request.param)
+    device, dtype = request.param
+    network = models.UResNet(json.loads(str(golden["cfg"]))).to(device, dtype)
     network.load_state_dict(state_of(golden))
-    x = models.from_table(torch.from_numpy(golden["data"]).to(request.param))
+    x = models.from_table(torch.from_numpy(golden["data"]).to(device, dtype))
     made = network(x, planes=True)
-    loss = cross_entropy(made["segmentation"].features, torch.from_numpy(golden["labels"]))
+    loss = cross_entropy(made["segmentation"].features, torch.from_numpy(golden["labels"]).to(device))
     loss.backward()
     return network, made, loss.item()
 
 
 # The stored numbers are float32: in float64 we may differ from them by their rounding, in float32 by both.
 def close(ours, stored, tolerance):
-    scale = stored.abs().max().clamp(min=1e-6)
-    assert ((ours.double() - stored.double()).abs().max() / scale).item() < tolerance
+    ours, stored = ours.detach().cpu().double(), stored.detach().cpu().double()
+    assert ((ours - stored).abs().max() / stored.abs().max().clamp(min=1e-6)).item() < tolerance
 
 
 def test_uresnet_has_the_keys_and_shapes_of_spines_checkpoint(golden):
