@@ -6,7 +6,7 @@ and sums run over ascending k: the same bits for any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -230,6 +230,7 @@ class KernelMap:
         volume: int,
         backward: Pairs | None = None,
         mirrored: bool = False,
+        make_backward: Callable[[], Pairs] | None = None,
     ) -> None:
         """
         Args:
@@ -238,11 +239,13 @@ class KernelMap:
             volume: Number of offsets K.
             backward: List grouped by source, where there is one.
             mirrored: See above; there is no backward list then.
+            make_backward: Makes the backward list, where there is a faster way than to regroup the forward one.
         """
         if forward is None:
             raise ValueError("KernelMap: needs its forward list")
         self._lists: list[Pairs | None] = [forward, forward if mirrored else backward]
         self._schedules = (forward.schedule, source_schedule)
+        self._make_backward = make_backward
         self._swapped = 0
         self.mirrored = mirrored
         self.volume = volume
@@ -252,7 +255,8 @@ class KernelMap:
         if pairs is None:
             other = self._lists[1 - which]
             assert other is not None
-            self._lists[which] = pairs = regroup(other, self._schedules[which], self.volume)
+            make = self._make_backward
+            self._lists[which] = pairs = make() if make else regroup(other, self._schedules[which], self.volume)
         return pairs
 
     @property
@@ -264,7 +268,13 @@ class KernelMap:
         return self._list(1 - self._swapped)
 
     @property
+    def has_backward(self) -> bool:
+        """Whether the backward list has been made."""
+        return self._lists[1 - self._swapped] is not None
+
+    @property
     def flip(self) -> bool:
+        """Whether the lists are to be read with K - 1 - k in the place of k."""
         return self.mirrored and self._swapped == 1
 
     @property

@@ -17,7 +17,7 @@ from torch import Tensor
 from .kernel_map import KernelMap
 from .lists import autocast
 from .norm import norm_act
-from .normalise import batch_moments
+from .normalise import batch_moments, check_residual
 from .tensor import SparseTensor
 from .weight_gradient import column_sum
 
@@ -102,9 +102,7 @@ def _again(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     given = {0: x, 1: gamma, 2: beta, 5: weight, 6: bias}
     with torch.enable_grad():
         leaf = {i: t.view_as(t) if t is not None else None for i, t in given.items()}
-        a = norm_act(
-            leaf[0], leaf[1], leaf[2], mean=mean, variance=variance, eps=eps, slope=slope, through=through
-        )
+        a = norm_act(leaf[0], leaf[1], leaf[2], mean=mean, variance=variance, eps=eps, slope=slope, through=through)
         y = _ops.sparse_convolve(a, leaf[5], leaf[6], *lists, flip, mirrored, False, groups)
         slopes = torch.autograd.grad(y, [leaf[i] for i in wanted], grad, create_graph=True, allow_unused=True)
     found = dict(zip(wanted, slopes, strict=True))
@@ -144,17 +142,13 @@ def norm_act_convolve(
     composite formula, in eager mode only. Saves x, not act(norm(x)). Deterministic.
     """
     forward = kernel_map.forward
-    needs_back = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, gamma, beta)
-    )
+    needs_back = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, gamma, beta))
     # torch.compile wants no tensor twice: a mirrored list is given once
     back = kernel_map.backward if needs_back and not kernel_map.mirrored else ()
     if residual is x:
         residual = x.clone()
     flags = (eps, slope, through, kernel_map.flip, kernel_map.mirrored, groups, moments)
-    y, tiles = _NormActConvolve.apply(
-        x, gamma, beta, mean, variance, weight, bias, residual, flags, *forward, *back
-    )
+    y, tiles = _NormActConvolve.apply(x, gamma, beta, mean, variance, weight, bias, residual, flags, *forward, *back)
     return y, tiles if moments else None
 
 
@@ -168,8 +162,7 @@ def unit(
     weight = layer.kernel if layer.kernel.dim() == 3 else layer.kernel[None]
     r = None
     if residual is not None:
-        if residual.coordinate_map_key != key:
-            raise ValueError("residual must have the voxels of the output")
+        check_residual(residual, input.coordinate_manager, key)
         r = residual.features.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.reshape(-1)
     y, tiles = norm_act_convolve(
@@ -194,6 +187,8 @@ def infer(
         The plain result (None unless `keep`), and act(norm(.)) of it (None without `then`). No gradient.
     """
     key, kernel_map = layer.route(activated)
+    if residual is not None:
+        check_residual(residual, activated.coordinate_manager, key)
     x = autocast(activated.features)
     weight = layer.kernel if layer.kernel.dim() == 3 else layer.kernel[None]
     bias = None if layer.bias is None else layer.bias.reshape(-1)
