@@ -71,9 +71,7 @@ def test_uresnet_makes_spines_planes(golden, trained):
         for i, plane in enumerate(tensors):
             stored = {
                 tuple(c): f
-                for c, f in zip(
-                    golden[f"{kind}{i}_C"].tolist(), torch.from_numpy(golden[f"{kind}{i}_F"]), strict=True
-                )
+                for c, f in zip(golden[f"{kind}{i}_C"].tolist(), torch.from_numpy(golden[f"{kind}{i}_F"]), strict=True)
             }
             assert len(stored) == len(plane)
             close(plane.features, torch.stack([stored[tuple(c)] for c in plane.coordinates.tolist()]), 1e-4)
@@ -166,7 +164,9 @@ class Dense:
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
-@pytest.mark.parametrize("options", [{}, {"input_kernel": 5, "dilations": [1, 2, 3], "kernel_size": 3}], ids=["", "wide"])
+@pytest.mark.parametrize(
+    "options", [{}, {"input_kernel": 5, "dilations": [1, 2, 3], "kernel_size": 3}], ids=["", "wide"]
+)
 def test_uresnet_is_the_dense_network_on_a_full_grid(dimension, options):
     from hepops.sparse import functional as F
 
