@@ -24,7 +24,8 @@ def unique(n=200, D=3, seed=0, batch=3, extent=12):
 
 def tensor(n=200, channels=4, D=3, seed=0, **options):
     c = unique(n, D, seed)
-    return ME.SparseTensor(torch.rand(len(c), channels, dtype=torch.float64), c, **options)
+    features = torch.rand(len(c), channels, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return ME.SparseTensor(features, c, **options)
 
 
 # Making

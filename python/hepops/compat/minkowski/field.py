@@ -10,7 +10,7 @@ from torch import Tensor as TorchTensor
 from hepops.core import scatter_add
 from hepops.sparse.kernel import per_axis
 
-from .common import StrideType, convert_to_int_list
+from .common import StrideType, int_list
 from .enums import GPUMemoryAllocatorType, MinkowskiAlgorithm, SparseTensorQuantizationMode
 from .key import CoordinateMapKey
 from .manager import CoordinateManager, corners
@@ -75,7 +75,7 @@ class TensorField(Tensor):
             manager = choose_manager(coordinate_manager, coordinates.shape[1] - 1)
             if not coordinates.is_floating_point():
                 coordinates = coordinates.to(torch.float64)
-            stride = convert_to_int_list(tensor_stride, manager.D)
+            stride = int_list("tensor_stride", tensor_stride, manager.D)
             coordinate_field_map_key = manager.insert_field(coordinates, stride)
         else:
             if coordinate_manager is None:
@@ -153,7 +153,7 @@ class TensorField(Tensor):
             raise ValueError(f"quantization_mode must be one of {[m.name for m in _MERGES]} (or call splat), got {mode}")
         manager, field = self.coordinate_manager, self.coordinate_field_map_key
         if coordinate_map_key is None:
-            stride = per_axis("tensor_stride", convert_to_int_list(tensor_stride, self.D), self.D)
+            stride = int_list("tensor_stride", tensor_stride, self.D)
             key, (_, rows) = manager.field_to_sparse_insert_and_map(field, stride)
             features = self.features
         else:

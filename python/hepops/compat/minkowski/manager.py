@@ -17,7 +17,7 @@ from torch import Tensor
 import hepops.sparse as sparse
 from hepops.sparse.kernel import Kernel, per_axis
 
-from .common import StrideType, absent, convert_to_int_list
+from .common import StrideType, absent, int_list
 from .enums import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm, RegionType
 from .key import CoordinateMapKey
 from .regions import region_kernel
@@ -114,12 +114,12 @@ class CoordinateManager(sparse.CoordinateManager):
         Raises:
             TypeError, ValueError: as `hepops.sparse.CoordinateManager.insert`.
         """
-        made = self.insert(coordinates, convert_to_int_list(tensor_stride, self.D), string_id)
+        made = self.insert(coordinates, int_list("tensor_stride", tensor_stride, self.D, least=0), string_id)
         return CoordinateMapKey.of(made.key), (made.first, made.inverse)
 
     def stride(self, coordinate_map_key: Key, stride: Any, string_id: str = "") -> Any:
         """The key of the map floor(c / (s f)) s f, sorted; it carries the name of the map it comes from."""
-        key = super().stride(sparse.CoordinateMapKey(*coordinate_map_key), convert_to_int_list(stride, self.D))
+        key = super().stride(sparse.CoordinateMapKey(*coordinate_map_key), int_list("stride", stride, self.D))
         return CoordinateMapKey.of(key)
 
     def expand(self, key: Key, kernel: Kernel, stride: Sequence[int]) -> sparse.CoordinateMapKey:
@@ -161,7 +161,7 @@ class CoordinateManager(sparse.CoordinateManager):
 
     def get_coordinate_map_keys(self, tensor_stride: StrideType) -> list[CoordinateMapKey]:
         """The keys of all maps with this stride, in order of their making."""
-        return [CoordinateMapKey.of(key) for key in self.keys(convert_to_int_list(tensor_stride, self.D))]
+        return [CoordinateMapKey.of(key) for key in self.keys(int_list("tensor_stride", tensor_stride, self.D, least=0))]
 
     def _get_coordinate_map_key(self, key_or_tensor_strides: Any) -> CoordinateMapKey:
         if isinstance(key_or_tensor_strides, (CoordinateMapKey, sparse.CoordinateMapKey)):
@@ -177,7 +177,7 @@ class CoordinateManager(sparse.CoordinateManager):
 
     def get_unique_coordinate_map_key(self, tensor_stride: StrideType) -> CoordinateMapKey:
         """A key of this stride that no map has."""
-        stride = convert_to_int_list(tensor_stride, self.D)
+        stride = int_list("tensor_stride", tensor_stride, self.D, least=0)
         for number in itertools.count():
             key = CoordinateMapKey(stride, str(number) if number else "")
             if key.native not in self.maps and key.native not in self._fields:
@@ -234,7 +234,7 @@ class CoordinateManager(sparse.CoordinateManager):
             raise ValueError(f"coordinates must be (N, {self.D + 1}), got {tuple(coordinates.shape)}")
         if not bool(torch.isfinite(coordinates).all()):
             raise ValueError("coordinates must be finite")
-        stride, name = tuple(convert_to_int_list(tensor_stride, self.D)), string_id
+        stride, name = tuple(int_list("tensor_stride", tensor_stride, self.D, least=0)), string_id
         key = sparse.CoordinateMapKey(stride, name)
         for number in itertools.count(1):
             if key not in self._fields:
@@ -252,7 +252,7 @@ class CoordinateManager(sparse.CoordinateManager):
         """
         key = coords_key_or_tensor_strides
         if not isinstance(key, (CoordinateMapKey, sparse.CoordinateMapKey)):
-            key = CoordinateMapKey(convert_to_int_list(key, self.D))
+            key = CoordinateMapKey(int_list("tensor_stride", key, self.D, least=0))
         native = sparse.CoordinateMapKey(*key)
         if native not in self._fields:
             raise ValueError(f"coordinate_field_map_key {native} is not in this manager, which has {list(self._fields)}")
@@ -269,7 +269,7 @@ class CoordinateManager(sparse.CoordinateManager):
         self, field_map_key: Key, sparse_tensor_stride: StrideType, sparse_tensor_string_id: str = ""
     ) -> Maps:
         """A map of the voxels that the points lie in: (key, (first point of each voxel, voxel of each point))."""
-        stride = per_axis("tensor_stride", convert_to_int_list(sparse_tensor_stride, self.D), self.D)
+        stride = int_list("tensor_stride", sparse_tensor_stride, self.D)
         made = self.insert(self._quantized(field_map_key, stride), stride, sparse_tensor_string_id)
         self._field_maps[sparse.CoordinateMapKey(*field_map_key), made.key] = (made.first, made.inverse)
         return CoordinateMapKey.of(made.key), (made.first, made.inverse)
@@ -327,11 +327,11 @@ class CoordinateManager(sparse.CoordinateManager):
         if isinstance(stride, Kernel):
             return super().kernel_map(sparse.CoordinateMapKey(*in_key), sparse.CoordinateMapKey(*out_key), stride)
         source, target = (self._get_coordinate_map_key(key).native for key in (in_key, out_key))
-        size, step = convert_to_int_list(kernel_size, self.D), convert_to_int_list(stride, self.D)
+        size, step = int_list("kernel_size", kernel_size, self.D), int_list("stride", stride, self.D)
         if is_pool and size == step and not is_transpose and set(step) != {1}:
             return {0: torch.stack(self.stride_map(source, target)).int()}
         region = RegionType(region_type) if set(size) != {1} else RegionType.HYPER_CUBE
-        kernel = region_kernel(region, size, convert_to_int_list(dilation, self.D), region_offset, self.D)
+        kernel = region_kernel(region, size, int_list("dilation", dilation, self.D), region_offset, self.D)
         if is_transpose:
             return _by_offset(super().kernel_map(target, source, kernel).transposed())
         return _by_offset(super().kernel_map(source, target, kernel))

@@ -15,7 +15,7 @@ from hepops.sparse import functional as F
 from hepops.sparse.kernel import per_axis
 from hepops.sparse.tensor import _merge
 
-from .common import StrideType, convert_to_int_list
+from .common import StrideType, int_list
 from .enums import (
     GPUMemoryAllocatorType,
     MinkowskiAlgorithm,
@@ -347,7 +347,7 @@ class SparseTensor(Tensor, sparse.SparseTensor):  # type: ignore[misc]
             coordinates = coordinates.to(features.device) if device is not None else coordinates
             check_rows(features, coordinates)
             manager = choose_manager(coordinate_manager, coordinates.shape[1] - 1)
-            key = CoordinateMapKey(convert_to_int_list(tensor_stride, manager.D))
+            key = CoordinateMapKey(int_list("tensor_stride", tensor_stride, manager.D))
             features, key, unique_index, inverse_mapping = self._insert(manager, coordinates, features, key)
         else:
             assert coordinate_manager is not None and coordinate_map_key is not None

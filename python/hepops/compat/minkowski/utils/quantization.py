@@ -11,17 +11,19 @@ from torch import Tensor
 
 from hepops.sparse.coordinates import index
 
-from ..common import StrideType, convert_to_int_list
+from ..common import StrideType, int_list
 
 Array = np.ndarray | Tensor
 
 
 def fnv_hash_vec(arr: np.ndarray) -> np.ndarray:
-    """A hash of each row of integers (N, D): FNV-64 over its entries, uint64 (N).
+    """A hash of each row of integers (N, D), uint64 (N): FNV-64, a whole entry at a time.
+
+    Few different rows share a hash where entries are negative; `ravel_hash_vec` shares none.
 
     Example:
         >>> int(fnv_hash_vec(np.array([[1, 2]]))[0])
-        590677498440439909
+        590682968308805176
     """
     if arr.ndim != 2:
         raise ValueError(f"arr must be (N, D), got {arr.shape}")
@@ -180,5 +182,5 @@ def unique_coordinate_map(coordinates: Tensor, tensor_stride: StrideType = 1) ->
     """
     if coordinates.dim() != 2:
         raise ValueError(f"coordinates must be (N, 1 + D), got {tuple(coordinates.shape)}")
-    convert_to_int_list(tensor_stride, coordinates.shape[1] - 1)
+    int_list("tensor_stride", tensor_stride, coordinates.shape[1] - 1)
     return _unique(coordinates)
