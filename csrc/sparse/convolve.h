@@ -42,13 +42,15 @@ struct Epilogue {
   S* activated;       // (rows written, out)
   double* moments;    // (tiles, 2, out): mean, M2; asked for together with raw
 
-  HEPOPS_HD void operator()(int64_t row, int64_t out, int64_t channel, T sum) const {
+  // Returns v.
+  HEPOPS_HD T operator()(int64_t row, int64_t out, int64_t channel, T sum) const {
     const int64_t at = row * out + channel;
     T v = sum;
     if (bias) v += bias[channel];
     if (residual) v += T(residual[at]);
     if (raw) raw[at] = S(v);
     if (activated) activated[at] = S(activate(v, channel));
+    return v;
   }
 
   HEPOPS_HD T activate(T v, int64_t channel) const {
@@ -69,6 +71,7 @@ struct Convolution {
   int64_t volume, rows_read, in, out, groups;
   bool flip, transposed;
   Epilogue<S> epilogue;
+  bool tf32 = false;  // whether float32 may be multiplied in tf32, which only a GPU has
 
   HEPOPS_HD int64_t group_in() const { return in / groups; }
   HEPOPS_HD int64_t group_out() const { return out / groups; }
@@ -114,6 +117,20 @@ struct ConvolveAt {
       for (int64_t i = 0; i < c.group_in(); ++i) sum += T(row[i]) * T(c.element(matrix, g, i, o));
     }
     c.epilogue(list.schedule[place], c.out, channel, sum);
+  }
+};
+
+// A linear layer: each row reads itself, through the one matrix. n = row * out + channel
+template <class C>
+struct LinearAt {
+  using T = typename C::T;
+  C c;
+
+  HEPOPS_HD void operator()(int64_t n) const {
+    const int64_t row = n / c.out, channel = n % c.out;
+    T sum = 0;
+    for (int64_t i = 0; i < c.in; ++i) sum += T(c.x[row * c.in + i]) * T(c.element(c.weight, 0, i, channel));
+    c.epilogue(row, c.out, channel, sum);
   }
 };
 

@@ -9,8 +9,10 @@ struct Lanes {
   int lane, lanes;    // channels lane, lane + lanes, ...
   int group, groups;  // rows group, group + groups, ...
 
-  HEPOPS_HD explicit Lanes(const core::Team& team) {
-    lanes = team.size < 32 ? team.size : 32;
+  // 32 lanes, or where there are fewer channels the next power of two
+  HEPOPS_HD explicit Lanes(const core::Team& team, int64_t channels = 32) {
+    lanes = 1;
+    while (lanes < team.size && lanes < 32 && lanes < channels) lanes *= 2;
     groups = team.size / lanes;
     lane = team.rank % lanes;
     group = team.rank / lanes;

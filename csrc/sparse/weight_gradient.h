@@ -21,6 +21,7 @@ struct WeightGradient {
   T* gradient;  // (volume, A, B) as Convolution::weight
   int64_t volume, rows_read, in, out, groups;
   bool flip, transposed;
+  bool tf32 = false;  // as Convolution::tf32
 
   HEPOPS_HD int64_t group_in() const { return in / groups; }
   HEPOPS_HD int64_t group_out() const { return out / groups; }
@@ -63,6 +64,21 @@ struct WeightGradientAt {
       for (int64_t p = list.entries[e].first; p < list.entries[e + 1].first; ++p)
         sum += T(f.x[list.pairs[p].row * f.in + i]) * T(f.grad[list.schedule[list.pairs[p].place] * f.out + o]);
     }
+    f.gradient[n] = sum;
+  }
+};
+
+// A linear layer, where each row reads itself.
+template <class G>
+struct LinearGradientAt {
+  using T = typename G::T;
+  G f;
+
+  HEPOPS_HD void operator()(int64_t n) const {
+    const int64_t columns = f.transposed ? f.in : f.out, a = n / columns, b = n % columns;
+    const int64_t i = f.transposed ? b : a, o = f.transposed ? a : b;
+    T sum = 0;
+    for (int64_t row = 0; row < f.list.num_rows; ++row) sum += T(f.x[row * f.in + i]) * T(f.grad[row * f.out + o]);
     f.gradient[n] = sum;
   }
 };

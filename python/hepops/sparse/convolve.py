@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.library import register_autograd, register_fake
 
 from hepops.core.ops import call
-from hepops.sparse.lists import KernelMapLike, autocast, check_map, lists_of
+from hepops.sparse.lists import KernelMapLike, autocast, check_map, lists_of, tf32_allowed
 from hepops.sparse.weight_gradient import column_sum
 
 
@@ -42,7 +42,8 @@ def convolve(
     Returns:
         Features of the rows that are written, in their public order, shape (rows written, channels), dtype of `x`.
         A row without a pair is the bias alone. Sums are taken in float32 (float64 for float64) and rounded once.
-        Under `torch.autocast` the features are cast, the weights are not.
+        Under `torch.autocast` the features are cast, the weights are not. On a GPU float32 is multiplied in tf32 where
+        `torch.backends.cuda.matmul.fp32_precision` says so, and float32 weights of half features are rounded to halves.
 
     Differentiable any number of times with respect to `x`, `weight` and `bias`: a convolution is bilinear, and the
     operators convolve, its input gradient (convolve, over the other list) and `weight_gradient` close under
@@ -75,12 +76,13 @@ def convolve(
     return call(
         torch.ops.hepops.sparse_convolve.default,
         x, weight, bias, *forward, *backward, flip, kernel_map.mirrored, transposed, groups,
+        tf32_allowed(x),
     )  # fmt: skip
 
 
 @register_fake("hepops::sparse_convolve")
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    schedule, (transposed, groups) = rest[3], rest[-2:]
+    schedule, transposed, groups = rest[3], rest[10], rest[11]
     return x.new_empty((schedule.shape[0], weight.shape[1] * groups if transposed else weight.shape[2]))
 
 
@@ -93,19 +95,19 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, *lists = ctx.saved_tensors
-    flip, mirrored, transposed, groups = ctx.flags
+    flip, mirrored, transposed, groups, tf32 = ctx.flags
     grad_x = grad_weight = grad_bias = None
     if ctx.needs_input_grad[0]:  # gx[i] = sum over (i, o, k) of gy[o] M_k^T: the same sum over the other list
         grad_x = torch.ops.hepops.sparse_convolve.default(
-            grad, weight, None, *lists[4:], *lists[:4], flip ^ mirrored, mirrored, not transposed, groups
+            grad, weight, None, *lists[4:], *lists[:4], flip ^ mirrored, mirrored, not transposed, groups, tf32
         )
     if ctx.needs_input_grad[1]:
         grad_weight = torch.ops.hepops.sparse_weight_gradient.default(
-            x, grad, *lists, weight.shape[0], flip, mirrored, transposed, groups
+            x, grad, *lists, weight.shape[0], flip, mirrored, transposed, groups, tf32
         ).to(weight.dtype)
     if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
         grad_bias = column_sum(grad).to(ctx.bias_dtype)
-    return grad_x, grad_weight, grad_bias, *(None for _ in range(12))
+    return grad_x, grad_weight, grad_bias, *(None for _ in range(13))
 
 
 register_autograd("hepops::sparse_convolve", _backward, setup_context=_setup)
@@ -113,7 +115,7 @@ register_autograd("hepops::sparse_convolve", _backward, setup_context=_setup)
 
 @register_fake("hepops::_sparse_convolve_fused")
 def _(x: Tensor, weight: Tensor, pairs: Tensor, entries: Tensor, tiles: Tensor, schedule: Tensor, *rest: Any) -> Any:
-    transposed, groups, outputs, moments = rest[1], rest[2], rest[-2], rest[-1]
+    transposed, groups, outputs, moments = rest[1], rest[2], rest[8], rest[9]
     channels = weight.shape[1] * groups if transposed else weight.shape[2]
     shape = (schedule.shape[0], channels)
     return (

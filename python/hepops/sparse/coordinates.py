@@ -1,166 +1,274 @@
-"""Sets of integer coordinates that can be searched, in an order that depends on nothing else in the data."""
+"""Sets of integer coordinates that can be searched, in an order that depends on nothing else in the data.
 
+The canonical order of rows [batch, x, y, ...] of a set with a stride: batch ascending, then the Morton order of
+q = floor(c / stride): signs first, negative before positive, then bit planes from high to low, in each the first axis
+first. Keys hold the planes that vary (csrc/sparse/packing.h).
+
+Maps that the caller makes keep the caller's order of rows; maps made here are in canonical order. Everything is the
+same on a CPU and on a GPU, and for any number of threads; on a GPU extents and sizes of results are read back.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-LOW = -(1 << 63)
+from hepops.core.ops import call
+
+MAX_DIMENSION = 6
+
+ops = torch.ops.hepops
 
 
 @dataclass(frozen=True)
 class Index:
+    """What makes a set of coordinates searchable.
+
+    Attributes:
+        packing: What the keys mean, int64 on the CPU: [D, words, batch base, batch bits], then [base, bits, stride] of
+            each axis.
+        keys: Shape (n, words), int64, ascending as unsigned numbers, the high word first.
+        schedule: Row of the set at each place of the canonical order, shape (n), int32 (int64 above 2^31 rows).
+        stride: Of each axis; every coordinate is a multiple of it.
+    """
+
     packing: Tensor
     keys: Tensor
     schedule: Tensor
     stride: tuple[int, ...]
 
+    def __len__(self) -> int:
+        return self.keys.shape[0]
 
-def _integers(coordinates: Tensor) -> Tensor:
-    if coordinates.dim() != 2 or not 2 <= coordinates.shape[1] <= 7:
+
+def integers(coordinates: Tensor, name: str = "coordinates") -> Tensor:
+    """Coordinates as int32 or int64; floating-point ones are converted where they are whole numbers.
+
+    Raises:
+        TypeError: neither integers nor real numbers.
+        ValueError: not of shape (N, 1 + D) with D from 1 to 6, a fraction, or a number beyond what its dtype tells from
+            its neighbours (batch ids above 2^24 in float32).
+    """
+    if not isinstance(coordinates, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(coordinates).__name__}")
+    if coordinates.dim() != 2 or not 2 <= coordinates.shape[1] <= 1 + MAX_DIMENSION:
         raise ValueError(
-            f"coordinates must be (N, 1 + D) [batch, x, ...] with D from 1 to 6, got {tuple(coordinates.shape)}"
+            f"{name} must be (N, 1 + D) [batch, x, ...] with D from 1 to {MAX_DIMENSION}, "
+            f"got shape {tuple(coordinates.shape)}"
         )
-    if coordinates.is_floating_point():
-        exact = 2 / torch.finfo(coordinates.dtype).eps
-        if bool((coordinates != coordinates.floor()).any()):
-            raise ValueError("coordinates must be whole numbers")
-        if bool((coordinates.abs() > exact).any()):
-            raise ValueError(f"coordinates of {coordinates.dtype} are not exact above {exact:.0f}")
-        return coordinates.long() if coordinates.dtype == torch.float64 else coordinates.int()
-    if coordinates.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"coordinates must be int32 or int64, got {coordinates.dtype}")
-    return coordinates
+    kind = coordinates.dtype
+    if kind in (torch.int32, torch.int64):
+        return coordinates
+    if kind in (torch.int8, torch.int16, torch.uint8):
+        return coordinates.int()
+    if not kind.is_floating_point:
+        raise TypeError(f"{name} must be int32 or int64, or whole numbers, got {kind}")
+    exact = int(2 / torch.finfo(kind).eps)
+    whole = coordinates == coordinates.floor()
+    if not bool(whole.all()):
+        row = int((~whole.all(dim=1)).nonzero()[0])
+        raise ValueError(f"{name} must be whole numbers, got {coordinates[row].tolist()} in row {row}")
+    if coordinates.numel() and float(coordinates[:, 0].abs().max()) > exact:
+        raise ValueError(
+            f"{name}: {kind} tells batch ids apart up to {exact}, got {float(coordinates[:, 0].abs().max()):.0f}; "
+            "give int64"
+        )
+    if coordinates.numel() and float(coordinates.abs().max()) > exact:
+        raise ValueError(
+            f"{name}: {kind} tells whole numbers apart up to {exact}, got {float(coordinates.abs().max()):.0f}; "
+            "give int64"
+        )
+    return coordinates.long() if kind == torch.float64 else coordinates.int()
 
 
-def _strides(stride: tuple[int, ...], dimension: int) -> tuple[int, ...]:
-    if len(stride) != dimension or any(s < 1 for s in stride):
-        raise ValueError(f"stride must be {dimension} positive numbers, got {stride}")
-    return tuple(stride)
+def strides(stride: Sequence[int], dimension: int, name: str = "stride") -> tuple[int, ...]:
+    """`stride` as a tuple of `dimension` positive integers.
+
+    Raises:
+        ValueError: another number of them, or one that is not positive.
+    """
+    numbers = tuple(int(s) for s in stride)
+    if len(numbers) != dimension or any(s < 1 for s in numbers):
+        raise ValueError(f"{name} must be {dimension} positive numbers, got {tuple(stride)}")
+    return numbers
 
 
-def _packing(low: list[int], high: list[int], stride: tuple[int, ...]) -> Tensor:
-    """[D, words, batch base, batch bits, then per axis: base, bits, stride], from the extents of q."""
-    numbers = [low[0], (high[0] - low[0]).bit_length()]
-    total = numbers[1]
-    for a, (first, last) in enumerate(zip(low[1:], high[1:], strict=True)):
-        if first < 0 <= last:
-            bits = max(last.bit_length(), (~first).bit_length(), 2)
-            base, bits = -(1 << bits), bits + 1
-        else:
-            bits = max((first ^ last).bit_length(), 3)
-            base = first >> bits << bits
-        numbers += [base, bits, stride[a]]
-        total += bits
-    if total > 128:
-        raise ValueError(f"coordinates from {low} to {high} need {total} bits, more than 128")
-    return torch.tensor([len(stride), 1 + (total > 64), *numbers])
+def index(
+    coordinates: Tensor, stride: tuple[int, ...], *, wide: bool = False, plain: bool = False
+) -> tuple[Index, Tensor, Tensor]:
+    """Index coordinates in the caller's order; duplicates are merged into their first occurrence.
+
+    Args:
+        coordinates: Shape (N, 1 + D) [batch, x, ...], int32 or int64, any sign, multiples of the stride; floating-point
+            whole numbers are converted.
+        stride: Of each axis.
+        wide: An int64 schedule, however few the rows.
+        plain: The form that also runs on a GPU, in the place of the one tuned for the CPU.
+
+    Returns:
+        The index of the merged rows; the row of `coordinates` that each merged row occurred first in, ascending, shape
+        (n), int64; and the merged row of each row of `coordinates`, shape (N), int64.
+
+    Not differentiable. The same for any number of threads and on every device.
+
+    Raises:
+        TypeError: `coordinates` is of another dtype.
+        ValueError: wrong shapes, fractions, coordinates off the stride, or extents that 128 bits do not hold.
+
+    References:
+        G. M. Morton, A computer oriented geodetic data base, IBM Ottawa (1966)
+
+    Example:
+        >>> coordinates = torch.tensor([[0, 3, -1], [0, 3, -1], [0, -5, 7]])
+        >>> merged, first, inverse = index(coordinates, (1, 1))
+        >>> first, inverse, merged.schedule
+        (tensor([0, 2]), tensor([0, 0, 1]), tensor([1, 0], dtype=torch.int32))
+    """
+    c = integers(coordinates)
+    stride = strides(stride, c.shape[1] - 1)
+    packing, keys, schedule, first, inverse = call(ops._sparse_index, c, stride, wide, plain)
+    if keys.shape[0] == c.shape[0]:
+        first = inverse = torch.arange(c.shape[0], device=c.device)
+    return Index(packing, keys, schedule, stride), first, inverse
 
 
-def _encode(packing: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys (n, words) of [batch, q ...] and which of them are in range."""
+def _canonical(
+    coordinates: Tensor, stride: tuple[int, ...], on_stride: bool, wide: bool, plain: bool
+) -> tuple[Tensor, Index, Tensor]:
+    packing, keys, unique, place = call(ops._sparse_canonical, coordinates, stride, on_stride, plain)
+    return unique, Index(packing, keys, _in_order(unique, wide), stride), place
+
+
+def _in_order(coordinates: Tensor, wide: bool) -> Tensor:
+    n = coordinates.shape[0]
+    kind = torch.int64 if wide or n >= 1 << 31 else torch.int32
+    return torch.arange(n, dtype=kind, device=coordinates.device)
+
+
+def _planes(packing: Tensor) -> int:
+    """How many planes every axis has, from the lowest up, without a gap."""
     numbers = packing.tolist()
-    dimension, words = numbers[:2]
-    fields = [(0, *numbers[2:4])] + [(1 + a, *numbers[4 + 3 * a : 6 + 3 * a]) for a in range(dimension)]
-    good = torch.ones(len(q), dtype=torch.bool)
-    units = []
-    for column, base, bits in fields:
-        last = base + (1 << bits) - 1
-        good &= (q[:, column] >= base) & (q[:, column] <= min(last, (1 << 63) - 1))
-        units.append(q[:, column] - base)
-    keys = torch.zeros(len(q), words, dtype=torch.int64)
-    place = 0
-    planes = [(a, p) for p in range(max(f[2] for f in fields[1:])) for a in reversed(range(1, 1 + dimension))]
-    for a, p in [(a, p) for a, p in planes if p < fields[a][2]] + [(0, p) for p in range(fields[0][2])]:
-        keys[:, words - 1 - place // 64] |= ((units[a] >> p) & 1) << (place % 64)
-        place += 1
-    return keys, good
+    middles = [(base + (1 << bits >> 1), bits) for base, bits in zip(numbers[4::3], numbers[5::3], strict=True)]
+    return min(bits - (middle & -middle != 1 << bits >> 1) for middle, bits in middles)
 
 
-def _order(keys: Tensor) -> Tensor:
-    order = torch.arange(len(keys))
-    for word in reversed(range(keys.shape[1])):
-        order = order[torch.sort(keys[order, word] ^ LOW, stable=True).indices]
-    return order
+def coarsen(coordinates: Tensor, index: Index, factor: tuple[int, ...], *, plain: bool = False) -> tuple[Tensor, Index]:
+    """The cells of a coarser grid that hold any of the coordinates, in canonical order.
 
+    .. math:: \\{\\lfloor c / (s f) \\rfloor \\, s f\\}
 
-def _quotients(c: Tensor, stride: tuple[int, ...]) -> Tensor:
-    return torch.cat(
-        [c[:, :1].long()]
-        + [torch.div(c[:, 1 + a : 2 + a].long(), s, rounding_mode="floor") for a, s in enumerate(stride)],
-        1,
-    )
+    Args:
+        coordinates: Of the set, shape (n, 1 + D), rows in its order.
+        index: Of the same set.
+        factor: f of each axis, positive. Where it is the same power of two on every axis nothing is sorted, since the
+            children of a cell are neighbours in the order.
+        plain: The form that also runs on a GPU.
 
+    Returns:
+        The coordinates (m, 1 + D), in the dtype of `coordinates`, and their index, whose stride is s f.
 
-def _on(c: Tensor, stride: tuple[int, ...]) -> Tensor:
-    return (torch.remainder(c[:, 1:].long(), torch.tensor(stride)) == 0).all(1)
+    Not differentiable. The same for any number of threads and on every device.
 
-
-def index(coordinates: Tensor, stride: tuple[int, ...]) -> tuple[Index, Tensor, Tensor]:
-    c = _integers(coordinates)
-    stride = _strides(stride, c.shape[1] - 1)
-    device, c = c.device, c.cpu()
-    if not bool(_on(c, stride).all()):
-        raise ValueError(f"coordinates must be multiples of the stride {stride}")
-    q = _quotients(c, stride)
-    low, high = (q.amin(0).tolist(), q.amax(0).tolist()) if len(q) else ([0] * q.shape[1], [0] * q.shape[1])
-    packing = _packing(low, high, stride)
-    keys, _ = _encode(packing, q)
-    order = _order(keys)
-    keys = keys[order]
-    new = torch.ones(len(keys), dtype=torch.bool)
-    new[1:] = (keys[1:] != keys[:-1]).any(1)
-    leader = order[new]  # a stable sort leaves the first occurrence in front
-    first = leader.sort().values
-    number = torch.empty(len(c), dtype=torch.int64)
-    number[first] = torch.arange(len(first))
-    inverse = torch.empty(len(c), dtype=torch.int64)
-    inverse[order] = number[leader[new.cumsum(0) - 1]]
-    schedule = number[leader].int()
-    return Index(packing, keys[new].to(device), schedule.to(device), stride), first.to(device), inverse.to(device)
-
-
-def _sorted(c: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, Index, Tensor]:
-    """Unique coordinates in canonical order, their index, and where each row of c went."""
-    idx, first, inverse = index(c, stride)
-    place = torch.empty(len(first), dtype=torch.int64, device=c.device)
-    place[idx.schedule.long()] = torch.arange(len(first), device=c.device)
-    rows = torch.arange(len(first), dtype=torch.int32, device=c.device)
-    return c[first][idx.schedule.long()], Index(idx.packing, idx.keys, rows, stride), place[inverse]
-
-
-def coarsen(coordinates: Tensor, index: Index, factor: tuple[int, ...]) -> tuple[Tensor, Index]:
-    factor = _strides(factor, len(index.stride))
+    Raises:
+        ValueError: a factor that is not positive, or cells that leave the dtype of the coordinates.
+    """
+    factor = strides(factor, len(index.stride), "factor")
     stride = tuple(s * f for s, f in zip(index.stride, factor, strict=True))
-    q = _quotients(coordinates, stride)
-    q[:, 1:] *= torch.tensor(stride, device=q.device)
-    c, idx, _ = _sorted(q, stride)
-    return c.to(coordinates.dtype), idx
+    wide = index.schedule.dtype == torch.int64
+    power = factor[0].bit_length() - 1
+    if factor[0] == 1 << power and len(set(factor)) == 1 and power <= _planes(index.packing) and max(stride) < 1 << 31:
+        packing, keys, cells = call(
+            ops._sparse_coarsen, index.packing, index.keys, power, coordinates.dtype == torch.int64, plain
+        )
+        return cells, Index(packing, keys, _in_order(cells, wide), stride)
+    cells, coarse, _ = _canonical(coordinates, stride, False, wide, plain)
+    return cells, coarse
 
 
 def find(index: Index, queries: Tensor) -> Tensor:
-    queries = _integers(queries)
-    device, queries = queries.device, queries.cpu()
-    keys, good = _encode(index.packing, _quotients(queries, index.stride))
-    good &= _on(queries, index.stride)
-    n = len(index.keys)
-    unique, where = torch.unique(torch.cat([index.keys.cpu(), keys]), dim=0, return_inverse=True)
-    rows = torch.full((len(unique),), -1)
-    rows[where[:n]] = index.schedule.cpu().long()
-    return torch.where(good, rows[where[n:]], -1).to(device)
+    """Rows of a set at given coordinates.
+
+    Args:
+        index: Of the set.
+        queries: Shape (Q, 1 + D) [batch, x, ...], any integers.
+
+    Returns:
+        Rows, shape (Q), int64; -1 where the set has none: also outside of its extents and off its stride.
+
+    Not differentiable. The same for any number of threads and on every device.
+
+    Raises:
+        TypeError: `queries` is of another dtype.
+        ValueError: another number of columns, or another device than that of the index.
+    """
+    return call(ops._sparse_find, index.packing, index.keys, index.schedule, integers(queries, "queries"))
 
 
-def generate(coordinates: Tensor, offsets: Tensor, stride_out: tuple[int, ...]) -> tuple[Tensor, Index]:
-    c = _integers(coordinates)
-    moved = c.long()[:, None, :] + torch.nn.functional.pad(offsets, (1, 0)).to(c.device)
-    limit = torch.iinfo(c.dtype)
-    if moved.numel() and (int(moved.min()) < limit.min or int(moved.max()) > limit.max):
-        raise ValueError(f"coordinates plus offsets leave {c.dtype}")
-    out, idx, _ = _sorted(moved.reshape(-1, c.shape[1]), _strides(stride_out, c.shape[1] - 1))
-    return out.to(c.dtype), idx
+def generate(
+    coordinates: Tensor, offsets: Tensor, stride_out: tuple[int, ...], *, wide: bool = False, plain: bool = False
+) -> tuple[Tensor, Index]:
+    """What a generative transposed convolution writes to: all c + offset, in canonical order.
+
+    Args:
+        coordinates: c, shape (n, 1 + D), int32 or int64.
+        offsets: Shape (K, D), int64, multiples of `stride_out`.
+        stride_out: Stride of the result.
+        wide: An int64 schedule, however few the rows.
+        plain: The form that also runs on a GPU.
+
+    Returns:
+        The coordinates (m, 1 + D), in the dtype of `coordinates`, and their index.
+
+    Not differentiable. The same for any number of threads and on every device.
+
+    Raises:
+        ValueError: c + offset leaves the dtype of the coordinates, or is no multiple of the stride.
+    """
+    c = integers(coordinates)
+    stride = strides(stride_out, c.shape[1] - 1, "stride_out")
+    if offsets.dim() != 2 or offsets.shape[1] != c.shape[1] - 1 or offsets.dtype != torch.int64:
+        raise ValueError(
+            f"offsets must be ({'K'}, {c.shape[1] - 1}) int64, got {offsets.dtype} of shape {tuple(offsets.shape)}"
+        )
+    offsets = offsets.to(c.device)
+    if len(c) and len(offsets):
+        limit = torch.iinfo(c.dtype)
+        extents = torch.stack([c[:, 1:].amin(0).long(), c[:, 1:].amax(0).long(), offsets.amin(0), offsets.amax(0)])
+        for axis, (low, high, first, last) in enumerate(extents.T.tolist()):
+            if low + first < limit.min or high + last > limit.max:
+                raise ValueError(
+                    f"coordinates from {low} to {high} plus offsets from {first} to {last} leave {c.dtype} on axis {axis}"
+                )
+    moved = c[:, None, :] + torch.nn.functional.pad(offsets, (1, 0)).to(c.dtype)
+    unique, made, _ = _canonical(moved.reshape(-1, c.shape[1]), stride, True, wide, plain)
+    return unique, made
 
 
-def union(coordinates: list[Tensor], stride: tuple[int, ...]) -> tuple[Tensor, Index, list[Tensor]]:
-    c = torch.cat([_integers(x) for x in coordinates])
-    out, idx, rows = _sorted(c, _strides(stride, c.shape[1] - 1))
-    return out, idx, list(rows.split([len(x) for x in coordinates]))
+def union(
+    coordinates: Sequence[Tensor], stride: tuple[int, ...], *, wide: bool = False, plain: bool = False
+) -> tuple[Tensor, Index, list[Tensor]]:
+    """The union of sets of coordinates, in canonical order.
+
+    Args:
+        coordinates: Sets of shape (n, 1 + D) each; duplicates are merged.
+        stride: That all are multiples of.
+        wide: An int64 schedule, however few the rows.
+        plain: The form that also runs on a GPU.
+
+    Returns:
+        The coordinates (m, 1 + D), their index, and for each set the row of the union at each of its rows, int64.
+
+    Not differentiable. The same for any number of threads and on every device.
+
+    Raises:
+        ValueError: no set at all, or sets of different dimensions.
+    """
+    sets = [integers(c) for c in coordinates]
+    if not sets or any(c.shape[1] != sets[0].shape[1] for c in sets):
+        raise ValueError(
+            f"union: needs sets of one dimension, got {[tuple(c.shape) for c in sets]}" if sets else "union: no sets"
+        )
+    together = torch.cat(sets)
+    unique, made, place = _canonical(together, strides(stride, together.shape[1] - 1), True, wide, plain)
+    return unique, made, list(place.split([len(c) for c in sets]))

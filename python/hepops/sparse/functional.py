@@ -13,7 +13,13 @@ from .depthwise import depthwise as _depthwise
 from .interpolate import interpolate as _interpolate
 from .kernel import Kernel, Size, per_axis
 from .kernel_map import KernelMap
+from .linear import linear as _linear
 from .manager import CoordinateManager, CoordinateMapKey
+from .normalise import batch_norm as batch_norm
+from .normalise import group_norm as group_norm
+from .normalise import instance_norm as instance_norm
+from .normalise import layer_norm as layer_norm
+from .normalise import sync_batch_norm as sync_batch_norm
 from .pool import pool as _pool
 from .segment import segment_broadcast, segment_reduce
 from .tensor import SparseTensor
@@ -22,6 +28,11 @@ Target = CoordinateMapKey | Tensor | SparseTensor | None
 
 
 def _same_manager(*inputs: SparseTensor) -> CoordinateManager:
+    if not inputs:
+        raise ValueError("inputs must be at least one sparse tensor, got none")
+    for x in inputs:
+        if not isinstance(x, SparseTensor):
+            raise TypeError(f"inputs must be sparse tensors, got {type(x).__name__}")
     manager = inputs[0].coordinate_manager
     if any(x.coordinate_manager is not manager for x in inputs):
         raise ValueError("the sparse tensors have different coordinate managers: make them with one coordinate_manager")
@@ -35,7 +46,9 @@ def _target(input: SparseTensor, coordinates: Target, stride: tuple[int, ...]) -
         _same_manager(input, coordinates)
         return coordinates.coordinate_map_key
     if isinstance(coordinates, Tensor):
-        return manager.insert(coordinates, stride, "given").key
+        made = manager.insert(coordinates, stride, "given", duplicates="error")
+        manager.is_from(made.key, input.coordinate_map_key)
+        return made.key
     assert coordinates is not None
     manager.map(CoordinateMapKey(*coordinates))
     return CoordinateMapKey(*coordinates)
@@ -48,6 +61,12 @@ def _made(input: SparseTensor, key: CoordinateMapKey, features: Tensor) -> Spars
 def _channels(what: str, input: SparseTensor, expected: int) -> None:
     if input.features.shape[1] != expected:
         raise ValueError(f"input has {input.features.shape[1]} channels, {what} expects {expected}")
+
+
+def check_dimension(input: SparseTensor, dimension: int) -> None:
+    """Refuse a tensor that has not the axes of the layer."""
+    if input.dimension != dimension:
+        raise ValueError(f"input has {input.dimension} axes, the layer's dimension is {dimension}")
 
 
 def as_kernel(kernel: Kernel | Size, dimension: int) -> Kernel:
@@ -276,6 +295,11 @@ def _per_row(input: SparseTensor, per_event: SparseTensor | Tensor) -> Tensor:
     return segment_broadcast(features, segments.order, segments.starts)
 
 
+def _global_channels(input: SparseTensor, per_event: SparseTensor | Tensor) -> None:
+    if per_event.shape[1] not in (1, input.num_channels):
+        raise ValueError(f"input has {input.num_channels} channels, the global tensor {per_event.shape[1]}")
+
+
 def broadcast(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTensor:
     """Each voxel gets the global row of its batch id."""
     return input.replace(_per_row(input, per_event))
@@ -283,11 +307,13 @@ def broadcast(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTe
 
 def broadcast_add(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTensor:
     """Each voxel's features plus the global row of its batch id."""
+    _global_channels(input, per_event)
     return input.replace(input.features + _per_row(input, per_event))
 
 
 def broadcast_multiply(input: SparseTensor, per_event: SparseTensor | Tensor) -> SparseTensor:
     """Each voxel's features times the global row of its batch id."""
+    _global_channels(input, per_event)
     return input.replace(input.features * _per_row(input, per_event))
 
 
@@ -303,11 +329,19 @@ def combine(op: Callable[[Tensor, Tensor], Tensor], a: SparseTensor, b: SparseTe
         ValueError: the managers or the strides differ.
     """
     manager = _same_manager(a, b)
+    _same_channels(a, b)
     if a.coordinate_map_key == b.coordinate_map_key:
         return a.replace(op(a.features, b.features))
     key, rows = manager.union([a.coordinate_map_key, b.coordinate_map_key])
     n = manager.size(key)
     return _made(a, key, op(*(_spread(x.features, r, n) for x, r in zip((a, b), rows, strict=True))))
+
+
+def _same_channels(*inputs: SparseTensor) -> None:
+    """Or one channel, that goes with any number."""
+    channels = [x.num_channels for x in inputs]
+    if len({c for c in channels if c != 1}) > 1:
+        raise ValueError(f"the sparse tensors must have the same number of channels (or 1), got {channels}")
 
 
 def _spread(features: Tensor, rows: Tensor, n: int) -> Tensor:
@@ -318,6 +352,7 @@ def _spread(features: Tensor, rows: Tensor, n: int) -> Tensor:
 def union(*inputs: SparseTensor) -> SparseTensor:
     """The sum of sparse tensors over the union of their voxels, sorted by batch, then along the Morton curve."""
     manager = _same_manager(*inputs)
+    _same_channels(*inputs)
     if len({x.coordinate_map_key for x in inputs}) == 1:
         return inputs[0].replace(torch.stack([x.features for x in inputs]).sum(0))
     key, rows = manager.union([x.coordinate_map_key for x in inputs])
@@ -337,7 +372,11 @@ def cat(*inputs: SparseTensor) -> SparseTensor:
     _same_manager(*inputs)
     if any(x.coordinate_map_key != inputs[0].coordinate_map_key for x in inputs):
         raise ValueError(f"cat needs the same voxels, got {[x.coordinate_map_key for x in inputs]}")
-    return inputs[0].replace(torch.cat([x.features for x in inputs], 1))
+    joined = inputs[0].replace(torch.cat([x.features for x in inputs], 1))
+    tiles = [x.moments for x in inputs if x.moments is not None]
+    if len(tiles) == len(inputs):
+        joined.moments = torch.cat(tiles, 2)  # columns keep theirs
+    return joined
 
 
 def prune(input: SparseTensor, keep: Tensor) -> SparseTensor:
@@ -346,8 +385,8 @@ def prune(input: SparseTensor, keep: Tensor) -> SparseTensor:
     Raises:
         TypeError: keep is not bool. ValueError: it has not one entry a voxel.
     """
-    if keep.dtype != torch.bool:
-        raise TypeError(f"keep must be bool, got {keep.dtype}")
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
+        raise TypeError(f"keep must be a bool tensor, got {keep.dtype if isinstance(keep, Tensor) else type(keep)}")
     if keep.shape != (len(input),):
         raise ValueError(f"keep must be ({len(input)},), got {tuple(keep.shape)}")
     keep = keep.to(input.device)
@@ -476,9 +515,4 @@ def from_dense(
 def linear(input: SparseTensor, weight: Tensor, bias: Tensor | None = None) -> SparseTensor:
     """features W^T + b, weight (C_out, C_in) as in torch.nn.Linear."""
     _channels("the weight", input, weight.shape[1])
-    return input.replace(torch.nn.functional.linear(input.features, weight, bias))
-
-
-def batch_norm(input: SparseTensor, bn: torch.nn.BatchNorm1d) -> SparseTensor:
-    """to be made fused"""
-    return input.replace(bn(input.features))
+    return input.replace(_linear(input.features, weight, bias, transposed=True))

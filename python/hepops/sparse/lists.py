@@ -51,3 +51,13 @@ def autocast(x: Tensor) -> Tensor:
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x
+
+
+@torch.compiler.assume_constant_result
+def _tf32_switch() -> bool:
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+def tf32_allowed(x: Tensor) -> bool:
+    """Whether torch's switch lets a GPU multiply these numbers in tf32. A compiled graph keeps what held at its trace."""
+    return x.is_cuda and x.dtype == torch.float32 and _tf32_switch()

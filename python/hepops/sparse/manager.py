@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ class CoordinateMapKey(NamedTuple):
 
     stride: tuple[int, ...]
     name: str = ""
+
+    def get_tensor_stride(self) -> tuple[int, ...]:
+        """The stride, under the name that MinkowskiEngine's users call."""
+        return self.stride
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class CoordinateManager:
     """
 
     def __init__(self, dimension: int, batch_size: int | None = None) -> None:
+        if isinstance(dimension, bool) or not isinstance(dimension, int):
+            raise TypeError(f"dimension must be an integer, got {dimension!r}")
         if not 1 <= dimension <= 6:
             raise ValueError(f"dimension must be 1 to 6, got {dimension}")
         if batch_size is not None and batch_size < 0:
@@ -82,6 +88,7 @@ class CoordinateManager:
         self.batch_size = batch_size
         self.maps: dict[CoordinateMapKey, CoordinateMap] = {}
         self._parents: dict[CoordinateMapKey, CoordinateMapKey] = {}  # of a strided map: the finest it came from
+        self._origins: dict[CoordinateMapKey, CoordinateMapKey] = {}  # of a pruned, generated, ... map: what it is from
         self._kernel_maps: dict[tuple[object, ...], KernelMap] = {}
         self._segments: dict[tuple[object, ...], Segments] = {}
         self._derived: dict[tuple[object, ...], CoordinateMapKey] = {}
@@ -100,22 +107,33 @@ class CoordinateManager:
 
     # Maps
 
-    def insert(self, coordinates: Tensor, stride: Size = 1, name: str = "") -> Inserted:
+    def insert(
+        self, coordinates: Tensor, stride: Size = 1, name: str = "", duplicates: Literal["merge", "error"] = "merge"
+    ) -> Inserted:
         """Make a map of these voxels; rows keep the caller's order, later duplicates are merged into the first.
 
         Args:
             coordinates: integer (N, 1 + D) [batch, x, y, ...]; floats are taken where they hold integers.
             stride: voxels between neighbours, one or D.
             name: tells maps of one stride apart; a name that is taken gets a number appended.
+            duplicates: whether a voxel that occurs twice is merged or an error.
 
         Raises:
-            TypeError, ValueError: see `hepops.sparse.index`; coordinates that are no multiple of the stride.
+            TypeError: coordinates of another dtype.
+            ValueError: fractions, a wrong shape, coordinates that are no multiple of the stride or beyond what 128 bits
+                hold, duplicates where they are an error.
         """
         stride = per_axis("stride", stride, self.dimension)
         if coordinates.dim() != 2 or coordinates.shape[1] != self.dimension + 1:
             raise ValueError(f"coordinates must be (N, {self.dimension + 1}), got {tuple(coordinates.shape)}")
         made, first, inverse = index(coordinates, stride)
         merged = first.shape[0] != coordinates.shape[0]
+        if merged and duplicates == "error":
+            row = _first_duplicate(inverse)
+            raise ValueError(
+                f"coordinates has {len(coordinates) - len(first)} duplicates, the first in row {row}: "
+                f"{coordinates[row].tolist()}, and duplicates is {duplicates!r}"
+            )
         rows = coordinates[first] if merged else coordinates
         rows = _as_integers(rows)
         key = self._add(CoordinateMapKey(stride, name), CoordinateMap(rows, made))
@@ -128,6 +146,10 @@ class CoordinateManager:
             key = CoordinateMapKey(key.stride, f"{name}-{number}" if name else str(number))
         self.maps[key] = made
         return key
+
+    def is_from(self, key: CoordinateMapKey, origin: CoordinateMapKey) -> None:
+        """Note where a map came from, so that a transposed layer finds the finer voxels of its origin."""
+        self._origins.setdefault(key, origin)
 
     def map(self, key: CoordinateMapKey) -> CoordinateMap:
         """The map of a key.
@@ -167,7 +189,10 @@ class CoordinateManager:
         return made
 
     def finer(self, key: CoordinateMapKey, factor: Size) -> CoordinateMapKey | None:
-        """The map with the stride divided by `factor` that `key` was made from, or else the unnamed one, if any.
+        """The map with the stride divided by `factor` that `key` was made from, if any.
+
+        A pruned, generated or given map is from what it was made of, a union from the first of its parts. Where a map
+        that the caller made is at the end, one that carries its name will do.
 
         Raises:
             ValueError: the stride is not a multiple of the factor.
@@ -178,12 +203,15 @@ class CoordinateManager:
                 f"stride of a transposed layer must divide the stride {key.stride} of its input, got {factor}"
             )
         stride = tuple(s // f for s, f in zip(key.stride, factor, strict=True))
-        root = self._parents.get(key, key)
-        candidates = [self._derived.get(("stride", root, stride)), root, (stride, "")]
-        for found in candidates:
-            if found is not None and found in self.maps and found[0] == stride:
-                return CoordinateMapKey(*found)
-        return None
+        step: CoordinateMapKey | None = key
+        while step is not None:  # a name that a map got here says nothing: other maps of another origin carry it too
+            root = self._parents.get(step, step)
+            for found in (self._derived.get(("stride", root, stride)), root):
+                if found is not None and found.stride == stride:
+                    return found
+            step = self._origins.get(root)
+        named = CoordinateMapKey(stride, root.name)
+        return named if named in self.maps else None
 
     def generate(self, key: CoordinateMapKey, kernel: Kernel, factor: Size) -> CoordinateMapKey:
         """The map of all c + offset, offsets in the finer stride: where a generative transposed convolution writes."""
@@ -198,6 +226,7 @@ class CoordinateManager:
             made = generate(self.coordinates(key), kernel.table(stride), stride)
             known = self._add(CoordinateMapKey(stride, "generated"), CoordinateMap(*made))
             self._derived["generate", key, kernel, stride] = known
+            self.is_from(known, key)
         return known
 
     def union(self, keys: Sequence[CoordinateMapKey]) -> tuple[CoordinateMapKey, list[Tensor]]:
@@ -209,18 +238,21 @@ class CoordinateManager:
         stride = keys[0].stride
         if any(key.stride != stride for key in keys):
             raise ValueError(f"a union needs equal strides, got {[key.stride for key in keys]}")
-        coordinates, made, rows = union([self.coordinates(key) for key in keys], stride)
+        coordinates, made, rows = union([self.coordinates(key) for key in keys], _at_least_one(stride))
         known = self._derived.get(("union", *keys))
         if known is None:
             known = self._add(CoordinateMapKey(stride, "union"), CoordinateMap(coordinates, made))
             self._derived["union", *keys] = known
+            self.is_from(known, keys[0])
         return known, rows
 
     def prune(self, key: CoordinateMapKey, keep: Tensor) -> CoordinateMapKey:
         """The map of the rows where `keep` is true, in their order."""
-        fine = self.map(key)
-        rows = fine.coordinates[keep]
-        return self._add(CoordinateMapKey(key.stride, "pruned"), CoordinateMap(rows, index(rows, key.stride)[0]))
+        rows = self.map(key).coordinates[keep]
+        made = CoordinateMap(rows, index(rows, _at_least_one(key.stride))[0])
+        pruned = self._add(CoordinateMapKey(key.stride, "pruned"), made)
+        self.is_from(pruned, key)
+        return pruned
 
     def find(self, key: CoordinateMapKey, coordinates: Tensor) -> Tensor:
         """The row of each coordinate (Q, 1 + D), int64, -1 where there is none."""
@@ -255,10 +287,10 @@ class CoordinateManager:
 
         Maps with the same batch ids share it, so that what was pooled from several levels can be combined.
         """
-        known = self._derived.get(("origin", key))
+        known = self._derived.get(("origin", key, self.batch_size))
         if known is None:
             batches = self.segments(key).batches.to(self.coordinates(key).dtype)
-            known = self._derived["origin", key] = self._origin(batches)
+            known = self._derived["origin", key, self.batch_size] = self._origin(batches)
         return known
 
     def _origin(self, batches: Tensor) -> CoordinateMapKey:
@@ -294,6 +326,17 @@ class CoordinateManager:
         """The keys of all maps, or of those with this stride."""
         wanted = None if stride is None else per_axis("stride", stride, self.dimension, least=0)
         return [key for key in self.maps if wanted is None or key.stride == wanted]
+
+
+def _first_duplicate(inverse: Tensor) -> int:
+    rows = torch.arange(len(inverse), device=inverse.device)
+    first = torch.full_like(inverse, len(inverse)).scatter_reduce(0, inverse, rows, "amin")
+    return int((first[inverse] != rows).nonzero()[0])
+
+
+def _at_least_one(stride: tuple[int, ...]) -> tuple[int, ...]:
+    """The stride that an index is made with: a global pool's rows are at stride 0."""
+    return tuple(max(s, 1) for s in stride)
 
 
 def _as_integers(coordinates: Tensor) -> Tensor:

@@ -41,12 +41,13 @@ def _flatten_manager(manager: CoordinateManager) -> tuple[list[Tensor], Context]
         tuple(manager._segments),
         tuple(manager._derived.items()),
         tuple(manager._parents.items()),
+        tuple(manager._origins.items()),
     )
     return leaves, _plain(context)
 
 
 def _unflatten_manager(leaves: Iterable[Tensor], context: Context) -> CoordinateManager:
-    dimension, batch_size, maps, kernel_maps, segments, derived, parents = context
+    dimension, batch_size, maps, kernel_maps, segments, derived, parents, origins = context
     manager, rest = CoordinateManager(dimension, batch_size), iter(leaves)
     for key, stride in maps:
         coordinates, packing, keys, schedule = (next(rest) for _ in range(4))
@@ -61,6 +62,7 @@ def _unflatten_manager(leaves: Iterable[Tensor], context: Context) -> Coordinate
         manager._segments[_key(key), size] = Segments(*(next(rest) for _ in Segments._fields))
     manager._derived = {_names(name): _key(key) for name, key in derived}
     manager._parents = {_key(child): _key(parent) for child, parent in parents}
+    manager._origins = {_key(child): _key(parent) for child, parent in origins}
     return manager
 
 
@@ -98,7 +100,7 @@ def _unflatten(leaves: Iterable[Any], context: Context) -> SparseTensor:
     x: SparseTensor = object.__new__(SparseTensor)
     x.features, x.coordinate_manager = leaves
     x.coordinate_map_key = _key(context[0])
-    x.unique_index = x.inverse_mapping = x.moments = None
+    x.unique_index = x.inverse_mapping = x.moments = x.after = None
     return x
 
 

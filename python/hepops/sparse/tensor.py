@@ -88,29 +88,24 @@ class SparseTensor:
                 raise ValueError(
                     f"coordinates have {coordinates.shape[1] - 1} axes, the coordinate_manager {manager.dimension}"
                 )
-            made = manager.insert(coordinates, stride)
+            made = manager.insert(coordinates, stride, duplicates="error" if duplicates == "error" else "merge")
             if made.merged:
-                if duplicates == "error":
-                    del manager.maps[made.key]
-                    where = _first_duplicate(made.inverse)
-                    raise ValueError(
-                        f"coordinates has {len(features) - len(made.first)} duplicates, the first in row {where}: "
-                        f"{coordinates[where].tolist()}; duplicates= says what to do with them"
-                    )
                 features = _merge(features, made.first, made.inverse, duplicates)
-            key, self.unique_index, self.inverse_mapping = made.key, made.first, made.inverse
+            coordinate_map_key, self.unique_index, self.inverse_mapping = made.key, made.first, made.inverse
         else:
             if coordinate_manager is None:
                 raise ValueError("coordinate_map_key needs its coordinate_manager")
-            manager, key = coordinate_manager, coordinate_map_key
-            if manager.size(key) != len(features):
-                raise ValueError(f"features has {len(features)} rows, the map {key} {manager.size(key)}")
+            assert coordinate_map_key is not None
+            manager, size = coordinate_manager, coordinate_manager.size(coordinate_map_key)
+            if size != len(features):
+                raise ValueError(f"features has {len(features)} rows, the map {coordinate_map_key} {size}")
         if batch_size is not None:
             manager.batch_size = batch_size
         self.features: Tensor = features
         self.coordinate_manager: CoordinateManager = manager
-        self.coordinate_map_key: CoordinateMapKey = key  # type: ignore[assignment]
+        self.coordinate_map_key: CoordinateMapKey = coordinate_map_key
         self.moments: Tensor | None = None  # per tile, where the layer that made the features summed them
+        self.after: tuple[object, Tensor] | None = None  # a norm that follows, and the features behind it and its activation
 
     # What it holds
 
@@ -172,6 +167,11 @@ class SparseTensor:
             f"stride {stride}, {self.dtype}, {self.device})"
         )
 
+    def _repr_html_(self) -> str:
+        from ._html import html
+
+        return html(self)
+
     # By event
 
     @property
@@ -222,7 +222,7 @@ class SparseTensor:
             rows = self.coordinate_manager.size(key)
         if features.shape[0] != rows:
             raise ValueError(f"features has {features.shape[0]} rows, the voxels are {rows}")
-        other.features, other.moments = features, None
+        other.features, other.moments, other.after = features, None, None
         return other
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -337,15 +337,6 @@ def _kind(x: object) -> str:
     return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
 
 
-def _first_duplicate(inverse: Tensor) -> int:
-    seen = torch.zeros_like(inverse)
-    first = torch.full_like(inverse, len(inverse)).scatter_reduce(
-        0, inverse, torch.arange(len(inverse), device=inverse.device), "amin"
-    )
-    seen = first[inverse] != torch.arange(len(inverse), device=inverse.device)
-    return int(seen.nonzero()[0])
-
-
 def _merge(features: Tensor, first: Tensor, inverse: Tensor, rule: str) -> Tensor:
     """Features of merged voxels, in a fixed order of the sums; differentiable any number of times."""
     from hepops.core import scatter_add
@@ -354,9 +345,18 @@ def _merge(features: Tensor, first: Tensor, inverse: Tensor, rule: str) -> Tenso
         return features[first]
     n = len(first)
     if rule == "max":
-        spread = inverse[:, None].expand_as(features)
-        return features.new_zeros(n, features.shape[1]).scatter_reduce(0, spread, features, "amax", include_self=False)
+        return features.gather(0, _largest(features.detach(), inverse, n))
     total: Tensor = scatter_add(inverse, features, n)
     if rule == "sum":
         return total
     return total / torch.bincount(inverse, minlength=n)[:, None].to(total)
+
+
+def _largest(features: Tensor, inverse: Tensor, n: int) -> Tensor:
+    """The row (n, C) of the largest feature of each merged voxel, the first of equal ones; NaN is more than any."""
+    spread = inverse[:, None].expand_as(features)
+    shape = (n, features.shape[1])
+    top = features.new_zeros(shape).scatter_reduce(0, spread, features, "amax", include_self=False)
+    rows = torch.arange(len(features), device=features.device)[:, None].expand_as(features)
+    rows = rows.masked_fill((features != top[inverse]) & ~features.isnan(), len(features))
+    return rows.new_full(shape, len(features)).scatter_reduce(0, spread, rows, "amin")

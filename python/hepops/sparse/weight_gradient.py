@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.library import register_autograd, register_fake
 
 from hepops.core.ops import call
-from hepops.sparse.lists import KernelMapLike, check_map, lists_of
+from hepops.sparse.lists import KernelMapLike, check_map, lists_of, tf32_allowed
 
 
 def weight_gradient(
@@ -59,7 +59,8 @@ def weight_gradient(
     forward, backward = lists_of(kernel_map, x)
     return call(
         torch.ops.hepops.sparse_weight_gradient.default,
-        x, grad, *forward, *backward, kernel_map.volume, flip, kernel_map.mirrored, transposed, groups,
+        x, grad, *forward, *backward, kernel_map.volume, flip, kernel_map.mirrored, transposed,
+        groups, tf32_allowed(x),
     )  # fmt: skip
 
 
@@ -82,15 +83,15 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
     """<weight, G(x, grad)> is the convolution of x with `weight`, against grad: bilinear in the two."""
     x, grad, *lists = ctx.saved_tensors
-    flip, mirrored, transposed, groups = ctx.flags
+    flip, mirrored, transposed, groups, tf32 = ctx.flags
     grad_x = grad_grad = None
     convolve = torch.ops.hepops.sparse_convolve.default
     if ctx.needs_input_grad[0]:
         back = (*lists[4:], *lists[:4])
-        grad_x = convolve(grad, weight, None, *back, flip ^ mirrored, mirrored, not transposed, groups)
+        grad_x = convolve(grad, weight, None, *back, flip ^ mirrored, mirrored, not transposed, groups, tf32)
     if ctx.needs_input_grad[1]:
-        grad_grad = convolve(x, weight, None, *lists, flip, mirrored, transposed, groups)
-    return grad_x, grad_grad, *(None for _ in range(13))
+        grad_grad = convolve(x, weight, None, *lists, flip, mirrored, transposed, groups, tf32)
+    return grad_x, grad_grad, *(None for _ in range(14))
 
 
 register_autograd("hepops::sparse_weight_gradient", _backward, setup_context=_setup)

@@ -57,7 +57,7 @@ class UResNet(nn.Module):
         >>> network(x)
         SparseTensor(100 voxels x 5 channels, 3D, 1 event, stride 1, torch.float32, cpu)
         >>> sum(p.numel() for p in UResNet(num_classes=5, filters=32, depth=5, reps=2).parameters())
-        10957253
+        10956229
     """
 
     def __init__(self, config: Source = None, **options: Any) -> None:
@@ -86,7 +86,7 @@ class UResNet(nn.Module):
     def forward(self, x: SparseTensor, planes: Literal[True]) -> Segmented: ...
 
     def forward(self, x: SparseTensor, planes: bool = False) -> SparseTensor | Segmented:
-        made: Segmented = self.backbone(x)
+        made: Segmented = self.backbone(x, (self.output[0], self.output[1]))
         last = made["decoder_tensors"][-1] if made["decoder_tensors"] else made["final_tensor"]
         last = norm_act(self.output[0], self.output[1], last)
         # The rows are those of x all the way; on x's own voxels they also keep what is known of merged rows.

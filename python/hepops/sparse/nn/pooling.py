@@ -23,6 +23,7 @@ class _Pool(nn.Module):
         self.dimension = dimension
 
     def forward(self, input: SparseTensor, coordinates: F.Target = None) -> SparseTensor:
+        F.check_dimension(input, self.dimension)
         return F.pool(input, self.mode, kernel=self.shape, stride=self.stride, coordinates=coordinates)
 
     def extra_repr(self) -> str:
@@ -51,6 +52,7 @@ class PoolTranspose(_Pool):
     """Features spread to the finer voxels: the mean of those that see each."""
 
     def forward(self, input: SparseTensor, coordinates: F.Target = None) -> SparseTensor:
+        F.check_dimension(input, self.dimension)
         return F.pool_transpose(input, kernel=self.shape, stride=self.stride, coordinates=coordinates)
 
 
