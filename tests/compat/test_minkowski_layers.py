@@ -121,7 +121,9 @@ def test_evaluating_elsewhere():
 def test_transposed_layers_return_to_their_own_voxels():
     """MinkowskiEngine's return to the first map of that stride, whichever tensor it belongs to."""
     a = tensor(seed=1)
-    b = ME.SparseTensor(torch.rand(len(unique(seed=2)), 4).double(), unique(seed=2), coordinate_manager=a.coordinate_manager)
+    b = ME.SparseTensor(
+        torch.rand(len(unique(seed=2)), 4).double(), unique(seed=2), coordinate_manager=a.coordinate_manager
+    )
     down, up = ME.MinkowskiConvolution(4, 3, 2, 2, dimension=3).double(), None
     up = ME.MinkowskiConvolutionTranspose(3, 4, 2, 2, dimension=3).double()
     assert up(down(a)).coordinate_map_key == a.coordinate_map_key
@@ -307,7 +309,9 @@ def test_batch_norm_is_that_of_torch():
 
 
 def test_sync_batch_norm_keeps_weights_and_statistics():
-    net = torch.nn.Sequential(ME.MinkowskiConvolution(4, 4, 3, dimension=3), ME.MinkowskiBatchNorm(4), ME.MinkowskiReLU()).double()
+    net = torch.nn.Sequential(
+        ME.MinkowskiConvolution(4, 4, 3, dimension=3), ME.MinkowskiBatchNorm(4), ME.MinkowskiReLU()
+    ).double()
     net(tensor())
     before = net.state_dict()
     made = ME.MinkowskiSyncBatchNorm.convert_sync_batchnorm(net)
@@ -503,7 +507,9 @@ def test_layers_of_hepops_take_these_tensors():
 def test_blocks():
     x = tensor(channels=8)
     for kind, channels in [("BasicBlock", 8), ("Bottleneck", 32)]:
-        down = torch.nn.Sequential(ME.MinkowskiConvolution(8, channels, 1, 2, dimension=3), ME.MinkowskiBatchNorm(channels))
+        down = torch.nn.Sequential(
+            ME.MinkowskiConvolution(8, channels, 1, 2, dimension=3), ME.MinkowskiBatchNorm(channels)
+        )
         block = getattr(ME.modules.resnet_block, kind)(8, 8, stride=2, downsample=down, dimension=3).double()
         assert block(x).tensor_stride == [2, 2, 2] and block(x).shape[1] == channels
         assert block.expansion * 8 == channels and block.conv1.kernel_generator.kernel_size[0] in (1, 3)

@@ -4,7 +4,6 @@ import hepops.compat.minkowski as ME
 import numpy as np
 import pytest
 import torch
-
 from torch.nn.utils import prune
 
 from .test_minkowski_layers import network

@@ -287,7 +287,10 @@ def test_spines_blocks_and_ours_agree_on_one_state_dict(theirs, ours, options):
     blocks = spine("spine.model.cnn.blocks")
     frontend = spine("spine.model.sparse")
     widths = (4,) if theirs == "SEBlock" else (4, 6)
-    one, other = getattr(blocks, theirs)(*widths, **options).double(), getattr(models, ours)(*widths, **options).double()
+    one, other = (
+        getattr(blocks, theirs)(*widths, **options).double(),
+        getattr(models, ours)(*widths, **options).double(),
+    )
     other.load_state_dict(one.state_dict())
     rows = sorted_table(channels=4).double()
     x = frontend.SparseTensor(rows[:, 4:], rows[:, :4].int())

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from hepops.sparse import CoordinateManager, CoordinateMapKey, Kernel, SparseTensor
 from hepops.sparse import functional as F
 from hepops.sparse import nn as snn
-from hepops.sparse.kernel import Size, per_axis
+from hepops.sparse.kernel import Size
 from hepops.sparse.tensor import Duplicates
 
 NAME = "hepops"
@@ -316,7 +316,9 @@ class GlobalPooling(snn.GlobalAvgPool):
         name = getattr(mode, "name", mode)
         found = [m for m in ("sum", "avg", "max") if name is not None and m in str(name).lower()]
         if name is not None and len(found) != 1:
-            raise ValueError(f"mode must be one of MinkowskiEngine's GLOBAL_SUM, GLOBAL_AVG or GLOBAL_MAX, got {mode!r}")
+            raise ValueError(
+                f"mode must be one of MinkowskiEngine's GLOBAL_SUM, GLOBAL_AVG or GLOBAL_MAX, got {mode!r}"
+            )
         self.mode: Any = found[0] if found else "avg"
 
 

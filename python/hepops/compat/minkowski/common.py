@@ -61,5 +61,6 @@ def absent(name: str, instead: str) -> NotImplementedError:
 
 def get_minkowski_function(name: str, variable: Any) -> NoReturn:
     raise absent(
-        f"get_minkowski_function({name!r})", "there is no MinkowskiEngineBackend; use the layer or hepops.sparse.functional"
+        f"get_minkowski_function({name!r})",
+        "there is no MinkowskiEngineBackend; use the layer or hepops.sparse.functional",
     )

@@ -64,7 +64,11 @@ class _Described(MinkowskiModuleBase):
     def __repr__(self) -> str:
         g = self.kernel_generator
         custom = g.region_type == RegionType.CUSTOM
-        size = f"region_type={g.region_type}, kernel_volume={g.kernel_volume}" if custom else f"kernel_size={g.kernel_size}"
+        size = (
+            f"region_type={g.region_type}, kernel_volume={g.kernel_volume}"
+            if custom
+            else f"kernel_size={g.kernel_size}"
+        )
         channels = f"in={self.in_channels}, out={self.out_channels}"
         return f"{type(self).__name__}({channels}, {size}, stride={g.kernel_stride}, dilation={g.kernel_dilation})"
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor as TorchTensor
 
 from hepops.core import scatter_add
-from hepops.sparse.kernel import per_axis
 
 from .common import StrideType, int_list
 from .enums import GPUMemoryAllocatorType, MinkowskiAlgorithm, SparseTensorQuantizationMode
@@ -78,7 +77,7 @@ class TensorField(Tensor):
             stride = int_list("tensor_stride", tensor_stride, manager.D)
             coordinate_field_map_key = manager.insert_field(coordinates, stride)
         else:
-            if coordinate_manager is None:
+            if coordinate_manager is None or coordinate_field_map_key is None:
                 raise ValueError("coordinate_field_map_key needs its coordinate_manager")
             manager, coordinate_field_map_key = coordinate_manager, CoordinateMapKey.of(coordinate_field_map_key)
             rows = len(manager.get_coordinate_field(coordinate_field_map_key))
@@ -150,7 +149,9 @@ class TensorField(Tensor):
         """
         mode = self.quantization_mode if quantization_mode is None else quantization_mode
         if mode not in _MERGES:
-            raise ValueError(f"quantization_mode must be one of {[m.name for m in _MERGES]} (or call splat), got {mode}")
+            raise ValueError(
+                f"quantization_mode must be one of {[m.name for m in _MERGES]} (or call splat), got {mode}"
+            )
         manager, field = self.coordinate_manager, self.coordinate_field_map_key
         if coordinate_map_key is None:
             stride = int_list("tensor_stride", tensor_stride, self.D)

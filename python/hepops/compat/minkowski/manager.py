@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import hepops.sparse as sparse
-from hepops.sparse.kernel import Kernel, per_axis
+from hepops.sparse.kernel import Kernel
 
 from .common import StrideType, absent, int_list
 from .enums import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm, RegionType
@@ -103,13 +103,14 @@ class CoordinateManager(sparse.CoordinateManager):
 
     # Maps
 
-    def insert(self, coordinates: Tensor, stride: Any = 1, name: str = "") -> Any:
-        made = super().insert(coordinates, stride, name)
+    def insert(self, *args: Any, **kwargs: Any) -> Any:
+        """As hepops' own; the events of the first one are remembered."""
+        made = super().insert(*args, **kwargs)
         self._remember(self.coordinates(made.key)[:, 0])
         return made
 
     def insert_and_map(self, coordinates: Tensor, tensor_stride: StrideType = 1, string_id: str = "") -> Maps:
-        """A map of these coordinates: (key, (first row of each voxel, voxel of each row)), voxels in order of first rows.
+        """A map of these coordinates: (key, (first row of each voxel, voxel of each row)), in order of first rows.
 
         Raises:
             TypeError, ValueError: as `hepops.sparse.CoordinateManager.insert`.
@@ -123,7 +124,7 @@ class CoordinateManager(sparse.CoordinateManager):
         return CoordinateMapKey.of(key)
 
     def expand(self, key: Key, kernel: Kernel, stride: Sequence[int]) -> sparse.CoordinateMapKey:
-        """The map of all c + offset that are multiples of the output's stride: `expand_coordinates` of a convolution."""
+        """The map of all c + offset that are multiples of the output's stride, for `expand_coordinates`."""
         wide = self.generate(sparse.CoordinateMapKey(*key), kernel, 1)
         if all(s == 1 for s in stride):
             return wide
@@ -161,7 +162,9 @@ class CoordinateManager(sparse.CoordinateManager):
 
     def get_coordinate_map_keys(self, tensor_stride: StrideType) -> list[CoordinateMapKey]:
         """The keys of all maps with this stride, in order of their making."""
-        return [CoordinateMapKey.of(key) for key in self.keys(int_list("tensor_stride", tensor_stride, self.D, least=0))]
+        return [
+            CoordinateMapKey.of(key) for key in self.keys(int_list("tensor_stride", tensor_stride, self.D, least=0))
+        ]
 
     def _get_coordinate_map_key(self, key_or_tensor_strides: Any) -> CoordinateMapKey:
         if isinstance(key_or_tensor_strides, (CoordinateMapKey, sparse.CoordinateMapKey)):
@@ -199,7 +202,7 @@ class CoordinateManager(sparse.CoordinateManager):
         return all_events if bool(torch.isin(own, all_events).all()) else own
 
     def origin(self, key: Key | None = None) -> Any:
-        """The key of the map with one voxel per batch id, at stride 0; without a key, of all that was inserted first."""
+        """The key of the map with one voxel per batch id, at stride 0; without a key, that of all events."""
         if key is not None:
             return super().origin(sparse.CoordinateMapKey(*key))
         if self._events is None:
@@ -215,7 +218,7 @@ class CoordinateManager(sparse.CoordinateManager):
         return 0 if self._events is None else len(self._events)
 
     def origin_map(self, key: Key) -> tuple[Tensor, list[Tensor]]:
-        """Batch ids (ascending), and the rows of every id from 0 to the largest, ascending, none where there are none."""
+        """Batch ids, ascending, and the rows of every id from 0 to the largest, ascending."""
         return _rows_of_events(self.get_coordinates(key)[:, 0])
 
     def origin_field_map(self, key: Key) -> tuple[Tensor, list[Tensor]]:
@@ -255,7 +258,9 @@ class CoordinateManager(sparse.CoordinateManager):
             key = CoordinateMapKey(int_list("tensor_stride", key, self.D, least=0))
         native = sparse.CoordinateMapKey(*key)
         if native not in self._fields:
-            raise ValueError(f"coordinate_field_map_key {native} is not in this manager, which has {list(self._fields)}")
+            raise ValueError(
+                f"coordinate_field_map_key {native} is not in this manager, which has {list(self._fields)}"
+            )
         return self._fields[native]
 
     def _quantized(self, field_key: Key, stride: Sequence[int]) -> Tensor:

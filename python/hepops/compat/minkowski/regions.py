@@ -154,13 +154,11 @@ class KernelRegion(_Region):
     ) -> KernelRegion:
         names = ("kernel_size", "kernel_stride", "kernel_dilation")
         values = (kernel_size, kernel_stride, kernel_dilation)
-        lists = [int_list(name, x, dimension) for name, x in zip(names, values, strict=True)]
-        return super().__new__(cls, *lists, region_type, offset, dimension)
+        size, stride, dilation = (int_list(name, x, dimension) for name, x in zip(names, values, strict=True))
+        return super().__new__(cls, size, stride, dilation, region_type, offset, dimension)
 
     def __str__(self) -> str:
-        return (
-            f"kernel_size:{self.kernel_size}, kernel_stride:{self.kernel_stride}, region_type:{self.region_type}"
-        )
+        return f"kernel_size:{self.kernel_size}, kernel_stride:{self.kernel_stride}, region_type:{self.region_type}"
 
 
 def save_ctx(

@@ -166,8 +166,12 @@ def sparse_quantize(
         return (first, inverse) if return_inverse else first
     out: list[Any] = [voxels[first]]
     if features is not None:
-        out.append(features[first.cpu().numpy()] if isinstance(features, np.ndarray) else features[first.to(features.device)])
-    out += [x for x, wanted in ((merged, labels is not None), (first, return_index), (inverse, return_inverse)) if wanted]
+        out.append(
+            features[first.cpu().numpy()] if isinstance(features, np.ndarray) else features[first.to(features.device)]
+        )
+    out += [
+        x for x, wanted in ((merged, labels is not None), (first, return_index), (inverse, return_inverse)) if wanted
+    ]
     if arrays:
         out = [x.numpy() if isinstance(x, Tensor) else x for x in out]
     return tuple(out) if len(out) > 1 else out[0]
