@@ -313,7 +313,7 @@ class CoordinateManager(sparse.CoordinateManager):
 
     # Maps between maps
 
-    def kernel_map(  # type: ignore[override]
+    def kernel_map(
         self,
         in_key: Any,
         out_key: Any,

@@ -384,8 +384,8 @@ class SparseTensor(Tensor, sparse.SparseTensor):  # type: ignore[misc]
 
     # Keys: hepops stores its own form, MinkowskiEngine's methods are on this one.
 
-    @property
-    def coordinate_map_key(self) -> CoordinateMapKey:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def coordinate_map_key(self) -> CoordinateMapKey:
         return self._key
 
     @coordinate_map_key.setter
