@@ -100,7 +100,7 @@ def _unflatten(leaves: Iterable[Any], context: Context) -> SparseTensor:
     x: SparseTensor = object.__new__(SparseTensor)
     x.features, x.coordinate_manager = leaves
     x.coordinate_map_key = _key(context[0])
-    x.unique_index = x.inverse_mapping = x.moments = None
+    x.unique_index = x.inverse_mapping = x.moments = x.after = None
     return x
 
 

@@ -105,6 +105,7 @@ class SparseTensor:
         self.coordinate_manager: CoordinateManager = manager
         self.coordinate_map_key: CoordinateMapKey = coordinate_map_key
         self.moments: Tensor | None = None  # per tile, where the layer that made the features summed them
+        self.after: tuple[object, Tensor] | None = None  # a norm that follows, and the features behind it and its activation
 
     # What it holds
 
@@ -216,7 +217,7 @@ class SparseTensor:
             rows = self.coordinate_manager.size(key)
         if features.shape[0] != rows:
             raise ValueError(f"features has {features.shape[0]} rows, the voxels are {rows}")
-        other.features, other.moments = features, None
+        other.features, other.moments, other.after = features, None, None
         return other
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:

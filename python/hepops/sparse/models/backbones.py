@@ -17,7 +17,7 @@ from .. import functional as F
 from .. import nn as snn
 from ..kernel import Size, per_axis
 from ..tensor import SparseTensor
-from ._units import make_activation, make_norm, norm_act_conv
+from ._units import Following, make_activation, make_norm, norm_act_conv
 from .blocks import BOTTLENECKS, MBResConv, MBResConvSE, ResidualBlock, ResNeXtBlock, SEResNetBlock
 from .configuration import Configuration, Source, canonical, component, read
 
@@ -59,6 +59,18 @@ class LatticePhase(nn.Module):
         return SparseTensor(
             x.features, c + shift[segments.row_batch], x.stride, batch_size=x.coordinate_manager.batch_size
         )
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: SparseTensor, then: Following | None) -> SparseTensor:
+    """One block after another; each is told what its result will meet, where that is a norm at once."""
+    sequence = list(blocks)
+    for block, following in zip(sequence, [*sequence[1:], None], strict=True):
+        if isinstance(block, ResidualBlock) and not block._forward_hooks:
+            entry = following.entry if isinstance(following, ResidualBlock) else None
+            x = block(x, then if following is None else entry)
+        else:
+            x = block(x)
+    return x
 
 
 class Encoding(nn.Module):
@@ -123,7 +135,7 @@ class Encoding(nn.Module):
         x = self.input_layer(self.lattice(x))
         tensors = [x]
         for block, down in zip(self.encoding_block, self.encoding_conv, strict=True):
-            x = block(x)
+            x = run_blocks(block, x, (down[0], down[1]) if len(down) else None)
             tensors.append(x)
             if len(down):
                 x = norm_act_conv(down[0], down[1], down[2], x)
@@ -164,8 +176,10 @@ class Decoding(nn.Module):
     def _join(self, index: int, skip: SparseTensor, x: SparseTensor) -> SparseTensor:
         return F.cat(skip, x)
 
-    def decode(self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor]) -> list[SparseTensor]:
-        """From the coarsest features back to the finest.
+    def decode(
+        self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor], then: Following | None = None
+    ) -> list[SparseTensor]:
+        """From the coarsest features back to the finest, which will meet the norm and the activation `then`.
 
         Raises:
             ValueError: there are not depth + 1 encoder tensors.
@@ -175,7 +189,9 @@ class Decoding(nn.Module):
         x, tensors = final, []
         for index, (up, block) in enumerate(zip(self.decoding_conv, self.decoding_block, strict=True)):
             x = norm_act_conv(up[0], up[1], up[2], x)
-            x = block(self._join(index, encoder_tensors[-index - 2], x))
+            following = self.decoding_conv[index + 1] if index + 1 < len(self.decoding_conv) else None
+            x = self._join(index, encoder_tensors[-index - 2], x)
+            x = run_blocks(block, x, then if following is None else (following[0], following[1]))
             tensors.append(x)
         return tensors
 
@@ -209,8 +225,10 @@ class UResNetDecoder(Decoding):
 
     _block = Encoding._block
 
-    def forward(self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor]) -> list[SparseTensor]:
-        return self.decode(final, encoder_tensors)
+    def forward(
+        self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor], then: Following | None = None
+    ) -> list[SparseTensor]:
+        return self.decode(final, encoder_tensors, then)
 
 
 class UResNetBackbone(nn.Module):
@@ -235,9 +253,10 @@ class UResNetBackbone(nn.Module):
             self.config.filters, self.config.planes, self.config.data_dim,
         )  # fmt: skip
 
-    def forward(self, x: SparseTensor) -> Planes:
+    def forward(self, x: SparseTensor, then: Following | None = None) -> Planes:
+        """`then`: the norm and the activation that the finest decoder features will meet, if they are known."""
         encoded = self.encoder(x)
-        decoded = self.decoder(encoded["final_tensor"], encoded["encoder_tensors"])
+        decoded = self.decoder(encoded["final_tensor"], encoded["encoder_tensors"], then)
         return {**encoded, "decoder_tensors": decoded}
 
 
@@ -248,9 +267,9 @@ class _Flat(Encoding, Decoding):
         self._make_encoder(Configuration.of(config, **options))
         self._make_decoder()
 
-    def forward(self, x: SparseTensor) -> Planes:
+    def forward(self, x: SparseTensor, then: Following | None = None) -> Planes:
         encoded = self.encode(x)
-        return {**encoded, "decoder_tensors": self.decode(encoded["final_tensor"], encoded["encoder_tensors"])}
+        return {**encoded, "decoder_tensors": self.decode(encoded["final_tensor"], encoded["encoder_tensors"], then)}
 
 
 class UResNeXt(_Flat):

@@ -86,7 +86,7 @@ class UResNet(nn.Module):
     def forward(self, x: SparseTensor, planes: Literal[True]) -> Segmented: ...
 
     def forward(self, x: SparseTensor, planes: bool = False) -> SparseTensor | Segmented:
-        made: Segmented = self.backbone(x)
+        made: Segmented = self.backbone(x, (self.output[0], self.output[1]))
         last = made["decoder_tensors"][-1] if made["decoder_tensors"] else made["final_tensor"]
         last = norm_act(self.output[0], self.output[1], last)
         # The rows are those of x all the way; on x's own voxels they also keep what is known of merged rows.
