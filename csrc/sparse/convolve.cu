@@ -1,6 +1,7 @@
 #include "sparse/convolve.h"
 
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "core/check.h"
@@ -13,12 +14,12 @@
 #include "sparse/convolve_cuda.cuh"
 #else
 #include "sparse/convolve_cpu.h"
+#include "sparse/torch_halves.h"
 
 namespace hepops::sparse {
 
 template <class S, class W, class I>
 bool convolve_tiles(const core::Tensor&, const Convolution<S, W, I>& c) {
-  if (c.epilogue.moments) return false;
   convolve_on_host(c, core::Threads{});
   return true;
 }
@@ -35,7 +36,7 @@ using Optional = std::optional<Tensor>;
 // What is asked for, as tensors; everything contiguous.
 struct ConvolveProblem {
   Tensor x, weight;
-  PairTensors list;
+  std::optional<PairTensors> list;  // none for a linear layer
   bool flip, transposed;
   int64_t groups, in, out;
   Optional bias, residual, scale, shift;  // of a channel: in the dtype of the sums
@@ -56,10 +57,12 @@ T* pointer(const Optional& x) {
 template <class S, class W, class I>
 Convolution<S, W, I> convolution(const ConvolveProblem& p) {
   using T = Wide<S>;
+  const int64_t rows = p.x.size(0), tile = tile_rows(p.x);
+  const PairList<I> itself{nullptr, nullptr, nullptr, nullptr, rows, 0, (rows + tile - 1) / tile, rows, tile};
   return {core::in<S>(p.x),
           core::in<W>(p.weight),
-          p.list.list<I>(),
-          p.weight.size(0),
+          p.list ? p.list->list<I>() : itself,
+          p.list ? p.weight.size(0) : 1,
           p.x.size(0),
           p.in,
           p.out,
@@ -74,7 +77,7 @@ Convolution<S, W, I> convolution(const ConvolveProblem& p) {
 // Calls f<S, W>() with the types that x and the weight are stored in.
 template <class F>
 void for_kinds(const Tensor& x, const Tensor& weight, const F& f) {
-  core::for_floating_or_half("convolve: x", x, [&]<class S, class T>() {
+  core::for_floating_or_half("x", x, [&]<class S, class T>() {
     if (weight.scalar_type() == x.scalar_type())
       f.template operator()<S, S>();
     else
@@ -82,61 +85,71 @@ void for_kinds(const Tensor& x, const Tensor& weight, const F& f) {
   });
 }
 
+template <class C>
+void run(const Tensor& on, const C& c) {
+  if (c.list.num_rows == 0 || c.out == 0) return;
+#ifdef __CUDACC__
+  if (!c.list.entries) return core::for_each(on, c.list.num_rows * c.out, LinearAt<C>{c});
+#endif
+  if (convolve_tiles(on, c)) return;
+  core::for_each(on, c.list.num_rows * c.out, ConvolveAt<C>{c});
+  if (c.epilogue.moments) core::for_each(on, c.list.num_tiles * c.out, MomentsAt<C>{c});
+}
+
 void run(const ConvolveProblem& p) {
   for_kinds(p.x, p.weight, [&]<class S, class W>() {
-    for_index(p.list, [&]<class I>() {
-      const auto c = convolution<S, W, I>(p);
-      if (c.list.num_rows == 0 || c.out == 0 || convolve_tiles(p.x, c)) return;
-      core::for_each(p.x, c.list.num_rows * c.out, ConvolveAt<Convolution<S, W, I>>{c});
-      if (c.epilogue.moments) core::for_each(p.x, c.list.num_tiles * c.out, MomentsAt<Convolution<S, W, I>>{c});
-    });
+    if (p.list)
+      for_index(*p.list, [&]<class I>() { run(p.x, convolution<S, W, I>(p)); });
+    else
+      run(p.x, convolution<S, W, int32_t>(p));
   });
 }
 
 // One number for each channel written, in the dtype of the sums.
-Optional of_channels(const char* name, const Optional& given, const ConvolveProblem& p) {
+Optional of_channels(const std::string& name, const Optional& given, const ConvolveProblem& p) {
   if (!given) return given;
   const ScalarType kind = given->scalar_type();
-  check_type(kind == p.x.scalar_type() || kind == wide_type(p.x), "convolve: ", name, " has dtype ", toString(kind),
-             ", expected ", toString(wide_type(p.x)));
-  check_value(given->device() == p.x.device(), "convolve: ", name, " must be on the device of x");
-  check_value(given->dim() == 1 && given->size(0) == p.out, "convolve: ", name, " has shape ", Shape{*given},
-              ", expected (", p.out, ")");
+  check_type(kind == p.x.scalar_type() || kind == wide_type(p.x), name, " has dtype ", toString(kind), ", expected ",
+             toString(wide_type(p.x)));
+  check_value(given->device() == p.x.device(), name, " must be on the device of x");
+  check_value(given->dim() == 1 && given->size(0) == p.out, name, " has shape ", Shape{*given}, ", expected (", p.out,
+              ")");
   return core::contiguous(kind == wide_type(p.x) ? *given : torch::stable::to(*given, wide_type(p.x)));
+}
+
+// The operands alone; the weight is (K, A, B), or (A, B).
+ConvolveProblem problem(const std::string& name, const Tensor& x, const Tensor& weight, bool flip, bool transposed,
+                        int64_t groups) {
+  core::check_floating_or_half((name + ": x").c_str(), x);
+  check_value(x.dim() == 2, name, ": x must be (N, C), got shape ", Shape{x});
+  const ScalarType kind = weight.scalar_type();
+  check_type(kind == x.scalar_type() || kind == wide_type(x), name, ": weight has dtype ", toString(kind),
+             " where x has ", toString(x.scalar_type()));
+  check_value(weight.device() == x.device(), name, ": weight must be on the device of x");
+  check_value(groups >= 1, name, ": groups must be at least 1, got ", groups);
+  const int64_t A = weight.size(-2), B = weight.size(-1);
+  check_value(B % groups == 0, name, ": ", groups, " groups do not divide a weight of shape ", Shape{weight});
+  const int64_t in = transposed ? B : A * groups, out = transposed ? A * groups : B;
+  check_value(x.size(1) == in, name, ": x has ", x.size(1), " channels, a weight of shape ", Shape{weight},
+              transposed ? ", transposed," : "", " reads ", in);
+  ConvolveProblem p;
+  p.x = core::contiguous(x);
+  p.weight = core::contiguous(weight);
+  p.flip = flip;
+  p.transposed = transposed;
+  p.groups = groups;
+  p.in = in;
+  p.out = out;
+  return p;
 }
 
 ConvolveProblem problem(const Tensor& x, const Tensor& weight, const Tensor& pairs, const Tensor& entries,
                         const Tensor& tiles, const Tensor& schedule, bool flip, bool transposed, int64_t groups) {
-  core::check_floating_or_half("convolve: x", x);
-  check_value(x.dim() == 2, "convolve: x must be (N, C), got shape ", Shape{x});
-  const ScalarType kind = weight.scalar_type();
-  check_type(kind == x.scalar_type() || kind == wide_type(x), "convolve: weight has dtype ", toString(kind),
-             " where x has ", toString(x.scalar_type()));
-  check_value(weight.device() == x.device(), "convolve: weight must be on the device of x");
-  check_value(weight.dim() == 3, "convolve: weight must be (K, A, B), got shape ", Shape{weight});
-  check_value(groups >= 1, "convolve: groups must be at least 1, got ", groups);
-  check_value(weight.size(2) % groups == 0, "convolve: ", groups, " groups do not divide a weight of shape ",
+  check_value(weight.dim() == 3 && weight.size(0) >= 1, "convolve: weight must be (K, A, B), got shape ",
               Shape{weight});
-  const int64_t in = transposed ? weight.size(2) : weight.size(1) * groups;
-  const int64_t out = transposed ? weight.size(1) * groups : weight.size(2);
-  check_value(x.size(1) == in, "convolve: x has ", x.size(1), " channels, a weight of shape ", Shape{weight},
-              transposed ? ", transposed," : "", " reads ", in);
-  return {core::contiguous(x),
-          core::contiguous(weight),
-          pair_tensors("convolve", pairs, entries, tiles, schedule, x),
-          flip,
-          transposed,
-          groups,
-          in,
-          out,
-          {},
-          {},
-          {},
-          {},
-          1,
-          {},
-          {},
-          {}};
+  ConvolveProblem p = problem("convolve", x, weight, flip, transposed, groups);
+  p.list = pair_tensors("convolve", pairs, entries, tiles, schedule, x);
+  return p;
 }
 
 #define HEPOPS_LIST const Tensor &pairs, const Tensor &entries, const Tensor &tiles, const Tensor &schedule
@@ -150,9 +163,19 @@ Tensor convolve(const Tensor& x, const Tensor& weight, const Optional& bias, HEP
   ConvolveProblem p = problem(x, weight, pairs, entries, tiles, schedule, flip, transposed, groups);
   check_value(!mirrored || x.size(0) == schedule.size(0), "convolve: x has ", x.size(0),
               " rows where the kernel map reads ", schedule.size(0));
-  p.bias = of_channels("bias", bias, p);
+  p.bias = of_channels("convolve: bias", bias, p);
   p.tf32 = tf32;
   p.raw = torch::stable::new_empty(p.x, {schedule.size(0), p.out});
+  run(p);
+  return *p.raw;
+}
+
+// y = x W + b, or x W^T + b
+Tensor linear(const Tensor& x, const Tensor& weight, const Optional& bias, bool transposed) {
+  check_value(weight.dim() == 2, "linear: weight must be (A, B), got shape ", Shape{weight});
+  ConvolveProblem p = problem("linear", x, weight, false, transposed, 1);
+  p.bias = of_channels("linear: bias", bias, p);
+  p.raw = torch::stable::new_empty(p.x, {x.size(0), p.out});
   run(p);
   return *p.raw;
 }
@@ -173,9 +196,9 @@ std::tuple<Tensor, Tensor, Tensor> fused(const Tensor& x, const Tensor& weight, 
                 "convolve: residual has shape ", Shape{*residual}, ", expected (", rows, ", ", p.out, ")");
     p.residual = core::contiguous(*residual);
   }
-  p.bias = of_channels("bias", bias, p);
-  p.scale = of_channels("scale", scale, p);
-  p.shift = of_channels("shift", shift, p);
+  p.bias = of_channels("convolve: bias", bias, p);
+  p.scale = of_channels("convolve: scale", scale, p);
+  p.shift = of_channels("convolve: shift", shift, p);
   p.slope = slope;
   p.tf32 = tf32;
   if (outputs & raw_wanted) p.raw = torch::stable::new_empty(p.x, {rows, p.out});
@@ -193,6 +216,7 @@ const core::Operators operators{
     core::op<convolve>("sparse_convolve(Tensor x, Tensor weight, Tensor? bias, " HEPOPS_LIST_SCHEMA
                        ", " HEPOPS_BACK_LIST_SCHEMA ", bool flip, bool mirrored, bool transposed, int groups, "
                        "bool tf32=False) -> Tensor"),
+    core::op<linear>("sparse_linear(Tensor x, Tensor weight, Tensor? bias, bool transposed) -> Tensor"),
     core::op<fused>(
         "_sparse_convolve_fused(Tensor x, Tensor weight, " HEPOPS_LIST_SCHEMA
         ", bool flip, bool transposed, int groups, Tensor? bias, Tensor? residual, Tensor? scale, "

@@ -120,6 +120,20 @@ struct ConvolveAt {
   }
 };
 
+// A linear layer: each row reads itself, through the one matrix. n = row * out + channel
+template <class C>
+struct LinearAt {
+  using T = typename C::T;
+  C c;
+
+  HEPOPS_HD void operator()(int64_t n) const {
+    const int64_t row = n / c.out, channel = n % c.out;
+    T sum = 0;
+    for (int64_t i = 0; i < c.in; ++i) sum += T(c.x[row * c.in + i]) * T(c.element(c.weight, 0, i, channel));
+    c.epilogue(row, c.out, channel, sum);
+  }
+};
+
 // n = tile * out + channel; reads raw, when all of it is written
 template <class C>
 struct MomentsAt {

@@ -137,9 +137,8 @@ Range plain_range(const Tensor& c, const std::vector<int64_t>& stride) {
   std::copy(stride.begin(), stride.end(), strides.stride);
   int64_t n = c.size(0), m = (n + rows_a_range - 1) / rows_a_range;
   Tensor ranges = new_empty(c, {m, width}, ScalarType::Long);
-  for_coordinates(c, [&]<class C>() {
-    for_each(c, m, RangeOfRows<C>{in<C>(c), n, columns, strides, out<int64_t>(ranges)});
-  });
+  for_coordinates(
+      c, [&]<class C>() { for_each(c, m, RangeOfRows<C>{in<C>(c), n, columns, strides, out<int64_t>(ranges)}); });
   while (m > 1) {
     const Tensor parts = ranges;
     n = m, m = (n + rows_a_range - 1) / rows_a_range;
@@ -149,8 +148,8 @@ Range plain_range(const Tensor& c, const std::vector<int64_t>& stride) {
   std::array<int64_t, 2 * max_dimension + 3> numbers{};
 #ifdef __CUDACC__
   core::on_stream(c, [&](cudaStream_t stream) {
-    STD_CUDA_CHECK(cudaMemcpyAsync(numbers.data(), in<int64_t>(ranges), width * sizeof(int64_t), cudaMemcpyDeviceToHost,
-                                   stream));
+    STD_CUDA_CHECK(
+        cudaMemcpyAsync(numbers.data(), in<int64_t>(ranges), width * sizeof(int64_t), cudaMemcpyDeviceToHost, stream));
     STD_CUDA_CHECK(cudaStreamSynchronize(stream));
   });
 #else
@@ -189,8 +188,8 @@ Packing packing_of(const char* name, const Tensor& c, const std::vector<int64_t>
   for (int a = 0; a < D; ++a) {
     q.low[1 + a] = floor_divide(q.low[1 + a], stride[a]);
     q.high[1 + a] = floor_divide(q.high[1 + a], stride[a]);
-    check_value(q.low[1 + a] >= least / stride[a], name, ": coordinate ", range.extent.low[1 + a], " rounded down to a ",
-                "multiple of ", stride[a], " leaves ", toString(c.scalar_type()));
+    check_value(q.low[1 + a] >= least / stride[a], name, ": coordinate ", range.extent.low[1 + a],
+                " rounded down to a ", "multiple of ", stride[a], " leaves ", toString(c.scalar_type()));
   }
   const Packing packing = make_packing(D, q, stride.data());
   if (packing.bits > 64 * max_words) {
@@ -209,15 +208,15 @@ template <int W, class C>
 struct Encode {
   Packing packing;
   const C* rows;
-  int64_t* word[2];  // the lower first, its sign flipped where all 64 bits are sorted, since that sort is of signed keys
+  int64_t*
+      word[2];  // the lower first, its sign flipped where all 64 bits are sorted, since that sort is of signed keys
   HEPOPS_HD void operator()(int64_t i) const {
     const C* row = rows + i * (1 + packing.dimension);
     int64_t q[1 + max_dimension] = {int64_t(row[0])};
     for (int a = 0; a < packing.dimension; ++a) q[1 + a] = packing.quotient(a, row[1 + a]);
     Key<W> key;
     encode(packing, q, key);
-    for (int w = 0; w < W; ++w)
-      word[w][i] = int64_t(key.word[W - 1 - w] ^ (packing.bits >= 64 * (w + 1) ? sign : 0));
+    for (int w = 0; w < W; ++w) word[w][i] = int64_t(key.word[W - 1 - w] ^ (packing.bits >= 64 * (w + 1) ? sign : 0));
   }
 };
 
@@ -294,8 +293,9 @@ PlainSort plain_sort(const Packing& p, const Tensor& c) {
     s.unique = read<1>(s.places, in<int64_t>(s.places) + n)[0];
     s.keys = new_empty(c, {s.unique, W}, ScalarType::Long);
     s.leader = new_empty(c, {s.unique}, ScalarType::Long);
-    for_each(c, n, EmitKeys<W, SortedWords<W>>{key, in<int64_t>(s.places), in<int64_t>(s.order),
-                                               reinterpret_cast<Key<W>*>(out<int64_t>(s.keys)), out<int64_t>(s.leader)});
+    for_each(c, n,
+             EmitKeys<W, SortedWords<W>>{key, in<int64_t>(s.places), in<int64_t>(s.order),
+                                         reinterpret_cast<Key<W>*>(out<int64_t>(s.keys)), out<int64_t>(s.leader)});
   });
   return s;
 }
@@ -366,9 +366,8 @@ struct DecodeRow {
 Tensor decoded(const Packing& p, const Tensor& keys, ScalarType kind) {
   Tensor rows = new_empty(keys, {keys.size(0), 1 + p.dimension}, kind);
   for_words(p.words, [&]<int W>() {
-    for_coordinates(rows, [&]<class C>() {
-      for_each(keys, keys.size(0), DecodeRow<W, C>{p, keys_of<W>(keys), out<C>(rows)});
-    });
+    for_coordinates(
+        rows, [&]<class C>() { for_each(keys, keys.size(0), DecodeRow<W, C>{p, keys_of<W>(keys), out<C>(rows)}); });
   });
   return rows;
 }
@@ -387,10 +386,10 @@ Indexed plain_index(const Packing& p, const Tensor& c, ScalarType kind) {
     const Tensor number = core::exclusive_scan(marks);
     result.first = new_empty(c, {s.unique}, ScalarType::Long);
     result.inverse = new_empty(c, {n}, ScalarType::Long);
-    for_each(c, s.unique,
-             Number<I>{in<int64_t>(s.leader), in<int64_t>(number), schedule, out<int64_t>(result.first)});
-    for_each(c, n, Invert{in<int64_t>(s.places), in<int64_t>(s.order), in<int64_t>(s.leader), in<int64_t>(number),
-                          out<int64_t>(result.inverse)});
+    for_each(c, s.unique, Number<I>{in<int64_t>(s.leader), in<int64_t>(number), schedule, out<int64_t>(result.first)});
+    for_each(c, n,
+             Invert{in<int64_t>(s.places), in<int64_t>(s.order), in<int64_t>(s.leader), in<int64_t>(number),
+                    out<int64_t>(result.inverse)});
   });
   return result;
 }
@@ -469,9 +468,8 @@ Indexed index(const Tensor& coordinates, const std::vector<int64_t>& stride, boo
   if (!plain) {
     Indexed result;
     for_dimension(p.dimension, [&]<int D>() {
-      for_coordinates(c, [&]<class C>() {
-        for_words(p.words, [&]<int W>() { result = tuned_index<D, W, C>(p, c, kind); });
-      });
+      for_coordinates(
+          c, [&]<class C>() { for_words(p.words, [&]<int W>() { result = tuned_index<D, W, C>(p, c, kind); }); });
     });
     return result;
   }
@@ -488,9 +486,8 @@ Canonical canonical(const Tensor& coordinates, const std::vector<int64_t>& strid
   if (!plain) {
     Canonical result;
     for_dimension(p.dimension, [&]<int D>() {
-      for_coordinates(c, [&]<class C>() {
-        for_words(p.words, [&]<int W>() { result = tuned_canonical<D, W, C>(p, c); });
-      });
+      for_coordinates(
+          c, [&]<class C>() { for_words(p.words, [&]<int W>() { result = tuned_canonical<D, W, C>(p, c); }); });
     });
     return result;
   }
@@ -593,8 +590,9 @@ std::tuple<Tensor, Tensor, Tensor> coarsen(const Tensor& packing, const Tensor& 
       const Tensor places = core::exclusive_scan(heads);
       const int64_t unique = read<1>(places, in<int64_t>(places) + n)[0];
       cells = new_empty(k, {unique, V});
-      for_each(k, n, EmitCells<W, V>{fine, coarse, int(power), from, in<int64_t>(places),
-                                     reinterpret_cast<Key<V>*>(out<int64_t>(cells))});
+      for_each(k, n,
+               EmitCells<W, V>{fine, coarse, int(power), from, in<int64_t>(places),
+                               reinterpret_cast<Key<V>*>(out<int64_t>(cells))});
     });
   });
   const Tensor rows = decoded(coarse, cells, wide_rows ? ScalarType::Long : ScalarType::Int);
@@ -628,8 +626,7 @@ Tensor find(const Tensor& packing, const Tensor& keys, const Tensor& schedule, c
   for_words(p.words, [&]<int W>() {
     for_coordinates(c, [&]<class C>() {
       for_coordinates(s, [&]<class I>() {
-        for_each(c, c.size(0),
-                 Find<W, C, I>{{p, keys_of<W>(k), k.size(0)}, in<I>(s), in<C>(c), out<int64_t>(rows)});
+        for_each(c, c.size(0), Find<W, C, I>{{p, keys_of<W>(k), k.size(0)}, in<I>(s), in<C>(c), out<int64_t>(rows)});
       });
     });
   });

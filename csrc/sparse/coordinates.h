@@ -8,8 +8,9 @@
 
 namespace hepops::sparse {
 
-// keys (m, words) of the merged rows, ascending; schedule (m), the merged row of each key. first (m) is where each merged
-// row occurred first, inverse (n) the merged row of every row; both are empty where no row was merged, for 0 ... n - 1.
+// keys (m, words) of the merged rows, ascending; schedule (m), the merged row of each key. first (m) is where each
+// merged row occurred first, inverse (n) the merged row of every row; both are empty where no row was merged, for 0 ...
+// n - 1.
 struct Indexed {
   core::Tensor packing, keys, schedule, first, inverse;
 };

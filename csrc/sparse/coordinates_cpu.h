@@ -1,9 +1,9 @@
 #pragma once
 // Keys of coordinates, sorted, on one host thread: the tuned form of the plain one in coordinates.cu.
 //
-// Least significant digit first (D. E. Knuth, The Art of Computer Programming 3, 2nd ed. (1998), 5.2.5), with the counts
-// of every digit from one sweep, and the row in the low bits of the key's own word where both fit: 8 bytes a row move.
-// Measured on one core of a Zen 4: 20 000 and 100 000 rows of three axes in random order, 0.13 and 0.7 ms.
+// Least significant digit first (D. E. Knuth, The Art of Computer Programming 3, 2nd ed. (1998), 5.2.5), with the
+// counts of every digit from one sweep, and the row in the low bits of the key's own word where both fit: 8 bytes a row
+// move. Measured on one core of a Zen 4: 20 000 and 100 000 rows of three axes in random order, 0.13 and 0.7 ms.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -51,7 +51,8 @@ Key<W> key_of(const Packing& p, const C* row) {
   if constexpr (W == 1) {  // every row is in range: no test, one deposit a column
     key.word[0] = deposit(uint64_t(int64_t(row[0])) - uint64_t(p.field[0].base), p.field[0].mask[0]);
     for (int a = 0; a < D; ++a)
-      key.word[0] |= deposit(uint64_t(p.quotient(a, row[1 + a])) - uint64_t(p.field[1 + a].base), p.field[1 + a].mask[0]);
+      key.word[0] |=
+          deposit(uint64_t(p.quotient(a, row[1 + a])) - uint64_t(p.field[1 + a].base), p.field[1 + a].mask[0]);
   } else {
     int64_t q[D + 1] = {row[0]};
     for (int a = 0; a < D; ++a) q[1 + a] = p.quotient(a, row[1 + a]);

@@ -88,9 +88,7 @@ int64_t tiles_of(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile; 
 // A triple as a key whose order is that of the list, (tile, k, place in the tile), with the row that is read.
 struct Order {
   int64_t tile, volume;
-  HEPOPS_HD int64_t key(int64_t place, int64_t k) const {
-    return (place / tile * volume + k) * tile + place % tile;
-  }
+  HEPOPS_HD int64_t key(int64_t place, int64_t k) const { return (place / tile * volume + k) * tile + place % tile; }
   HEPOPS_HD int64_t group(int64_t key) const { return key / tile; }
   HEPOPS_HD int64_t offset(int64_t key) const { return key / tile % volume; }
   HEPOPS_HD int64_t place(int64_t key) const { return key / tile / volume * tile + key % tile; }
@@ -100,9 +98,7 @@ struct GroupHead {
   const int64_t* keys;
   Order order;
   int64_t* head;
-  HEPOPS_HD void operator()(int64_t i) const {
-    head[i] = i == 0 || order.group(keys[i]) != order.group(keys[i - 1]);
-  }
+  HEPOPS_HD void operator()(int64_t i) const { head[i] = i == 0 || order.group(keys[i]) != order.group(keys[i - 1]); }
 };
 
 template <class I>
@@ -194,8 +190,9 @@ Made by_source(const Set& source, const Set& target, const Order& order, ScalarT
   const int64_t n = read<1>(first, in<int64_t>(first) + source.count)[0];
   const Tensor keys = new_empty(on, {n}), rows = new_empty(on, {n});
   for_schedule(source.schedule, [&]<class I>() {
-    for_each(on, source.count, EmitTriples<Visit, I>{visit, order, in<int64_t>(first), in<I>(source.schedule),
-                                                     out<int64_t>(keys), out<int64_t>(rows)});
+    for_each(on, source.count,
+             EmitTriples<Visit, I>{visit, order, in<int64_t>(first), in<I>(source.schedule), out<int64_t>(keys),
+                                   out<int64_t>(rows)});
   });
   return from_triples(keys, rows, order, target.count, kind);
 }
@@ -306,8 +303,7 @@ Tensor on_device(const Tensor& on, const int64_t* numbers, int64_t n) {
   Tensor copy = new_empty(on, {n}, ScalarType::Long);
 #ifdef __CUDACC__
   core::on_stream(on, [&](cudaStream_t stream) {  // from pageable memory: it is staged before the call returns
-    STD_CUDA_CHECK(
-        cudaMemcpyAsync(out<int64_t>(copy), numbers, n * sizeof(int64_t), cudaMemcpyHostToDevice, stream));
+    STD_CUDA_CHECK(cudaMemcpyAsync(out<int64_t>(copy), numbers, n * sizeof(int64_t), cudaMemcpyHostToDevice, stream));
   });
 #else
   std::copy_n(numbers, n, out<int64_t>(copy));
@@ -360,7 +356,8 @@ Made by_pairs(const Set& source, const Set& target, const int64_t* offsets, int6
     }
   const int64_t ones[max_dimension] = {1, 1, 1, 1, 1, 1};
   const Packing packing = make_packing(D, extent, ones);
-  check_value(packing.bits <= 64 * max_words, "kernel map: offsets need ", packing.bits, " bits, of which there are 128");
+  check_value(packing.bits <= 64 * max_words, "kernel map: offsets need ", packing.bits,
+              " bits, of which there are 128");
   Made made(source.keys, kind, 0, 0, 0);
   for_words(packing.words, [&]<int O>() {
     std::vector<std::pair<Key<O>, int64_t>> sorted(volume);
@@ -377,9 +374,9 @@ Made by_pairs(const Set& source, const Set& target, const int64_t* offsets, int6
     const Tensor at = on_device(source.keys, volumes.data(), volume);
     for_words(source.packing.words, [&]<int S>() {
       for_words(target.packing.words, [&]<int T>() {
-        made = by_source(source, target, order, kind,
-                         Pairwise<S, T, O>{source.of<S>(), target.of<T>(), {packing, keys_of<O>(keys), volume},
-                                           in<int64_t>(at)});
+        made = by_source(
+            source, target, order, kind,
+            Pairwise<S, T, O>{source.of<S>(), target.of<T>(), {packing, keys_of<O>(keys), volume}, in<int64_t>(at)});
       });
     });
   });
@@ -421,6 +418,20 @@ const I* schedule_as(const Tensor& schedule, Workspace& workspace) {
   return rows;
 }
 
+// Calls f<I>(allocate) with int32 and, where that does not hold the number of pairs, with int64.
+template <class F>
+bool allocating(const Tensor& on, int64_t num_tiles, ScalarType kind, Made& made, const F& f) {
+  const auto run = [&]<class I>() {
+    return f.template operator()<I>([&](int64_t num_pairs, int64_t num_entries) {
+      if (num_pairs > std::numeric_limits<I>::max())
+        return std::tuple<Pair<I>*, Entry<I>*, I*>(nullptr, nullptr, nullptr);
+      made = Made(on, sizeof(I) == 8 ? ScalarType::Long : ScalarType::Int, num_pairs, num_entries, num_tiles);
+      return std::tuple<Pair<I>*, Entry<I>*, I*>(made.pair<I>(), made.entry<I>(), out<I>(made.tiles));
+    });
+  };
+  return (kind == ScalarType::Int && run.template operator()<int32_t>()) || run.template operator()<int64_t>();
+}
+
 // Offsets in cells of the source; false where they reach too far, or one occurs twice.
 bool make_stencil(const Packing& source, const int64_t* offsets, int64_t volume, cpu::Stencil& stencil) {
   constexpr int reach = cpu::max_reach, width = 2 * reach + 1;
@@ -445,8 +456,8 @@ bool make_stencil(const Packing& source, const int64_t* offsets, int64_t volume,
   return true;
 }
 
-// The keys of a set in another packing, for coordinates in multiples of `factor` of its cells; nullptr where they do not
-// ascend there.
+// The keys of a set in another packing, for coordinates in multiples of `factor` of its cells; nullptr where they do
+// not ascend there.
 const uint64_t* keys_in(const Set& set, const Packing& frame, const int64_t* factor, Workspace& workspace) {
   uint64_t* keys = workspace.get<uint64_t>(set.count + 1);
   bool ascending = true;
@@ -495,23 +506,52 @@ bool by_blocks(const Set& source, const Set& target, const int64_t* offsets, int
   const auto* source_keys = same ? keys_of<1>(source.keys)->word : keys_in(source, frame, ones, workspace);
   const auto* target_keys = same ? keys_of<1>(target.keys)->word : keys_in(target, frame, factor, workspace);
   if (!source_keys || !target_keys) return false;
-  const auto run = [&]<class I>() {
-    const auto allocate = [&](int64_t num_pairs, int64_t num_entries) {
-      if (num_pairs > std::numeric_limits<I>::max())
-        return std::tuple<Pair<I>*, Entry<I>*, I*>(nullptr, nullptr, nullptr);
-      made = Made(source.keys, sizeof(I) == 8 ? ScalarType::Long : ScalarType::Int, num_pairs, num_entries,
-                  tiles_of(target.count, tile));
-      return std::tuple<Pair<I>*, Entry<I>*, I*>(made.pair<I>(), made.entry<I>(), out<I>(made.tiles));
-    };
+  return allocating(source.keys, tiles_of(target.count, tile), kind, made, [&]<class I>(const auto& allocate) {
     const auto make = [&](const auto& way) {
-      return way(frame, target_keys, target.count, source_keys, source.count, schedule_as<I>(source.schedule, workspace),
-          stencil, tile, core::Threads{}, allocate);
+      return way(frame, target_keys, target.count, source_keys, source.count,
+                 schedule_as<I>(source.schedule, workspace), stencil, core::Threads{}, allocate);
     };
-    if (stencil.reach <= 1)
-      return make([](const auto&... x) { return cpu::pairs_around<I>(x...); });
+    if (stencil.reach <= 1) return make([](const auto&... x) { return cpu::pairs_around<I>(x...); });
     return make([](const auto&... x) { return cpu::pairs_within<I>(x...); });
-  };
-  return (kind == ScalarType::Int && run.template operator()<int32_t>()) || run.template operator()<int64_t>();
+  });
+}
+
+// The kernel is the cell: offsets 0 ... f - 1 on every axis with f = 2^power the ratio of the strides. False elsewhere.
+bool by_children(const Set& source, const Set& target, const int64_t* offsets, int64_t volume, int64_t tile,
+                 ScalarType kind, Made& made) {
+  const int D = source.packing.dimension;
+  const bool up = source.packing.stride[0] > target.packing.stride[0];  // reads parents
+  const Set &fine = up ? target : source, &coarse = up ? source : target;
+  const int64_t factor = coarse.packing.stride[0] / fine.packing.stride[0];
+  const int power = std::countr_zero(uint64_t(factor));
+  if (factor < 2 || factor != int64_t(1) << power || power * D > 6 || volume != int64_t(1) << power * D ||
+      fine.packing.words != 1 || coarse.packing.words != 1 || fine.count >= INT32_MAX)
+    return false;
+  for (int f = 0; f <= D; ++f) {
+    const Field &x = fine.packing.field[f], &y = coarse.packing.field[f];
+    if (f > 0 && (coarse.packing.stride[f - 1] != factor * fine.packing.stride[f - 1] || x.low_planes() < power))
+      return false;
+    if (y.mask[0] != x.mask[0] >> power * D || y.base != (f > 0 ? x.base >> power : x.base)) return false;
+  }
+  for (int64_t k = 0; k < volume; ++k)
+    for (int a = 0; a < D; ++a)
+      if (offsets[k * D + a] != (up ? -1 : 1) * (k >> a * power & (factor - 1)) * fine.packing.stride[a]) return false;
+  uint8_t offset[64];
+  for (int64_t low = 0; low < volume; ++low) {
+    int64_t k = 0;
+    for (int a = 0; a < D; ++a)
+      k |= int64_t(extract(low, fine.packing.field[1 + a].mask[0] & (volume - 1))) << a * power;
+    offset[low] = uint8_t(k);
+  }
+  Workspace workspace;
+  return allocating(source.keys, tiles_of(target.count, tile), kind, made, [&]<class I>(const auto& allocate) {
+    const auto make = [&](const auto& way) {
+      return way(keys_of<1>(fine.keys)->word, fine.count, keys_of<1>(coarse.keys)->word, coarse.count, power * D,
+                 offset, volume, schedule_as<I>(source.schedule, workspace), allocate);
+    };
+    if (up) return make([](const auto&... x) { return cpu::pairs_of_children<true, I>(x...); });
+    return make([](const auto&... x) { return cpu::pairs_of_children<false, I>(x...); });
+  });
 }
 
 #endif
@@ -527,15 +567,15 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
               target.packing.dimension);
   check_value(target.keys.device() == source.keys.device(), "kernel map: source and target must be on one device");
   core::check_int64("kernel map: offsets", offsets);
-  check_value(offsets.is_cpu() && offsets.dim() == 2 && offsets.size(1) == D,
-              "kernel map: offsets must be (K, ", D, ") on the CPU, got shape ", core::Shape{offsets});
+  check_value(offsets.is_cpu() && offsets.dim() == 2 && offsets.size(1) == D, "kernel map: offsets must be (K, ", D,
+              ") on the CPU, got shape ", core::Shape{offsets});
   const Tensor o = core::contiguous(offsets);
   const int64_t* at = in<int64_t>(o);
   const int64_t volume = o.size(0), tile = tile_rows(source.keys);
-  const ScalarType kind = wide || source.schedule.scalar_type() == ScalarType::Long ||
-                                  target.schedule.scalar_type() == ScalarType::Long
-                              ? ScalarType::Long
-                              : ScalarType::Int;
+  const ScalarType kind =
+      wide || source.schedule.scalar_type() == ScalarType::Long || target.schedule.scalar_type() == ScalarType::Long
+          ? ScalarType::Long
+          : ScalarType::Int;
   const Order order{tile, std::max<int64_t>(volume, 1)};
 
   const bool checked = is_near_the_end(source.packing, at, volume) || is_near_the_end(target.packing, at, volume);
@@ -544,8 +584,9 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
   check_value(automatic <= way && way <= pairwise, "kernel map: no way ", way);
   check_value(way != boxed || is_box, "kernel map: the offsets are no box, or coordinates are near the end of int64");
 #ifndef __CUDACC__
-  if (Made made(source.keys, kind, 0, 0, 0);
-      way == automatic && !plain && !checked && by_blocks(source, target, at, volume, tile, kind, made))
+  if (Made made(source.keys, kind, 0, 0, 0); way == automatic && !plain && !checked &&
+                                             (by_children(source, target, at, volume, tile, kind, made) ||
+                                              by_blocks(source, target, at, volume, tile, kind, made)))
     return {made.pairs, made.entries, made.tiles};
 #endif
   if (way == automatic) {
@@ -605,8 +646,9 @@ std::tuple<Tensor, Tensor, Tensor> regroup(const Tensor& pairs, const Tensor& en
   for_index(list, [&]<class I>() {
     const PairList<I> from = list.list<I>();
     for_each(to, n, PlaceOf<I>{in<I>(to), out<int64_t>(places)});
-    for_each(to, count, Turn<I>{from.pairs, from.entries, from.num_entries, from.schedule, in<int64_t>(places), order,
-                                out<int64_t>(keys), out<int64_t>(rows)});
+    for_each(to, count,
+             Turn<I>{from.pairs, from.entries, from.num_entries, from.schedule, in<int64_t>(places), order,
+                     out<int64_t>(keys), out<int64_t>(rows)});
   });
   Made made = from_triples(keys, rows, order, n, pairs.scalar_type());
   return {made.pairs, made.entries, made.tiles};

@@ -17,8 +17,7 @@ inline Tensor to_tensor(const Packing& p) {
   Tensor packing = torch::stable::empty({4 + 3 * p.dimension}, core::ScalarType::Long);
   int64_t* x = core::out<int64_t>(packing);
   *x++ = p.dimension, *x++ = p.words, *x++ = p.field[0].base, *x++ = p.field[0].bits;
-  for (int a = 0; a < p.dimension; ++a)
-    *x++ = p.field[1 + a].base, *x++ = p.field[1 + a].bits, *x++ = p.stride[a];
+  for (int a = 0; a < p.dimension; ++a) *x++ = p.field[1 + a].base, *x++ = p.field[1 + a].bits, *x++ = p.stride[a];
   return packing;
 }
 

@@ -9,6 +9,7 @@
 #ifdef __CUDACC__
 #include "sparse/weight_gradient_cuda.cuh"
 #else
+#include "sparse/torch_halves.h"
 #include "sparse/weight_gradient_cpu.h"
 
 namespace hepops::sparse {
@@ -26,6 +27,16 @@ namespace hepops::sparse {
 namespace {
 
 using core::check_value, core::ScalarType, core::Shape;
+
+template <class G>
+void run(const Tensor& on, const G& f) {
+  const int64_t size = f.volume * f.matrix_size();
+  if (size == 0) return;
+#ifdef __CUDACC__
+  if (!f.list.entries) return core::for_each(on, size, LinearGradientAt<G>{f});
+#endif
+  if (!weight_gradient_chunks(on, f)) core::for_each(on, size, WeightGradientAt<G>{f});
+}
 
 Tensor weight_gradient(const Tensor& x, const Tensor& grad, const Tensor& pairs, const Tensor& entries,
                        const Tensor& tiles, const Tensor& schedule, const Tensor& /*back_pairs*/,
@@ -49,7 +60,6 @@ Tensor weight_gradient(const Tensor& x, const Tensor& grad, const Tensor& pairs,
   core::for_floating_or_half("weight_gradient: x", x, [&]<class S, class T>() {
     constexpr ScalarType kind = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
     result = torch::stable::new_empty(from, {volume, rows, columns}, kind);
-    if (result.numel() == 0) return;
     for_index(list, [&]<class I>() {
       const WeightGradient<S, I> f{core::in<S>(from),
                                    core::in<S>(to),
@@ -63,14 +73,33 @@ Tensor weight_gradient(const Tensor& x, const Tensor& grad, const Tensor& pairs,
                                    flip,
                                    transposed,
                                    tf32};
-      if (!weight_gradient_chunks(from, f))
-        core::for_each(from, result.numel(), WeightGradientAt<WeightGradient<S, I>>{f});
+      run(from, f);
     });
   });
   return result;
 }
 
+// x^T grad, or grad^T x: a weight (A, B) of `linear`
+Tensor linear_gradient(const Tensor& x, const Tensor& grad, bool transposed) {
+  core::check_floating_or_half("linear: x", x);
+  core::check_same_kind("linear: grad", grad, x);
+  check_value(x.dim() == 2 && grad.dim() == 2 && x.size(0) == grad.size(0), "linear: grad has shape ", Shape{grad},
+              " where x has ", Shape{x});
+  const Tensor from = core::contiguous(x), to = core::contiguous(grad);
+  const int64_t in = x.size(1), out = grad.size(1), rows = x.size(0), tile = tile_rows(x);
+  Tensor result;
+  core::for_floating_or_half("linear: x", x, [&]<class S, class T>() {
+    constexpr ScalarType kind = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
+    result = torch::stable::new_empty(from, {transposed ? out : in, transposed ? in : out}, kind);
+    const PairList<int32_t> itself{nullptr, nullptr, nullptr, nullptr, rows, 0, (rows + tile - 1) / tile, rows, tile};
+    run(from, WeightGradient<S, int32_t>{core::in<S>(from), core::in<S>(to), itself, core::out<T>(result), 1, rows, in,
+                                         out, 1, false, transposed});
+  });
+  return result;
+}
+
 const core::Operators operators{
+    core::op<linear_gradient>("_sparse_linear_gradient(Tensor x, Tensor grad, bool transposed) -> Tensor"),
     core::op<weight_gradient>(
         "sparse_weight_gradient(Tensor x, Tensor grad, Tensor pairs, Tensor entries, Tensor tiles, Tensor schedule, "
         "Tensor back_pairs, Tensor back_entries, Tensor back_tiles, Tensor back_schedule, int volume, bool flip, "

@@ -68,4 +68,19 @@ struct WeightGradientAt {
   }
 };
 
+// A linear layer, where each row reads itself.
+template <class G>
+struct LinearGradientAt {
+  using T = typename G::T;
+  G f;
+
+  HEPOPS_HD void operator()(int64_t n) const {
+    const int64_t columns = f.transposed ? f.in : f.out, a = n / columns, b = n % columns;
+    const int64_t i = f.transposed ? b : a, o = f.transposed ? a : b;
+    T sum = 0;
+    for (int64_t row = 0; row < f.list.num_rows; ++row) sum += T(f.x[row * f.in + i]) * T(f.grad[row * f.out + o]);
+    f.gradient[n] = sum;
+  }
+};
+
 }  // namespace hepops::sparse

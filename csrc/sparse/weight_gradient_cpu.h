@@ -65,7 +65,7 @@ using AddOuter = void (*)(const Outer<T>&);
 template <class T, int V, int NV>
 constexpr auto outers_of = []<int... M>(std::integer_sequence<int, M...>) {
   return std::array<AddOuter<T>, sizeof...(M)>{Outer<T>::template add<V, M + 1, NV>...};
-}(std::make_integer_sequence<int, pairs_at_once(NV)>{});
+}(std::make_integer_sequence<int, rows_at_once(NV)>{});
 
 // Rows of x or of its gradient in the dtype of the sums, each of them readable a vector past its end.
 template <class S>
@@ -87,9 +87,8 @@ class Rows {
       last_ = copy;
     } else {
       T* copy = buffer_.reserve(rows * channels + overrun);
-      parallel(rows * channels, 1 << 14, [&](int64_t first, int64_t end) {
-        for (int64_t n = first; n < end; ++n) copy[n] = T(x[n]);
-      });
+      parallel(rows * channels, 1 << 14,
+               [&](int64_t first, int64_t end) { widen(x + first, end - first, copy + first); });
       std::fill_n(copy + rows * channels, overrun, T(0));
       base_ = last_ = copy;
     }
@@ -119,6 +118,10 @@ struct GradientTasks {
 
   GradientTasks(const G& f, int64_t parts) {
     const auto& list = f.list;
+    if (!list.entries) {  // a linear layer: one task for each part
+      for (int64_t part = 0; part < parts; ++part) tasks.push_back({0, part, 0, list.num_tiles, -1});
+      return;
+    }
     const int64_t tiles = std::max<int64_t>(1, chunk_places / list.tile);
     entries.resize(list.num_entries);
     std::vector<int64_t> newest(f.volume * parts, -1);
@@ -151,8 +154,8 @@ template <class T>
 std::vector<OuterPanel<T>> outer_panels(int64_t columns) {
   std::vector<OuterPanel<T>> panels;
   for_lanes<T>(columns, [&]<int V>() {
-    for_panels<V>(columns, [&]<int NV>(int64_t first, int64_t size) {
-      panels.push_back({first, size, pairs_at_once(NV), outers_of<T, V, NV>.data()});
+    for_panels<T, V>(columns, [&]<int NV>(int64_t first, int64_t size) {
+      panels.push_back({first, size, rows_at_once(NV), outers_of<T, V, NV>.data()});
     });
   });
   return panels;
@@ -174,19 +177,22 @@ class GradientSum {
         panels_(outer_panels<T>(columns_)) {}
 
   void operator()(const GradientTask& task, int64_t parts, const int64_t* entries) const {
-    const auto& list = f_.list;
     Addresses two[2];  // the pairs at hand, and those after them
     two[1].number = 0;
-    int64_t e = task.first, p = list.entries[entries[e]].first;
+    int64_t e = task.first, p = 0, end = 0;
+    const auto start = [&] {
+      p = f_.list.entries ? int64_t(f_.list.entries[entries[e]].first) : f_.list.first_place(e);
+      end = f_.list.entries ? int64_t(f_.list.entries[entries[e] + 1].first) : f_.list.last_place(e);
+    };
+    if (e < task.last) start();
     for (int turn = 0;; turn ^= 1) {
       Addresses &now = two[turn ^ 1], &next = two[turn];
       next.number = 0;
       if (e < task.last) {
-        const int64_t end = list.entries[entries[e] + 1].first;
         next.number = std::min(longest, end - p);
         find(p, next);
         p += next.number;
-        if (p == end && ++e < task.last) p = list.entries[entries[e]].first;
+        if (p == end && ++e < task.last) start();
       }
       if (now.number) {
         for (int64_t n = next.number; n < now.number; ++n) next.p[n] = now.p[n], next.q[n] = now.q[n];
@@ -205,9 +211,9 @@ class GradientSum {
 
   void find(int64_t first, Addresses& a) const {
     for (int64_t n = 0; n < a.number; ++n) {
-      const auto [row, place] = f_.list.pairs[first + n];
-      const T* x = x_(row);
-      const T* grad = grad_(f_.list.schedule[place]);
+      const int64_t p = first + n;
+      const T* x = x_(f_.list.entries ? int64_t(f_.list.pairs[p].row) : p);
+      const T* grad = grad_(f_.list.entries ? int64_t(f_.list.schedule[f_.list.pairs[p].place]) : p);
       a.p[n] = f_.transposed ? grad : x;
       a.q[n] = f_.transposed ? x : grad;
     }
@@ -245,7 +251,8 @@ void weight_gradient_on_host(const G& f, const Parallel& parallel) {
   const Rows<typename G::S> x(f.x, f.rows_read, f.in, parallel), grad(f.grad, f.list.num_rows, f.out, parallel);
   const GradientSum<G> sum(f, x, grad);
   const int64_t rows = f.transposed ? f.group_out() : f.group_in();
-  const int64_t parts = f.volume <= 64 ? (rows + 63) / 64 : 1;
+  const int64_t block = f.list.entries ? 64 : 16;  // rows of a matrix that are a task of their own
+  const int64_t parts = f.volume <= 64 ? (rows + block - 1) / block : 1;
   const GradientTasks<G> list(f, parts);
   const int64_t number = list.tasks.size();
   std::vector<std::atomic<bool>> done(number);

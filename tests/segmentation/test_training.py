@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import hepops
@@ -51,7 +52,9 @@ def weights(folder):
 
 def test_a_short_training_learns():
     """Muons and protons alone differ by their charge per voxel: 30 steps suffice."""
-    easy = Mixture(showers=(0, 0), cosmics=(0, 0), protons=(2, 2), muon_energy=(500.0, 800.0), proton_energy=(60.0, 120.0))
+    easy = Mixture(
+        showers=(0, 0), cosmics=(0, 0), protons=(2, 2), muon_energy=(500.0, 800.0), proton_energy=(60.0, 120.0)
+    )
     learn, test = make(10, seed=1, mixture=easy), make(4, seed=2, mixture=easy)
     plan = Plan(epochs=6, batch=2, seed=0, network={"filters": 6, "depth": 3, "reps": 1}, rate=1e-2)
     import tempfile
@@ -97,7 +100,10 @@ def test_a_process_that_is_killed_hard_goes_on(sample, test, whole, tmp_path):
     )
     source = str(Path(hepops.__file__).parent.parent)
     child = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": source}
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": source},
     )
     assert child.stdout.readline().strip() == "1" and child.stdout.readline().strip() == "2"
     time.sleep(0.01)
@@ -167,9 +173,7 @@ def test_the_history_has_a_row_per_step(whole):
 def test_the_saved_network_labels_as_the_trained_one(test, whole):
     folder, done = whole
     loaded = Segmenter.load(folder)
-    assert torch.equal(
-        loaded.label(test.coordinates, test.charge), done.segmenter.label(test.coordinates, test.charge)
-    )
+    assert torch.equal(loaded.label(test.coordinates, test.charge), done.segmenter.label(test.coordinates, test.charge))
     score, _ = evaluate(loaded, test, torch.ones(len(CLASSES)))
     assert torch.equal(score.matrix, done.score.matrix)
 
@@ -187,7 +191,9 @@ def test_a_batch_holds_the_events_reflected_and_shifted(sample):
         d = event.coordinates[:, 1:].double()
         pairs = torch.randint(len(c), (2, 200))
         torch.testing.assert_close((c[pairs[0]] - c[pairs[1]]).norm(dim=1), (d[pairs[0]] - d[pairs[1]]).norm(dim=1))
-        assert torch.equal((c[pairs[0]] - c[pairs[1]])[:, 0].abs(), (d[pairs[0]] - d[pairs[1]])[:, 0].abs())  # the drift
+        assert torch.equal(
+            (c[pairs[0]] - c[pairs[1]])[:, 0].abs(), (d[pairs[0]] - d[pairs[1]])[:, 0].abs()
+        )  # the drift
 
 
 def test_the_loss_is_torchs_and_leaves_noise_out():
@@ -207,8 +213,8 @@ def test_the_rate_rises_once_and_falls():
     plan = Plan(rate=1.0 - 1e-9, warm=0.1)
     rates = [plan.rate_at(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 25, rel=1e-6) and max(rates) == rates[10] == pytest.approx(1, rel=1e-6)
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:-1], rates[11:], strict=True)) and rates[-1] < 2e-3
+    assert all(a < b for a, b in pairwise(rates[:11]))
+    assert all(a > b for a, b in pairwise(rates[10:])) and rates[-1] < 2e-3
     assert all(math.isfinite(Plan().rate_at(step, 1)) for step in range(2))
 
 

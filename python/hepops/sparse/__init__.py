@@ -3,10 +3,12 @@
 from . import functional as functional
 from . import models as models
 from . import nn as nn
+from . import plot as plot
 from . import pytree as pytree
 from . import weights as weights
 from .convolve import convolve as convolve
 from .depthwise import depthwise as depthwise
+from .interpolate import interpolate as interpolate
 from .kernel import Kernel as Kernel
 from .labels import MergedLabels as MergedLabels
 from .labels import merge_labels as merge_labels
@@ -19,4 +21,5 @@ from .pool import pool as pool
 from .segment import segment_broadcast as segment_broadcast
 from .segment import segment_reduce as segment_reduce
 from .tensor import SparseTensor as SparseTensor
+from .linear import linear as linear
 from .weight_gradient import weight_gradient as weight_gradient

@@ -13,6 +13,7 @@ from .depthwise import depthwise as _depthwise
 from .interpolate import interpolate as _interpolate
 from .kernel import Kernel, Size, per_axis
 from .kernel_map import KernelMap
+from .linear import linear as _linear
 from .manager import CoordinateManager, CoordinateMapKey
 from .normalise import batch_norm as batch_norm
 from .normalise import group_norm as group_norm
@@ -514,4 +515,4 @@ def from_dense(
 def linear(input: SparseTensor, weight: Tensor, bias: Tensor | None = None) -> SparseTensor:
     """features W^T + b, weight (C_out, C_in) as in torch.nn.Linear."""
     _channels("the weight", input, weight.shape[1])
-    return input.replace(torch.nn.functional.linear(input.features, weight, bias))
+    return input.replace(_linear(input.features, weight, bias, transposed=True))

@@ -7,6 +7,8 @@ sums run over ascending k: the same bits for any number of threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -115,6 +117,92 @@ def regroup(pairs: Pairs, source_schedule: Tensor, volume: int | None = None) ->
         volume = int(pairs.entries[:, 1].max()) + 1
     schedule = source_schedule.to(pairs.pairs.dtype)
     return Pairs(*call(ops._sparse_regroup, *pairs, schedule, max(volume, 1)), schedule)
+
+
+@lru_cache(maxsize=256)
+def _box(size: tuple[int, ...], unit: tuple[int, ...]) -> Tensor:
+    """Offsets (K, D) of a box, the first axis fastest: odd sizes centred, even ones 0 ... k - 1."""
+    axes = [[u * (i - (k // 2 if k % 2 else 0)) for i in range(k)] for k, u in zip(size, unit, strict=True)]
+    return torch.tensor([row[::-1] for row in product(*axes[::-1])], dtype=torch.int64)
+
+
+@lru_cache(maxsize=256)
+def _cell(size: tuple[int, ...], unit: tuple[int, ...], sign: int) -> Tensor:
+    """Offsets (K, D) of the children in a cell, the first axis fastest, or of the cell from its children."""
+    axes = [[sign * u * i for i in range(k)] for k, u in zip(size, unit, strict=True)]
+    return torch.tensor([row[::-1] for row in product(*axes[::-1])], dtype=torch.int64)
+
+
+class Pyramid(NamedTuple):
+    """All maps of a U-Net, from `build_pyramid`.
+
+    Attributes:
+        coordinates: Of each level, the finest first, (n, 1 + D): in the caller's order, coarser ones in canonical order.
+        indices: Of each level.
+        submanifold: Kernel map of each level to itself, mirrored where the kernel is.
+        strided: From each level to the next coarser one, by a kernel as wide as the stride, with both lists.
+        first: Row of the given coordinates that each row of the finest level occurred first in.
+        inverse: Row of the finest level for each of the given coordinates.
+    """
+
+    coordinates: list[Tensor]
+    indices: list[Index]
+    submanifold: list[KernelMap]
+    strided: list[KernelMap]
+    first: Tensor
+    inverse: Tensor
+
+
+def build_pyramid(
+    coordinates: Tensor,
+    stride: Sequence[int] | None = None,
+    levels: int = 5,
+    *,
+    size: int | Sequence[int] = 3,
+    factor: int | Sequence[int] = 2,
+    wide: bool = False,
+) -> Pyramid:
+    """All maps of a U-Net at once: indices, submanifold maps, and strided maps both ways.
+
+    Args:
+        coordinates: Shape (N, 1 + D) [batch, x, ...], in any order, duplicates are merged.
+        stride: Of the coordinates; 1 by default.
+        levels: How many; each is `factor` coarser than the one before.
+        size: Of the submanifold kernel, on each axis.
+        factor: Of stride, and size of the strided kernel, on each axis.
+        wide: int64 lists, however few the rows.
+
+    Returns:
+        The maps, the same that `index`, `coarsen` and `build` give.
+
+    Not differentiable. The same for any number of threads and, but for the length of tiles, on every device.
+
+    Raises:
+        TypeError, ValueError: as `index` and `coarsen` do; no level at all.
+    """
+    if levels < 1:
+        raise ValueError(f"build_pyramid: levels must be positive, got {levels}")
+    dimension = coordinates.shape[-1] - 1
+    by = (factor,) * dimension if isinstance(factor, int) else tuple(factor)
+    box = (size,) * dimension if isinstance(size, int) else tuple(size)
+    level, first, inverse = index(coordinates, (1,) * dimension if stride is None else tuple(stride), wide=wide)
+    rows = coordinates if len(first) == len(coordinates) else coordinates[first]
+    sets, indices, submanifold, strided = [rows], [level], [], []
+    while True:
+        mirrored = all(k % 2 for k in box)
+        offsets = _box(box, level.stride)
+        own = build(level, rows, level, offsets, wide=wide)
+        submanifold.append(KernelMap(own, own.schedule, len(offsets), mirrored=mirrored))
+        if len(indices) == levels:
+            return Pyramid(sets, indices, submanifold, strided, first, inverse)
+        cells, coarse = coarsen(rows, level, by)
+        offsets = _cell(by, level.stride, 1)
+        down = build(level, cells, coarse, offsets, wide=wide)
+        up = build(coarse, rows, level, _cell(by, level.stride, -1), wide=wide)
+        strided.append(KernelMap(down, up.schedule, len(offsets), up))
+        rows, level = cells, coarse
+        sets.append(rows)
+        indices.append(level)
 
 
 class KernelMap:

@@ -198,6 +198,11 @@ class SparseTensor:
             f"stride {stride}, {self.dtype}, {self.device})"
         )
 
+    def _repr_html_(self) -> str:
+        from ._html import html
+
+        return html(self)
+
     # By event
 
     @property

@@ -80,7 +80,7 @@ class MinkowskiSumPooling(MinkowskiPoolingBase):
 
     def __init__(
         self,
-        kernel_size: StrideType = -1,
+        kernel_size: StrideType,
         stride: StrideType = 1,
         dilation: StrideType = 1,
         kernel_generator: KernelGenerator | None = None,
@@ -110,7 +110,7 @@ class MinkowskiMaxPooling(MinkowskiPoolingBase):
 
     def __init__(
         self,
-        kernel_size: StrideType = -1,
+        kernel_size: StrideType,
         stride: StrideType = 1,
         dilation: StrideType = 1,
         kernel_generator: KernelGenerator | None = None,
