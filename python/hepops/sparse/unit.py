@@ -61,6 +61,7 @@ class _NormActConvolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
         x, gamma, beta, mean, variance, weight, bias, *lists = ctx.saved_tensors
+        lists = _both(lists)
         eps, slope, through, flip, mirrored, groups, _ = ctx.flags
         needs = ctx.needs_input_grad
         grad_residual = grad if ctx.has_residual else None
@@ -87,9 +88,15 @@ class _NormActConvolve(torch.autograd.Function):
         return grad_x, grad_gamma, grad_beta, None, None, grad_weight, grad_bias, grad_residual, *(None,) * 9
 
 
+def _both(lists: list[Tensor]) -> list[Tensor]:
+    """The forward and the backward list, which are one where only one was kept."""
+    return lists if len(lists) == 8 else lists + lists
+
+
 def _again(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients as a graph of differentiable operators: the same node in its two steps."""
     x, gamma, beta, mean, variance, weight, bias, *lists = ctx.saved_tensors
+    lists = _both(lists)
     eps, slope, through, flip, mirrored, groups, _ = ctx.flags
     wanted = [i for i in (0, 1, 2, 5, 6) if ctx.needs_input_grad[i]]
     given = {0: x, 1: gamma, 2: beta, 5: weight, 6: bias}
@@ -136,7 +143,10 @@ def norm_act_convolve(
     """
     forward = kernel_map.forward
     needs_back = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, gamma, beta))
-    back = kernel_map.backward if needs_back and not kernel_map.mirrored else forward
+    # torch.compile wants no tensor twice: a mirrored list is given once
+    back = kernel_map.backward if needs_back and not kernel_map.mirrored else ()
+    if residual is x:
+        residual = x.clone()
     flags = (eps, slope, through, kernel_map.flip, kernel_map.mirrored, groups, moments)
     y, tiles = _NormActConvolve.apply(x, gamma, beta, mean, variance, weight, bias, residual, flags, *forward, *back)
     return y, tiles if moments else None
