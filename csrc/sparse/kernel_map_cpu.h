@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "sparse/key_table.h"
 #include "sparse/packing.h"
 #include "sparse/pairs.h"
 #include "sparse/workspace.h"
@@ -80,32 +81,6 @@ inline Blocks make_blocks(const uint64_t* keys, int64_t n, Workspace& workspace)
   return {count, block, blocks, cells};
 }
 
-class BlockTable {
- public:
-  BlockTable(const Blocks& blocks, Workspace& workspace) : blocks_(blocks) {
-    bits_ = std::max<int>(4, std::bit_width(uint64_t(blocks.count)) + 2);
-    slots_ = workspace.get<uint32_t>(int64_t(1) << bits_);
-    std::fill_n(slots_, int64_t(1) << bits_, 0);
-    for (int64_t b = 0; b < blocks.count; ++b) {
-      uint64_t slot = hash(blocks.keys[b]);
-      while (slots_[slot]) slot = (slot + 1) & ((uint64_t(1) << bits_) - 1);
-      slots_[slot] = uint32_t(b + 1);
-    }
-  }
-  // The block of a key, or the empty one.
-  int64_t find(uint64_t key) const {
-    for (uint64_t slot = hash(key); slots_[slot]; slot = (slot + 1) & ((uint64_t(1) << bits_) - 1))
-      if (blocks_.keys[slots_[slot] - 1] == key) return slots_[slot] - 1;
-    return blocks_.count;
-  }
-
- private:
-  uint64_t hash(uint64_t key) const { return key * 0x9E3779B97F4A7C15u >> (64 - bits_); }
-  const Blocks& blocks_;
-  uint32_t* slots_;
-  int bits_;
-};
-
 // Directions are (dx + 1) + 3 (dy + 1) + 9 (dz + 1), so that the opposite of d is 26 - d.
 constexpr int own = 13;
 
@@ -116,7 +91,7 @@ struct Neighbours {
 };
 
 inline Neighbours neighbours(const Packing& packing, const Blocks& target, const Blocks& source, Workspace& workspace) {
-  const BlockTable table(source, workspace);
+  const KeyTable<1> table(reinterpret_cast<const Key<1>*>(source.keys), source.count, workspace);
   uint32_t* const all = workspace.get<uint32_t>(27 * target.count);
   uint32_t* const present = workspace.get<uint32_t>(target.count);
   std::fill_n(all, 27 * target.count, uint32_t(source.count));
@@ -139,8 +114,8 @@ inline Neighbours neighbours(const Packing& packing, const Blocks& target, const
     for (int d = 0; d < (same ? own : 27); ++d) {
       const int x = d % 3, y = d / 3 % 3, z = d / 9;
       if (!(inside[0][x] & inside[1][y] & inside[2][z])) continue;
-      const int64_t found = table.find((key & batch) | part[0][x] | part[1][y] | part[2][z]);
-      if (found == source.count) continue;
+      const int64_t found = table.find({{(key & batch) | part[0][x] | part[1][y] | part[2][z]}});
+      if (found < 0) continue;
       mine[d] = uint32_t(found);
       present[b] |= 1u << d;
       if (!same) continue;

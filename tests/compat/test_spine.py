@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import subprocess
 import sys
 
 import hepops.compat.spine as backend
@@ -176,13 +175,16 @@ def test_pools_have_one_row_for_each_event():
         assert pooled.coordinates[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_the_command_without_spine_says_what_is_needed():
-    code = (
-        "import importlib.metadata as m, sys; m.entry_points = lambda **k: (); "
-        "import hepops.compat.spine as s; sys.argv = ['x']; s.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
-    assert done.returncode != 0 and "pip install spine" in done.stderr
+def test_the_command_runs_spines_own_or_says_what_is_needed(monkeypatch):
+    ran = []
+    script = type("EntryPoint", (), {"load": lambda self: lambda: ran.append(list(sys.argv))})()
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **options: (script,))
+    monkeypatch.setattr(sys, "argv", ["spine.py", "--config", "uresnet.yaml"])
+    backend.main()
+    assert ran == [["spine", "--config", "uresnet.yaml"]]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **options: ())
+    with pytest.raises(SystemExit, match="pip install spine"):
+        backend.main()
 
 
 # SPINE itself

@@ -68,14 +68,14 @@ def check(kernel_map, channels, kind, flip=False, transposed=False, groups=1):
 
 
 # compute-sanitizer runs what has this name
-@pytest.mark.parametrize("channels", [(1, 32), (3, 5), (32, 32), (40, 160)], ids=str)
+@pytest.mark.parametrize("channels", [(1, 32), (3, 5), (32, 32), (40, 160)], ids=lambda c: f"{c[0]}to{c[1]}")
 @pytest.mark.parametrize("transposed", [False, True])
 def test_values_and_gradients_of_tiles(kind, channels, transposed):
     for num_out, volume in ((1, 3), (63, 27), (200, 8)):
         check(random_map(77, num_out, volume, 2), channels, kind, transposed=transposed)
 
 
-@pytest.mark.parametrize("channels", [(64, 64), (96, 160), (5, 33), (128, 96)], ids=str)
+@pytest.mark.parametrize("channels", [(64, 64), (96, 160), (5, 33), (128, 96)], ids=lambda c: f"{c[0]}to{c[1]}")
 def test_channels(kind, channels):
     check(random_map(300, 500, 27, 2), channels, kind)
     check(random_map(300, 500, 27, 2), channels, kind, flip=True, transposed=True)

@@ -76,7 +76,9 @@ def test_spconvs_strided_layer_and_its_inverse_give_what_ours_give():
     down, up = spconv.SparseConv3d(2, 3, 2, 2, bias=False, indice_key="d"), None
     up = spconv.SparseInverseConv3d(3, 2, 2, bias=False, indice_key="d")
     ours = torch.nn.Sequential(nn.Convolution(2, 3, 2, 2), nn.ConvolutionTranspose(3, 2, 2, 2))
-    weights.load_weights(ours, {f"{i}.weight": m.weight for i, m in enumerate((down, up))}, layout="spconv", strict=True)
+    weights.load_weights(
+        ours, {f"{i}.weight": m.weight for i, m in enumerate((down, up))}, layout="spconv", strict=True
+    )
     x = sparse_voxels(2)
     coarse, theirs = ours[0](x), down(spconv_tensor(x, [16] * 3))
     rows = x.coordinate_manager.find(coarse.coordinate_map_key, theirs.indices * torch.tensor([1, 2, 2, 2]))
@@ -125,7 +127,7 @@ def test_files_that_would_run_code_are_refused(tmp_path):
             return (print, ("ran",))
 
     torch.save({"weight": Payload()}, tmp_path / "bad.pt")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match="weights_only"):
         weights.load_weights(network(), tmp_path / "bad.pt")
 
 

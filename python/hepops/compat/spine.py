@@ -73,7 +73,7 @@ def create_tensor(
         tensor_stride: voxels between neighbours.
         coordinate_map_key, coordinate_manager: voxels that are known, in place of coordinates; the manager alone is
             shared by the new voxels.
-        duplicate_reduction: "sum", "mean" or "first", for voxels that occur more than once; by default that is an error.
+        duplicate_reduction: "sum", "mean" or "first", for voxels that occur more than once; by default an error.
         quantization_mode: the same as MinkowskiEngine says it.
         ignored: minkowski_algorithm and allocator_type, which choose among algorithms that are not here.
 
@@ -402,8 +402,8 @@ def install() -> None:
     spine = sys.modules.get("spine.model.sparse.backend")
     if chosen == NAME and spine is not None and spine.name() != NAME:
         raise RuntimeError(
-            f"SPINE was imported before hepops.compat.spine, with the backend {spine.name()!r}: import it after, or set "
-            f"SPINE_SPARSE_BACKEND={NAME}"
+            f"SPINE was imported before hepops.compat.spine, with the backend {spine.name()!r}: import it after, or "
+            f"set SPINE_SPARSE_BACKEND={NAME}"
         )
 
 

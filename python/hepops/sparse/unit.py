@@ -17,7 +17,7 @@ from torch import Tensor
 from .kernel_map import KernelMap
 from .lists import autocast
 from .norm import norm_act
-from .normalise import batch_moments
+from .normalise import batch_moments, check_residual
 from .tensor import SparseTensor
 from .weight_gradient import column_sum
 
@@ -61,6 +61,7 @@ class _NormActConvolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
         x, gamma, beta, mean, variance, weight, bias, *lists = ctx.saved_tensors
+        lists = _both(lists)
         eps, slope, through, flip, mirrored, groups, _ = ctx.flags
         needs = ctx.needs_input_grad
         grad_residual = grad if ctx.has_residual else None
@@ -87,17 +88,21 @@ class _NormActConvolve(torch.autograd.Function):
         return grad_x, grad_gamma, grad_beta, None, None, grad_weight, grad_bias, grad_residual, *(None,) * 9
 
 
+def _both(lists: list[Tensor]) -> list[Tensor]:
+    """The forward and the backward list, which are one where only one was kept."""
+    return lists if len(lists) == 8 else lists + lists
+
+
 def _again(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients as a graph of differentiable operators: the same node in its two steps."""
     x, gamma, beta, mean, variance, weight, bias, *lists = ctx.saved_tensors
+    lists = _both(lists)
     eps, slope, through, flip, mirrored, groups, _ = ctx.flags
     wanted = [i for i in (0, 1, 2, 5, 6) if ctx.needs_input_grad[i]]
     given = {0: x, 1: gamma, 2: beta, 5: weight, 6: bias}
     with torch.enable_grad():
         leaf = {i: t.view_as(t) if t is not None else None for i, t in given.items()}
-        a = norm_act(
-            leaf[0], leaf[1], leaf[2], mean=mean, variance=variance, eps=eps, slope=slope, through=through
-        )
+        a = norm_act(leaf[0], leaf[1], leaf[2], mean=mean, variance=variance, eps=eps, slope=slope, through=through)
         y = _ops.sparse_convolve(a, leaf[5], leaf[6], *lists, flip, mirrored, False, groups)
         slopes = torch.autograd.grad(y, [leaf[i] for i in wanted], grad, create_graph=True, allow_unused=True)
     found = dict(zip(wanted, slopes, strict=True))
@@ -137,14 +142,13 @@ def norm_act_convolve(
     composite formula, in eager mode only. Saves x, not act(norm(x)). Deterministic.
     """
     forward = kernel_map.forward
-    needs_back = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, gamma, beta)
-    )
-    back = kernel_map.backward if needs_back and not kernel_map.mirrored else forward
+    needs_back = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, gamma, beta))
+    # torch.compile wants no tensor twice: a mirrored list is given once
+    back = kernel_map.backward if needs_back and not kernel_map.mirrored else ()
+    if residual is x:
+        residual = x.clone()
     flags = (eps, slope, through, kernel_map.flip, kernel_map.mirrored, groups, moments)
-    y, tiles = _NormActConvolve.apply(
-        x, gamma, beta, mean, variance, weight, bias, residual, flags, *forward, *back
-    )
+    y, tiles = _NormActConvolve.apply(x, gamma, beta, mean, variance, weight, bias, residual, flags, *forward, *back)
     return y, tiles if moments else None
 
 
@@ -158,8 +162,7 @@ def unit(
     weight = layer.kernel if layer.kernel.dim() == 3 else layer.kernel[None]
     r = None
     if residual is not None:
-        if residual.coordinate_map_key != key:
-            raise ValueError("residual must have the voxels of the output")
+        check_residual(residual, input.coordinate_manager, key)
         r = residual.features.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.reshape(-1)
     y, tiles = norm_act_convolve(
@@ -184,6 +187,8 @@ def infer(
         The plain result (None unless `keep`), and act(norm(.)) of it (None without `then`). No gradient.
     """
     key, kernel_map = layer.route(activated)
+    if residual is not None:
+        check_residual(residual, activated.coordinate_manager, key)
     x = autocast(activated.features)
     weight = layer.kernel if layer.kernel.dim() == 3 else layer.kernel[None]
     bias = None if layer.bias is None else layer.bias.reshape(-1)
