@@ -16,6 +16,7 @@
 #include "sparse/pair_tensors.h"
 #ifndef __CUDACC__
 #include "sparse/kernel_map_cpu.h"
+#include "sparse/key_table.h"
 #endif
 
 namespace hepops::sparse {
@@ -200,9 +201,9 @@ Made by_source(const Set& source, const Set& target, const Order& order, ScalarT
 // --- probe -----------------------------------------------------------------------------------------------------------
 
 // The place of the source of (target place, k): looked up, or read where it was noted.
-template <int S, int T>
+template <class Source, int T>
 struct Probe {
-  KeySet<S> source;
+  Source source;
   KeySet<T> target;
   const int64_t* offsets;
   HEPOPS_HD int64_t operator()(int64_t place, int64_t k) const {
@@ -313,31 +314,49 @@ Tensor on_device(const Tensor& on, const int64_t* numbers, int64_t n) {
 
 constexpr int64_t most_noted = int64_t(1) << 26;  // probes whose answers are kept, rather than asked for twice
 
+// f(set) with what finds places in a set: a table on the CPU, unless the plain form is asked for; else binary search.
+template <int W, class F>
+void searchable(const Set& set, bool plain, const F& f) {
+#ifndef __CUDACC__
+  if (!plain && set.count < UINT32_MAX) {
+    Workspace workspace;
+    const cpu::KeyTable<W> table(keys_of<W>(set.keys), set.count, workspace);
+    return f(cpu::HashedSet<W>{set.of<W>(), &table});
+  }
+#endif
+  (void)plain;
+  f(set.of<W>());
+}
+
 Made by_probe(const Set& source, const Set& target, const int64_t* offsets, int64_t volume, int64_t tile,
-              ScalarType kind) {
+              ScalarType kind, bool plain) {
   const Tensor at = on_device(source.keys, offsets, volume * source.packing.dimension);
   Made made(source.keys, kind, 0, 0, 0);
   for_words(source.packing.words, [&]<int S>() {
     for_words(target.packing.words, [&]<int T>() {
-      const Probe<S, T> lookup{source.of<S>(), target.of<T>(), in<int64_t>(at)};
-      if (target.count > most_noted / std::max<int64_t>(volume, 1) || source.count > INT32_MAX) {
-        made = by_groups(source, target, tile, volume, kind, lookup);
-        return;
-      }
-      const Tensor noted = new_empty(source.keys, {volume, target.count}, ScalarType::Int);
-      for_each(source.keys, volume * target.count,
-               Note<int32_t, Probe<S, T>>{lookup, target.count, out<int32_t>(noted)});
-      made = by_groups(source, target, tile, volume, kind, Noted<int32_t>{in<int32_t>(noted), target.count});
+      searchable<S>(source, plain, [&]<class Source>(const Source& from) {
+        const Probe<Source, T> lookup{from, target.of<T>(), in<int64_t>(at)};
+        if (target.count > most_noted / std::max<int64_t>(volume, 1) || source.count > INT32_MAX) {
+          made = by_groups(source, target, tile, volume, kind, lookup);
+          return;
+        }
+        const Tensor noted = new_empty(source.keys, {volume, target.count}, ScalarType::Int);
+        for_each(source.keys, volume * target.count,
+                 Note<int32_t, Probe<Source, T>>{lookup, target.count, out<int32_t>(noted)});
+        made = by_groups(source, target, tile, volume, kind, Noted<int32_t>{in<int32_t>(noted), target.count});
+      });
     });
   });
   return made;
 }
 
-Made by_box(const Set& source, const Set& target, const Box& box, const Order& order, ScalarType kind) {
+Made by_box(const Set& source, const Set& target, const Box& box, const Order& order, ScalarType kind, bool plain) {
   Made made(source.keys, kind, 0, 0, 0);
   for_words(source.packing.words, [&]<int S>() {
     for_words(target.packing.words, [&]<int T>() {
-      made = by_source(source, target, order, kind, ByBox<S, T>{source.of<S>(), target.of<T>(), box});
+      searchable<T>(target, plain, [&]<class Target>(const Target& to) {
+        made = by_source(source, target, order, kind, ByBox<S, Target>{source.of<S>(), to, box});
+      });
     });
   });
   return made;
@@ -594,8 +613,12 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
     const double probes = m * double(volume), boxes = is_box ? n * double(box.all_candidates) : probes + 1;
     way = n * m < std::min(probes, boxes) ? pairwise : boxes < probes / 4 ? boxed : probing;
   }
-  Made made = way == probing ? by_probe(source, target, at, volume, tile, kind)
-              : way == boxed ? by_box(source, target, box, order, kind)
+  if (volume == 0) {
+    const Made none = from_triples(new_empty(source.keys, {0}), new_empty(source.keys, {0}), order, target.count, kind);
+    return {none.pairs, none.entries, none.tiles};
+  }
+  Made made = way == probing ? by_probe(source, target, at, volume, tile, kind, plain)
+              : way == boxed ? by_box(source, target, box, order, kind, plain)
                              : by_pairs(source, target, at, volume, order, kind);
   return {made.pairs, made.entries, made.tiles};
 }

@@ -92,8 +92,8 @@ HEPOPS_HD bool add(int64_t a, int64_t b, int64_t& sum) {
 }
 
 // The place of the source at c + offset, or -1.
-template <int S>
-HEPOPS_HD int64_t probe(const KeySet<S>& source, const int64_t* c, const int64_t* offset) {
+template <class Source>
+HEPOPS_HD int64_t probe(const Source& source, const int64_t* c, const int64_t* offset) {
   int64_t moved[1 + max_dimension] = {c[0]};
   bool good = true;
   for_axes(source.packing.dimension, [&](int a) { good &= add(c[1 + a], offset[a], moved[1 + a]); });
@@ -101,10 +101,10 @@ HEPOPS_HD int64_t probe(const KeySet<S>& source, const int64_t* c, const int64_t
 }
 
 // f(target place, k) for every triple of a source place, by `box`.
-template <int S, int T>
+template <int S, class Target>
 struct ByBox {
   KeySet<S> source;
-  KeySet<T> target;
+  Target target;
   Box box;
   template <class F>
   HEPOPS_HD void operator()(int64_t i, const F& f) const {

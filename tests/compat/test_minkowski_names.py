@@ -10,6 +10,7 @@ import types
 import hepops.compat.minkowski as ME
 import pytest
 import torch
+from conftest import ROOT
 
 PACKAGE = """
 MinkowskiAlgorithm CoordinateMapKey GPUMemoryAllocatorType CoordinateMapType RegionType PoolingMode BroadcastMode
@@ -159,7 +160,8 @@ METHODS = {
     "initialize_coordinates interpolate slice sparse unique_index inverse_mapping quantization_mode __iadd__ __isub__ "
     "__imul__ __itruediv__ __add__ __sub__ __mul__ __truediv__",
     "TensorField": "C D F coordinate_key coordinate_manager coordinate_field_map_key coordinates coordinates_at "
-    "decomposed_coordinates decomposed_features decomposed_coordinates_and_features detach device double dtype features "
+    "decomposed_coordinates decomposed_features decomposed_coordinates_and_features detach device double dtype "
+    "features "
     "features_at float shape size inverse_mapping sparse splat quantization_mode __add__ __sub__ __mul__ __truediv__",
     "CoordinateManager": "D exists_field_to_sparse field_to_sparse_insert_and_map field_to_sparse_keys "
     "field_to_sparse_map get_coordinate_field get_coordinates get_field_to_sparse_map get_kernel_map "
@@ -172,7 +174,9 @@ METHODS = {
 # What nobody uses says so.
 REFUSED = {
     "CoordsManager": lambda: ME.CoordsManager(3),
-    "MinkowskiCommon.get_minkowski_function": lambda: common().get_minkowski_function("ConvolutionForward", torch.zeros(1)),
+    "MinkowskiCommon.get_minkowski_function": lambda: common().get_minkowski_function(
+        "ConvolutionForward", torch.zeros(1)
+    ),
     "MinkowskiNetwork.init": lambda: Net(3).init(None),
     "KernelGenerator(axis_types)": lambda: ME.KernelGenerator(3, axis_types=[0, 0], dimension=2),
     "get_kernel_volume(axis_types)": lambda: ME.get_kernel_volume(ME.RegionType.HYPER_CUBE, [3, 3], None, [0, 0], 2),
@@ -216,6 +220,15 @@ def test_the_submodule_has(module):
     assert [name for name in SUBMODULES[module].split() if not hasattr(found, name)] == []
 
 
+def test_the_page_lists_every_name():
+    page = (ROOT / "docs/minkowski.md").read_text()
+    names = {name for names in (PACKAGE, *SUBMODULES.values()) for name in names.split()}
+    modules = {"utils", "modules", "MinkowskiOps", "MinkowskiFunctional"}
+    plain = {name for name in names - modules if not name.startswith("_")} - {"EPS", "StrideType"}
+    errors = {name for name in plain if name.endswith("_ERROR")}
+    assert sorted(name for name in plain - errors if f"`{name}`" not in page) == []
+
+
 def test_names_are_the_same_object_everywhere():
     for module, names in SUBMODULES.items():
         for name in names.split():
@@ -245,7 +258,7 @@ def test_attributes(name):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refuses_with_a_reason(name):
-    with pytest.raises(NotImplementedError, match="hepops.compat.minkowski"):
+    with pytest.raises(NotImplementedError, match=r"hepops\.compat\.minkowski"):
         REFUSED[name]()
 
 

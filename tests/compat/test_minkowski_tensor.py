@@ -24,7 +24,8 @@ def unique(n=200, D=3, seed=0, batch=3, extent=12):
 
 def tensor(n=200, channels=4, D=3, seed=0, **options):
     c = unique(n, D, seed)
-    return ME.SparseTensor(torch.rand(len(c), channels, dtype=torch.float64), c, **options)
+    features = torch.rand(len(c), channels, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return ME.SparseTensor(features, c, **options)
 
 
 # Making
@@ -147,9 +148,7 @@ def test_names_of_the_old_version_are_named():
 
 def test_sharing_one_manager():
     x = tensor()
-    y = ME.SparseTensor(
-        x.F * 2, coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager
-    )
+    y = ME.SparseTensor(x.F * 2, coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager)
     assert torch.equal((x + y).F, x.F * 3) and (x + y).coordinate_map_key == x.coordinate_map_key
     z = ME.SparseTensor(x.F, x.C, coordinate_manager=x.coordinate_manager)
     assert z.coordinate_map_key != x.coordinate_map_key  # same stride, another name
@@ -220,7 +219,9 @@ def test_features_can_be_set():
 
 def test_arithmetic_counts_missing_rows_as_zero():
     a = tensor(seed=1)
-    b = ME.SparseTensor(torch.rand(len(unique(seed=2)), 4).double(), unique(seed=2), coordinate_manager=a.coordinate_manager)
+    b = ME.SparseTensor(
+        torch.rand(len(unique(seed=2)), 4).double(), unique(seed=2), coordinate_manager=a.coordinate_manager
+    )
     shape = torch.Size([3, 4, 24, 24, 24])
     corner = torch.tensor([-12, -12, -12], dtype=torch.int32)
     dense = [x.dense(shape, corner)[0] for x in (a, b)]
@@ -450,7 +451,9 @@ def test_maps_between_maps():
     rows, coarse = cm.stride_map(x.coordinate_map_key, half)
     assert torch.equal(rows, torch.arange(len(x)))
     c = cm.get_coordinates(half)[coarse]
-    assert torch.equal(c[:, 1:], torch.div(x.C[:, 1:], 2, rounding_mode="floor") * 2) and torch.equal(c[:, 0], x.C[:, 0])
+    assert torch.equal(c[:, 1:], torch.div(x.C[:, 1:], 2, rounding_mode="floor") * 2) and torch.equal(
+        c[:, 0], x.C[:, 0]
+    )
     other, _ = cm.insert_and_map(unique(D=2, seed=5), 1, "other")
     assert other.get_key() == ([1, 1], "other")
     out = ME.CoordinateMapKey(3)

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import subprocess
 import sys
 
 import hepops.compat.spine as backend
@@ -176,13 +175,16 @@ def test_pools_have_one_row_for_each_event():
         assert pooled.coordinates[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_the_command_without_spine_says_what_is_needed():
-    code = (
-        "import importlib.metadata as m, sys; m.entry_points = lambda **k: (); "
-        "import hepops.compat.spine as s; sys.argv = ['x']; s.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
-    assert done.returncode != 0 and "pip install spine" in done.stderr
+def test_the_command_runs_spines_own_or_says_what_is_needed(monkeypatch):
+    ran = []
+    script = type("EntryPoint", (), {"load": lambda self: lambda: ran.append(list(sys.argv))})()
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **options: (script,))
+    monkeypatch.setattr(sys, "argv", ["spine.py", "--config", "uresnet.yaml"])
+    backend.main()
+    assert ran == [["spine", "--config", "uresnet.yaml"]]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **options: ())
+    with pytest.raises(SystemExit, match="pip install spine"):
+        backend.main()
 
 
 # SPINE itself
@@ -287,7 +289,10 @@ def test_spines_blocks_and_ours_agree_on_one_state_dict(theirs, ours, options):
     blocks = spine("spine.model.cnn.blocks")
     frontend = spine("spine.model.sparse")
     widths = (4,) if theirs == "SEBlock" else (4, 6)
-    one, other = getattr(blocks, theirs)(*widths, **options).double(), getattr(models, ours)(*widths, **options).double()
+    one, other = (
+        getattr(blocks, theirs)(*widths, **options).double(),
+        getattr(models, ours)(*widths, **options).double(),
+    )
     other.load_state_dict(one.state_dict())
     rows = sorted_table(channels=4).double()
     x = frontend.SparseTensor(rows[:, 4:], rows[:, :4].int())

@@ -194,16 +194,16 @@ def test_forward_backward_and_further_layers_share_one_map(monkeypatch):
     y = layers[2](layers[1](layers[0](x)))
     assert len(built) == 1
     z = up(down(y))
-    assert len(built) == 2
+    assert len(built) == 3
     z = nn.PoolTranspose(2, 2, dimension=2)(nn.MaxPool(2, 2, dimension=2)(z))
     z.features.square().sum().backward()
-    assert len(built) == 2
+    assert len(built) == 3
     layers[0](z)
-    assert len(built) == 2
+    assert len(built) == 3
     F.convolve(x, torch.rand(25, 2, 2).double(), kernel=5)
     F.convolve(x, torch.rand(9, 2, 2).double(), kernel=Kernel.of(3, 2, 2))
     F.convolve(x, torch.rand(4, 2, 2).double(), kernel=2, stride=(2, 1))
-    assert len(built) == 5
+    assert len(built) == 6
 
 
 def test_the_same_question_gives_the_same_objects():

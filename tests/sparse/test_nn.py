@@ -276,13 +276,13 @@ def test_single_precision_is_true_single_precision():
 def ordinary(bn):
     """The same as a layer of torch."""
     other = torch.nn.BatchNorm1d(bn.bn.num_features, bn.bn.eps, bn.bn.momentum, bn.bn.affine, bn.bn.track_running_stats)
-    other.load_state_dict(bn.bn.state_dict())
-    return other.double().train(bn.training)
+    other.double().load_state_dict(bn.bn.state_dict())
+    return other.train(bn.training)
 
 
 @pytest.mark.parametrize(
     "affine, track, momentum, training",
-    itertools.product([True, False], [True, False], [0.1, 0.01, None], [True, False]),
+    list(itertools.product([True, False], [True, False], [0.1, 0.01, None], [True, False])),
 )
 def test_batch_norm_is_torchs(affine, track, momentum, training):
     torch.manual_seed(0)
@@ -311,8 +311,8 @@ def test_batch_norm_does_not_cancel():
     x = some(2000, side=20)
     x.features = 1e4 + 1e-2 * x.features
     out = nn.BatchNorm(4, eps=0.0)(x).features.double()
-    exact = torch.nn.functional.batch_norm(x.features.double(), None, None, training=True, eps=0.0)
-    assert_close(out, exact, rtol=1e-5, atol=1e-5)
+    v = x.features.double()
+    assert_close(out, (v - v.mean(0)) / v.std(0, correction=0), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -331,6 +331,146 @@ def test_second_derivatives_of_batch_norm(training):
     leaves = (x, *(p.detach().clone().uniform_(0.5, 2).requires_grad_() for p in bn.parameters()))
     assert torch.autograd.gradcheck(function, leaves, atol=1e-8, rtol=1e-6)
     assert torch.autograd.gradgradcheck(function, leaves, atol=1e-8, rtol=1e-6)
+
+
+def norms(C=4):
+    return {
+        "batch": nn.BatchNorm(C).double(),
+        "instance": nn.InstanceNorm(C).double(),
+        "layer": nn.LayerNorm(C).double(),
+        "group": nn.GroupNorm(2, C).double(),
+        "sync": nn.SyncBatchNorm(C).double(),
+    }
+
+
+def by_torch(name, layer, x, coordinates):
+    """The same norm of torch, event by event where it is one of events."""
+    weight, bias = (getattr(layer, n).reshape(-1) for n in ("weight", "bias"))
+    if name == "layer":
+        return torch.nn.functional.layer_norm(x, x.shape[1:], weight, bias, layer.eps)
+    out = torch.zeros_like(x)
+    for b in coordinates[:, 0].unique():
+        rows = (coordinates[:, 0] == b).nonzero()[:, 0]
+        event = x[rows].T[None]  # (1, C, voxels)
+        groups = layer.num_groups if name == "group" else x.shape[1]
+        out = out.index_copy(0, rows, torch.nn.functional.group_norm(event, groups, weight, bias, layer.eps)[0].T)
+    return out
+
+
+@pytest.mark.parametrize("batch_size", [None, 5])
+@pytest.mark.parametrize("name", ["instance", "layer", "group"])
+def test_norms_of_events_and_of_voxels_are_torchs(name, batch_size):
+    torch.manual_seed(0)
+    layer = norms()[name]
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.uniform_(0.5, 2)
+    coordinates = truth.random_voxels(60, 2, batches=3, side=7)
+    x = torch.randn(len(coordinates), 4, dtype=torch.float64, requires_grad=True)
+    out = layer(SparseTensor(x, coordinates, batch_size=batch_size))
+    expected = by_torch(name, layer, x, coordinates)
+    assert_close(out.features, expected, rtol=1e-12, atol=1e-12)
+    seed, leaves = torch.randn_like(expected), [x, *layer.parameters()]
+    ours, theirs = (torch.autograd.grad(y, leaves, seed) for y in (out.features, expected))
+    assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["instance", "layer", "group"])
+def test_second_derivatives_of_other_norms(name):
+    coordinates = truth.random_voxels(8, 1, side=9)
+    layer = norms()[name]
+    x = torch.randn(len(coordinates), 4, dtype=torch.float64, requires_grad=True)
+
+    def function(x, weight, bias):
+        state = {"weight": weight, "bias": bias}
+        return torch.func.functional_call(layer, state, (SparseTensor(x, coordinates),)).features
+
+    leaves = (x, *(p.detach().clone().uniform_(0.5, 2).requires_grad_() for p in layer.parameters()))
+    assert torch.autograd.gradcheck(function, leaves, atol=1e-8, rtol=1e-6)
+    assert torch.autograd.gradgradcheck(function, leaves, atol=1e-8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("n", [0, 1])
+@pytest.mark.parametrize("name", norms())
+def test_norms_of_no_voxel_and_of_one(name, n, training):
+    """Nothing is normalised to nothing, and leaves no trace in the statistics; one voxel has variance 0."""
+    layer = norms()[name].train(training)
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    x = torch.full((n, 4), 3.0, dtype=torch.float64, requires_grad=True)
+    out = layer(SparseTensor(x, torch.zeros(n, 3).int(), batch_size=2))
+    assert out.shape == (n, 4)
+    out.features.sum().backward()
+    assert x.grad.shape == (n, 4) and bool(x.grad.isfinite().all())
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in layer.parameters())
+    expected = 3.0 / math.sqrt(1 + 1e-5) if name in ("batch", "sync") and not training else 0.0
+    assert_close(out.features, torch.full_like(out.features, expected), rtol=1e-12, atol=1e-12)
+    after = layer.state_dict()
+    if n == 0 or not training:
+        assert all(torch.equal(v, after[k]) for k, v in before.items())
+    elif "bn.running_mean" in after:
+        assert_close(after["bn.running_mean"], torch.full((4,), 0.3, dtype=torch.float64))
+        assert_close(after["bn.running_var"], torch.full((4,), 0.9, dtype=torch.float64))
+
+
+def test_the_norm_of_an_event_does_not_see_the_others():
+    one, two = (truth.random_voxels(30, 2, batches=1, side=8, seed=s) for s in (1, 2))
+    both = torch.cat([one, two + torch.tensor([1, 0, 0], dtype=torch.int32)])
+    x = torch.randn(len(both), 4)
+    for name in ("instance", "group", "layer"):
+        layer = norms()[name].float()
+        assert torch.equal(
+            layer(SparseTensor(x, both)).features[: len(one)], layer(SparseTensor(x[: len(one)], one)).features
+        )
+
+
+def test_a_residual_of_other_voxels_is_refused():
+    """Voxels of another manager are others, though their key may read the same."""
+    from hepops.sparse.unit import infer, unit
+
+    x = some()
+    other = SparseTensor(x.features, x.coordinates + 1)
+    assert x.coordinate_map_key == other.coordinate_map_key and x.shape == other.shape
+    bn, layer = nn.BatchNorm(4).bn, nn.Convolution(4, 4, 3)
+    for act in (
+        lambda: F.batch_norm(x, bn, residual=other),
+        lambda: unit(x, bn, 0.0, layer, other),
+        lambda: infer(x, layer, other),
+    ):
+        with pytest.raises(ValueError, match=r"residual.*another"):
+            act()
+    pruned = F.prune(x, torch.ones(len(x), dtype=torch.bool))
+    with pytest.raises(ValueError, match="residual"):
+        F.batch_norm(x, nn.BatchNorm(4).bn, residual=pruned)
+
+
+def test_moments_are_those_of_the_features_that_are_there():
+    """A tensor's moments, summed by the layer that made it, do not outlive a change of its features."""
+    from hepops.sparse.unit import unit
+
+    x = some(300, side=8)
+    bn, layer = nn.BatchNorm(4), nn.Convolution(4, 4, 3)
+    y = unit(x, bn.bn, 0.0, layer)
+    assert y.moments is not None
+    with torch.no_grad():
+        expected = nn.BatchNorm(4)(some(300, side=8).replace(y.features * 3 + 7)).features
+        y.features = y.features * 3 + 7
+        assert_close(nn.BatchNorm(4)(y).features, expected)
+        z = unit(x, bn.bn, 0.0, layer)
+        z.features.mul_(3).add_(7)
+        assert_close(nn.BatchNorm(4)(z).features, expected)
+
+
+def test_synchronised_batch_norm_takes_the_place_of_batch_norm():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(nn.Convolution(4, 4, 3), nn.BatchNorm(4), torch.nn.Sequential(nn.BatchNorm(4)))
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    alone = net(some()).features
+    net.load_state_dict(before)
+    other = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert list(other.state_dict()) == list(before)
+    assert [type(m) for m in other.modules()].count(nn.SyncBatchNorm) == 2
+    assert torch.equal(other(some()).features, alone)
 
 
 # Copied, saved, loaded
@@ -398,5 +538,6 @@ def test_a_layer_learns():
         value.backward()
         return value
 
+    begin = loss().item()
     optimizer.step(loss)
-    assert loss().item() < 1e-12
+    assert loss().item() < 1e-7 * begin

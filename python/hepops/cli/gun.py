@@ -13,7 +13,11 @@ def gun(
     output: o.Output,
     overwrite: o.Overwrite = False,
     particle: Annotated[
-        str, typer.Option("--particle", help="muon, pion, kaon, proton, deuteron, alpha or electron.")
+        str,
+        typer.Option(
+            "--particle",
+            help="muon, pion, kaon, proton, deuteron, alpha or electron; with --radiation positron or photon too.",
+        ),
     ] = "muon",
     number: Annotated[int, typer.Option("--number", "-n", help="Events.")] = 10,
     energy: Annotated[
@@ -33,6 +37,12 @@ def gun(
     deltas: Annotated[
         float | None,
         typer.Option("--deltas", help="Delta rays above this energy become tracks [MeV].", show_default=False),
+    ] = None,
+    radiation: Annotated[
+        float | None,
+        typer.Option(
+            "--radiation", help="Electrons shower: photons above this are followed [MeV].", show_default=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Event i depends on (seed, i) alone.")] = 0,
     first_event: Annotated[int, typer.Option("--first-event", help="Id of the first event.")] = 0,
@@ -63,6 +73,7 @@ def gun(
         scattering=scattering,
         straggling=straggling,
         deltas=deltas,
+        radiation=radiation,
         seed=seed,
         first_event=first_event,
     )

@@ -191,7 +191,7 @@ def _space(axes: Any, limits: list[tuple[float, float]]) -> None:
     x, y, z = limits
     axes.set(xlim=z, ylim=x, zlim=y)
     sides = np.array([end - begin for begin, end in (z, x, y)])
-    axes.set_box_aspect(sides / sides.max(), zoom=0.92)
+    axes.set_box_aspect(sides / sides.max(), zoom=0.86)
     axes.set_xlabel("z [cm]", labelpad=-4, fontsize=9)
     axes.set_ylabel("x, drift [cm]", labelpad=-4, fontsize=9)
     axes.set_zlabel("y [cm]", labelpad=-4, fontsize=9)

@@ -16,7 +16,7 @@ from .sample import CLASSES
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "hepops.segmentation", 1
-NETWORK = {"filters": 16, "depth": 5, "reps": 1, "activation": {"name": "lrelu", "negative_slope": 0.33}}
+NETWORK = {"filters": 16, "depth": 5, "reps": 2, "activation": {"name": "lrelu", "negative_slope": 0.33}}
 _MIP = 30.0  # charge of a minimum-ionising track in a voxel [ke]: inputs are of order 1
 _LEAST = 0.3  # below, the logarithm ends [ke]
 
@@ -25,7 +25,7 @@ class Segmenter(nn.Module):
     """A UResNet that gives every voxel a class.
 
     Args:
-        network: Options of `hepops.sparse.models.UResNet` on top of `NETWORK`: 16 filters, depth 5, one block per
+        network: Options of `hepops.sparse.models.UResNet` on top of `NETWORK`: 16 filters, depth 5, two blocks per
             level.
 
     Deterministic: the same bits from run to run and for any number of threads.

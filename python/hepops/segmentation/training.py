@@ -39,7 +39,7 @@ class Plan:
         ValueError: a number out of its range, named with its value.
     """
 
-    epochs: int = 12
+    epochs: int = 24
     batch: int = 8  # events per step
     rate: float = 3e-3  # the highest of the one cycle
     decay: float = 1e-2  # of AdamW
@@ -154,8 +154,6 @@ def train(
     began = saved = time.monotonic()
     try:
         while run.step < run.steps:
-            if minutes is not None and time.monotonic() - began > 60 * minutes:
-                break
             last = run.advance()
             end = run.step % run.per_epoch == 0
             if end:
@@ -165,6 +163,8 @@ def train(
             if end or time.monotonic() - saved > save_every:
                 run.save()
                 saved = time.monotonic()
+            if minutes is not None and time.monotonic() - began > 60 * minutes:
+                break
     except KeyboardInterrupt:
         run.save()
         raise

@@ -12,6 +12,7 @@ from .interpolate import interpolate as interpolate
 from .kernel import Kernel as Kernel
 from .labels import MergedLabels as MergedLabels
 from .labels import merge_labels as merge_labels
+from .linear import linear as linear
 from .manager import CoordinateManager as CoordinateManager
 from .manager import CoordinateMap as CoordinateMap
 from .manager import CoordinateMapKey as CoordinateMapKey
@@ -21,5 +22,4 @@ from .pool import pool as pool
 from .segment import segment_broadcast as segment_broadcast
 from .segment import segment_reduce as segment_reduce
 from .tensor import SparseTensor as SparseTensor
-from .linear import linear as linear
 from .weight_gradient import weight_gradient as weight_gradient

@@ -127,7 +127,7 @@ def index(
     """
     c = integers(coordinates)
     stride = strides(stride, c.shape[1] - 1)
-    packing, keys, schedule, first, inverse = call(ops._sparse_index, c, stride, wide, plain)
+    packing, keys, schedule, first, inverse = call(ops._sparse_index.default, c, stride, wide, plain)
     if keys.shape[0] == c.shape[0]:
         first = inverse = torch.arange(c.shape[0], device=c.device)
     return Index(packing, keys, schedule, stride), first, inverse
@@ -136,7 +136,7 @@ def index(
 def _canonical(
     coordinates: Tensor, stride: tuple[int, ...], on_stride: bool, wide: bool, plain: bool
 ) -> tuple[Tensor, Index, Tensor]:
-    packing, keys, unique, place = call(ops._sparse_canonical, coordinates, stride, on_stride, plain)
+    packing, keys, unique, place = call(ops._sparse_canonical.default, coordinates, stride, on_stride, plain)
     return unique, Index(packing, keys, _in_order(unique, wide), stride), place
 
 
@@ -179,7 +179,7 @@ def coarsen(coordinates: Tensor, index: Index, factor: tuple[int, ...], *, plain
     power = factor[0].bit_length() - 1
     if factor[0] == 1 << power and len(set(factor)) == 1 and power <= _planes(index.packing) and max(stride) < 1 << 31:
         packing, keys, cells = call(
-            ops._sparse_coarsen, index.packing, index.keys, power, coordinates.dtype == torch.int64, plain
+            ops._sparse_coarsen.default, index.packing, index.keys, power, coordinates.dtype == torch.int64, plain
         )
         return cells, Index(packing, keys, _in_order(cells, wide), stride)
     cells, coarse, _ = _canonical(coordinates, stride, False, wide, plain)
@@ -202,7 +202,7 @@ def find(index: Index, queries: Tensor) -> Tensor:
         TypeError: `queries` is of another dtype.
         ValueError: another number of columns, or another device than that of the index.
     """
-    return call(ops._sparse_find, index.packing, index.keys, index.schedule, integers(queries, "queries"))
+    return call(ops._sparse_find.default, index.packing, index.keys, index.schedule, integers(queries, "queries"))
 
 
 def generate(
@@ -229,7 +229,7 @@ def generate(
     stride = strides(stride_out, c.shape[1] - 1, "stride_out")
     if offsets.dim() != 2 or offsets.shape[1] != c.shape[1] - 1 or offsets.dtype != torch.int64:
         raise ValueError(
-            f"offsets must be ({'K'}, {c.shape[1] - 1}) int64, got {offsets.dtype} of shape {tuple(offsets.shape)}"
+            f"offsets must be (K, {c.shape[1] - 1}) int64, got {offsets.dtype} of shape {tuple(offsets.shape)}"
         )
     offsets = offsets.to(c.device)
     if len(c) and len(offsets):
@@ -238,7 +238,8 @@ def generate(
         for axis, (low, high, first, last) in enumerate(extents.T.tolist()):
             if low + first < limit.min or high + last > limit.max:
                 raise ValueError(
-                    f"coordinates from {low} to {high} plus offsets from {first} to {last} leave {c.dtype} on axis {axis}"
+                    f"coordinates from {low} to {high} plus offsets from {first} to {last} leave {c.dtype} "
+                    f"on axis {axis}"
                 )
     moved = c[:, None, :] + torch.nn.functional.pad(offsets, (1, 0)).to(c.dtype)
     unique, made, _ = _canonical(moved.reshape(-1, c.shape[1]), stride, True, wide, plain)

@@ -230,23 +230,9 @@ def pool(
     stride: Size = 1,
     coordinates: Target = None,
 ) -> SparseTensor:
-    """Largest, mean or sum of the active neighbours; ties go to the lowest offset, means divide by the active ones.
-
-    A box as large as the stride parts the voxels into cells, of odd sizes too: it begins at the output voxel.
-    """
-    kernel = _cell(as_kernel(kernel, input.dimension), per_axis("stride", stride, input.dimension))
-    key, kernel_map = down_map(input, kernel, stride, coordinates)
+    """Largest, mean or sum of the active neighbours; ties go to the lowest offset, means divide by the active ones."""
+    key, kernel_map = down_map(input, as_kernel(kernel, input.dimension), stride, coordinates)
     return _made(input, key, _pooled(input.features, kernel_map, mode))
-
-
-def _cell(kernel: Kernel, stride: tuple[int, ...]) -> Kernel:
-    """The offsets 0 ... n-1 where a box is as large as the stride, since a centred one would miss and share voxels."""
-    if kernel.shape != "box" or kernel.size != stride or any(d != 1 for d in kernel.dilation) or set(stride) == {1}:
-        return kernel
-    if all(n % 2 == 0 for n in kernel.size):
-        return kernel
-    corner = torch.tensor([n // 2 if n % 2 else 0 for n in kernel.size])
-    return Kernel.of(1, kernel.dimension, offsets=kernel.table() + corner)
 
 
 def _pooled(x: Tensor, kernel_map: KernelMap, mode: str) -> Tensor:
@@ -263,8 +249,7 @@ def pool_transpose(
     generative: bool = False,
 ) -> SparseTensor:
     """Features spread to the finer voxels: each gets the mean of the input's voxels that see it."""
-    kernel = _cell(as_kernel(kernel, input.dimension), per_axis("stride", stride, input.dimension))
-    key, kernel_map = up_map(input, kernel, stride, coordinates, generative)
+    key, kernel_map = up_map(input, as_kernel(kernel, input.dimension), stride, coordinates, generative)
     return _made(input, key, _pooled(input.features, kernel_map, "avg"))
 
 

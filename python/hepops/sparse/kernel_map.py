@@ -1,12 +1,12 @@
 """Which rows meet under which kernel offset: triples (i, o, k) with c_i = c_o + offset_k.
 
-A list of them (csrc/sparse/pairs.h) is grouped by tiles of the rows that are written, so that every row has one owner and
-sums run over ascending k: the same bits for any number of threads.
+A list of them (csrc/sparse/pairs.h) is grouped by tiles of the rows that are written, so that every row has one owner
+and sums run over ascending k: the same bits for any number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -41,6 +41,11 @@ class Pairs(NamedTuple):
     schedule: Tensor
 
 
+def tile_rows(device: torch.device) -> int:
+    """Places in a tile of the lists on a device."""
+    return TILE_ON_CPU if device.type == "cpu" else TILE_ON_GPU
+
+
 def build(
     source: Index,
     target_coordinates: Tensor,
@@ -61,8 +66,8 @@ def build(
         target: Their index.
         offsets: In voxels, shape (K, D), int64; any number in any order. An offset that occurs twice pairs twice.
         wide: int64, however few the rows.
-        way: How pairs are looked for; all ways find the same. "probe" asks n K questions, "box" n ceil(k / s)^D (where the
-            offsets are a box, the first axis fastest), "pairwise" n^2; "auto" takes what costs least.
+        way: How pairs are looked for; all ways find the same. "probe" asks n K questions, "box" n ceil(k / s)^D (where
+            the offsets are a box, the first axis fastest), "pairwise" n^2; "auto" takes what costs least.
         plain: The forms that also run on a GPU, in the place of those tuned for the CPU.
 
     Returns:
@@ -75,7 +80,7 @@ def build(
         ValueError: sets of different dimensions or devices, `offsets` not (K, D), or an unknown `way`.
 
     References:
-        | C. Choy, J. Gwak, S. Savarese, 4D spatio-temporal ConvNets: Minkowski convolutional neural networks, CVPR (2019)
+        | C. Choy, J. Gwak, S. Savarese, 4D spatio-temporal ConvNets, CVPR (2019)
         | J. Yang et al., Minuet: accelerating 3D sparse convolutions on GPUs, EuroSys (2024)
     """
     if way not in WAYS:
@@ -85,7 +90,7 @@ def build(
             f"build: {target_coordinates.shape[0]} target coordinates do not belong to an index of {len(target)}"
         )
     pairs, entries, tiles = call(
-        ops._sparse_pairs,
+        ops._sparse_pairs.default,
         source.packing,
         source.keys,
         source.schedule,
@@ -116,7 +121,8 @@ def regroup(pairs: Pairs, source_schedule: Tensor, volume: int | None = None) ->
     if volume is None:
         volume = int(pairs.entries[:, 1].max()) + 1
     schedule = source_schedule.to(pairs.pairs.dtype)
-    return Pairs(*call(ops._sparse_regroup, *pairs, schedule, max(volume, 1)), schedule)
+    grouped, entries, tiles = call(ops._sparse_regroup.default, *pairs, schedule, max(volume, 1))
+    return Pairs(grouped, entries, tiles, schedule)
 
 
 @lru_cache(maxsize=256)
@@ -137,7 +143,7 @@ class Pyramid(NamedTuple):
     """All maps of a U-Net, from `build_pyramid`.
 
     Attributes:
-        coordinates: Of each level, the finest first, (n, 1 + D): in the caller's order, coarser ones in canonical order.
+        coordinates: Of each level, (n, 1 + D): the finest first, in the caller's order; the others in canonical order.
         indices: Of each level.
         submanifold: Kernel map of each level to itself, mirrored where the kernel is.
         strided: From each level to the next coarser one, by a kernel as wide as the stride, with both lists.
@@ -187,7 +193,9 @@ def build_pyramid(
     box = (size,) * dimension if isinstance(size, int) else tuple(size)
     level, first, inverse = index(coordinates, (1,) * dimension if stride is None else tuple(stride), wide=wide)
     rows = coordinates if len(first) == len(coordinates) else coordinates[first]
-    sets, indices, submanifold, strided = [rows], [level], [], []
+    sets, indices = [rows], [level]
+    submanifold: list[KernelMap] = []
+    strided: list[KernelMap] = []
     while True:
         mirrored = all(k % 2 for k in box)
         offsets = _box(box, level.stride)
@@ -208,10 +216,11 @@ def build_pyramid(
 class KernelMap:
     """Triples (i, o, k) with c_i = c_o + offset_k, as the two lists that a layer and its gradient need.
 
-    `forward` is grouped by o and reads i; `backward` is grouped by i and reads o, and is made when it is first asked for.
-    Where a set is mapped to itself by offsets with offset[K - 1 - k] = -offset[k], the map is `mirrored`: `backward` is
-    the tensors of `forward`, to be read with K - 1 - k in the place of k. `transposed()` swaps the lists; where `flip` is
-    true, the lists of this map are to be read with K - 1 - k, which is how a mirrored map is transposed.
+    `forward` is grouped by o and reads i; `backward` is grouped by i and reads o, and is made when it is first asked
+    for. Where a set is mapped to itself by offsets with offset[K - 1 - k] = -offset[k], the map is `mirrored`:
+    `backward` is the tensors of `forward`, to be read with K - 1 - k in the place of k. `transposed()` swaps the lists;
+    where `flip` is true, the lists of this map are to be read with K - 1 - k, which is how a mirrored map is
+    transposed.
     """
 
     def __init__(
@@ -221,6 +230,7 @@ class KernelMap:
         volume: int,
         backward: Pairs | None = None,
         mirrored: bool = False,
+        make_backward: Callable[[], Pairs] | None = None,
     ) -> None:
         """
         Args:
@@ -229,11 +239,13 @@ class KernelMap:
             volume: Number of offsets K.
             backward: List grouped by source, where there is one.
             mirrored: See above; there is no backward list then.
+            make_backward: Makes the backward list, where there is a faster way than to regroup the forward one.
         """
         if forward is None:
             raise ValueError("KernelMap: needs its forward list")
         self._lists: list[Pairs | None] = [forward, forward if mirrored else backward]
         self._schedules = (forward.schedule, source_schedule)
+        self._make_backward = make_backward
         self._swapped = 0
         self.mirrored = mirrored
         self.volume = volume
@@ -243,7 +255,8 @@ class KernelMap:
         if pairs is None:
             other = self._lists[1 - which]
             assert other is not None
-            self._lists[which] = pairs = regroup(other, self._schedules[which], self.volume)
+            make = self._make_backward
+            self._lists[which] = pairs = make() if make else regroup(other, self._schedules[which], self.volume)
         return pairs
 
     @property
@@ -261,6 +274,7 @@ class KernelMap:
 
     @property
     def flip(self) -> bool:
+        """Whether the lists are to be read with K - 1 - k in the place of k."""
         return self.mirrored and self._swapped == 1
 
     @property

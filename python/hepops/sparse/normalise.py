@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .manager import CoordinateManager, CoordinateMapKey
 from .norm import Moments, combine_moments, moments, norm_act
 from .segment import segment_broadcast, segment_reduce
 from .tensor import SparseTensor
@@ -40,7 +41,7 @@ def update_running(bn: torch.nn.BatchNorm1d, found: Moments, rows: int | Tensor)
     if bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
         if factor is None:
-            factor = 1.0 / bn.num_batches_tracked
+            factor = 1.0 / bn.num_batches_tracked.double()
     unbiased = rows / max(rows - 1, 1) if isinstance(rows, int) else rows / (rows - 1).clamp(min=1)
     for running, value in ((bn.running_mean, found.mean), (bn.running_var, found.variance * unbiased)):
         if isinstance(factor, Tensor):
@@ -70,8 +71,7 @@ def batch_norm(
     """
     r = None
     if residual is not None:
-        if residual.coordinate_map_key != input.coordinate_map_key:
-            raise ValueError("residual must have the voxels of the input")
+        check_residual(residual, input.coordinate_manager, input.coordinate_map_key)
         r = residual.features
     (mean, variance), through = batch_moments(input, bn)
     y = norm_act(
@@ -79,6 +79,15 @@ def batch_norm(
         through=through,
     )  # fmt: skip
     return input.replace(y)
+
+
+def check_residual(residual: SparseTensor, manager: CoordinateManager, key: CoordinateMapKey) -> None:
+    """Refuse a residual of other voxels: managers number their maps alike, so that a key alone says nothing."""
+    if residual.coordinate_manager is not manager or residual.coordinate_map_key != key:
+        raise ValueError(
+            f"residual must have the voxels {key} of the same coordinate manager, got {residual.coordinate_map_key}"
+            + (" of another" if residual.coordinate_manager is not manager else "")
+        )
 
 
 class _SyncNorm(torch.autograd.Function):

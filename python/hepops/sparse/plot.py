@@ -1,8 +1,8 @@
 """Figures of sparse events: features, labels, truth beside prediction. matplotlib is loaded when the first is drawn
 (extra `plot`).
 
-Every function returns a matplotlib Figure of its own, not registered with pyplot: show it in a notebook, or save it with
-``figure.savefig("event.pdf")``. Colours are those of Okabe and Ito (classes) and viridis (features), which the
+Every function returns a matplotlib Figure of its own, not registered with pyplot: show it in a notebook, or save it
+with ``figure.savefig("event.pdf")``. Colours are those of Okabe and Ito (classes) and viridis (features), which the
 colour-blind tell apart. A projection has one pixel for each voxel, or, where an event is larger than `PIXELS`, for each
 block of voxels: thin tracks stay in sight.
 """
@@ -150,8 +150,8 @@ def plot_comparison(
 
     Args:
         x: voxels of one or more events.
-        truth, prediction: integer (N) for the rows of x, or logits (N, C). Voxels with negative truth are faint and do not
-            count.
+        truth, prediction: integer (N) for the rows of x, or logits (N, C). Voxels with negative truth are faint and do
+            not count.
         event: batch id; None: the first.
         names: of the classes.
         view: "3d", or the axes to look at, as "xy", "xz", "zy".
@@ -322,7 +322,7 @@ def _box(found: _Event) -> tuple[Array, Array]:
 
 
 def _project(found: _Event, view: tuple[int, ...], values: Array) -> tuple[Array, Array, Array, Array, int]:
-    """Sums of the values over pixels: sum and cells (n) of those that are hit, first edge, pixel's size, voxels in it."""
+    """Sums over the pixels that are hit (n): sums, cells (n, 2), the corner, a pixel's size, voxels along its side."""
     axes = list(view)
     low, stride = found.place[:, axes].min(0), found.stride[axes]
     cell = (found.place[:, axes] - low) // stride
@@ -377,9 +377,7 @@ def _pixels(
 ) -> None:
     shape = image.shape
     extent = (low[0], low[0] + shape[0] * pixel[0], low[1], low[1] + shape[1] * pixel[1])
-    ax.imshow(
-        image.swapaxes(0, 1), origin="lower", extent=extent, interpolation="nearest", aspect="equal", **mapping
-    )
+    ax.imshow(image.swapaxes(0, 1), origin="lower", extent=extent, interpolation="nearest", aspect="equal", **mapping)
     box = _box(found)
     ax.set_xlim(box[0][view[0]], box[1][view[0]])
     ax.set_ylim(box[0][view[1]], box[1][view[1]])
@@ -443,7 +441,12 @@ def _colour_bars(
                 text = f"sum of {label} in a pixel"
         colouring = _by_value(sums, log)
         bar = figure.colorbar(
-            ScalarMappable(colouring.norm, colouring.colours), ax=ax, location="bottom", shrink=0.75, aspect=28, pad=0.02
+            ScalarMappable(colouring.norm, colouring.colours),
+            ax=ax,
+            location="bottom",
+            shrink=0.75,
+            aspect=28,
+            pad=0.02,
         )
         bar.set_label(text, fontsize=8)
         bar.ax.tick_params(labelsize=7)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .kernel_map import KernelMap
 from .lists import autocast, tf32_allowed
 from .norm import norm_act
-from .normalise import batch_moments
+from .normalise import batch_moments, check_residual
 from .tensor import SparseTensor
 from .weight_gradient import column_sum
 
@@ -162,8 +162,7 @@ def unit(
     weight = layer.kernel if layer.kernel.dim() == 3 else layer.kernel[None]
     r = None
     if residual is not None:
-        if residual.coordinate_map_key != key:
-            raise ValueError("residual must have the voxels of the output")
+        check_residual(residual, input.coordinate_manager, key)
         r = residual.features.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.reshape(-1)
     y, tiles = norm_act_convolve(
@@ -188,6 +187,8 @@ def infer(
         The plain result (None unless `keep`), and act(norm(.)) of it (None without `then`). No gradient.
     """
     key, kernel_map = layer.route(activated)
+    if residual is not None:
+        check_residual(residual, activated.coordinate_manager, key)
     x = autocast(activated.features)
     weight = layer.kernel if layer.kernel.dim() == 3 else layer.kernel[None]
     bias = None if layer.bias is None else layer.bias.reshape(-1)

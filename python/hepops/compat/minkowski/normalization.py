@@ -57,9 +57,7 @@ class MinkowskiSyncBatchNorm(MinkowskiBatchNorm):
         """The module with every MinkowskiBatchNorm within replaced; parameters and statistics are the same tensors."""
         if isinstance(module, MinkowskiBatchNorm) and not isinstance(module, MinkowskiSyncBatchNorm):
             old = module.bn
-            made = cls(
-                old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats, process_group
-            )
+            made = cls(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats, process_group)
             made.bn.weight, made.bn.bias = old.weight, old.bias
             made.bn.running_mean, made.bn.running_var = old.running_mean, old.running_var
             made.bn.num_batches_tracked = old.num_batches_tracked
@@ -127,5 +125,3 @@ class MinkowskiInstanceNormFunction:
             glob_coords_key.set_key(*CoordinateMapKey.of(coords_manager.origin(in_coords_key)).get_key())
         features: TorchTensor = _normalized(x, MinkowskiInstanceNorm.eps).features
         return features
-
-

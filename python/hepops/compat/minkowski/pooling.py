@@ -8,6 +8,7 @@ import torch
 from torch import Tensor as TorchTensor
 
 from hepops.sparse import functional as F
+from hepops.sparse.kernel import Kernel
 
 from .common import MinkowskiModuleBase, StrideType
 from .convolution import Coordinates, _generator
@@ -28,10 +29,21 @@ def _mode(mode: PoolingMode, scope: str) -> Mode:
     return mode.name.split("_")[1].lower()  # type: ignore[return-value]
 
 
+def _window(generator: KernelGenerator) -> Kernel:
+    """The kernel of a pool: a box as large as its stride begins at the output voxel, others of odd size are centred.
+
+    So the cells neither miss nor share voxels, as MinkowskiEngine bins them.
+    """
+    kernel, stride = generator.kernel, tuple(generator.kernel_stride)
+    odd = torch.tensor([n // 2 if n % 2 else 0 for n in kernel.size])
+    box = kernel.shape == "box" and kernel.size == stride and all(d == 1 for d in kernel.dilation)
+    return Kernel.of(1, kernel.dimension, offsets=kernel.table() + odd) if box and bool(odd.any()) else kernel
+
+
 def _pool(
     input: SparseTensor, mode: PoolingMode, generator: KernelGenerator, is_transpose: bool, coordinates: Coordinates
 ) -> Any:
-    stride, kernel = generator.kernel_stride, generator.kernel
+    stride, kernel = generator.kernel_stride, _window(generator)
     if is_transpose:
         fine = [s // f for s, f in zip(input.tensor_stride, stride, strict=True)]
         target = None if coordinates is None else output_target(input, coordinates, fine)
@@ -43,7 +55,7 @@ def _pool(
 
 
 class MinkowskiPoolingBase(MinkowskiModuleBase):
-    """What the local pools share; arguments as `MinkowskiConvolution`. A box as large as its stride parts the voxels."""
+    """What the local pools share. A box as large as its stride parts the voxels into cells."""
 
     def __init__(
         self,
@@ -70,9 +82,8 @@ class MinkowskiPoolingBase(MinkowskiModuleBase):
 
     def __repr__(self) -> str:
         g = self.kernel_generator
-        return (
-            f"{type(self).__name__}(kernel_size={g.kernel_size}, stride={g.kernel_stride}, dilation={g.kernel_dilation})"
-        )
+        shape = f"kernel_size={g.kernel_size}, stride={g.kernel_stride}, dilation={g.kernel_dilation}"
+        return f"{type(self).__name__}({shape})"
 
 
 class MinkowskiSumPooling(MinkowskiPoolingBase):
@@ -254,5 +265,5 @@ class MinkowskiDirectMaxPoolingFunction:
     def apply(
         in_map: TorchTensor, out_map: TorchTensor, in_feat: TorchTensor, out_nrows: int, is_sorted: bool = False
     ) -> TorchTensor:
-        """(out_nrows, C): the largest of in_feat[in_map[i]] over the i with out_map[i] = row, of equal ones the first."""
+        """(out_nrows, C): the largest in_feat[in_map[i]] of all i with out_map[i] = row, of equal ones the first."""
         return reduce_rows(in_feat[in_map.long()], out_map.long(), out_nrows, "max")

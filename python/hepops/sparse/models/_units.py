@@ -40,7 +40,7 @@ def _slope(act: nn.Module) -> float | None:
     if type(act) is snn.ReLU:
         return 0.0
     if type(act) is snn.LeakyReLU:
-        return float(act.module.negative_slope)
+        return float(act.module.negative_slope)  # type: ignore[arg-type]
     return None
 
 

@@ -35,6 +35,14 @@ class Planes(Encoded):
     decoder_tensors: list[SparseTensor]  # coarsest first
 
 
+def _with_decoded(encoded: Encoded, decoded: list[SparseTensor]) -> Planes:
+    return {
+        "encoder_tensors": encoded["encoder_tensors"],
+        "final_tensor": encoded["final_tensor"],
+        "decoder_tensors": decoded,
+    }
+
+
 class LatticePhase(nn.Module):
     """In training, shifts each event by a random number of voxels along each axis, 0 ... period - 1.
 
@@ -135,10 +143,11 @@ class Encoding(nn.Module):
         x = self.input_layer(self.lattice(x))
         tensors = [x]
         for block, down in zip(self.encoding_block, self.encoding_conv, strict=True):
-            x = run_blocks(block, x, (down[0], down[1]) if len(down) else None)
+            steps = tuple(down.children())  # norm, activation, convolution; none on the coarsest level
+            x = run_blocks(block.children(), x, (steps[0], steps[1]) if steps else None)
             tensors.append(x)
-            if len(down):
-                x = norm_act_conv(down[0], down[1], down[2], x)
+            if steps:
+                x = norm_act_conv(steps[0], steps[1], steps[2], x)
         if self.config.bottleneck is not None:
             x = self.bottleneck(x)
         return {"encoder_tensors": tensors, "final_tensor": x}
@@ -188,10 +197,11 @@ class Decoding(nn.Module):
             raise ValueError(f"encoder_tensors must be {self.config.depth + 1}, got {len(encoder_tensors)}")
         x, tensors = final, []
         for index, (up, block) in enumerate(zip(self.decoding_conv, self.decoding_block, strict=True)):
-            x = norm_act_conv(up[0], up[1], up[2], x)
-            following = self.decoding_conv[index + 1] if index + 1 < len(self.decoding_conv) else None
+            norm, act, conv = up.children()
+            x = norm_act_conv(norm, act, conv, x)
+            following = tuple(self.decoding_conv[index + 1].children()) if index + 1 < len(self.decoding_conv) else None
             x = self._join(index, encoder_tensors[-index - 2], x)
-            x = run_blocks(block, x, then if following is None else (following[0], following[1]))
+            x = run_blocks(block.children(), x, then if following is None else (following[0], following[1]))
             tensors.append(x)
         return tensors
 
@@ -203,8 +213,8 @@ class UResNetEncoder(Encoding):
         config: mapping, YAML file, or None; keyword arguments go on top. See `Configuration`.
 
     Returns:
-        forward(x) is {"encoder_tensors": [...], "final_tensor": ...}: depth + 1 planes, the first that of the input layer,
-        and the coarsest features.
+        forward(x) is {"encoder_tensors": [...], "final_tensor": ...}: depth + 1 planes, the first that of the input
+        layer, and the coarsest features.
     """
 
     def __init__(self, config: Source | Configuration = None, **options: Any) -> None:
@@ -257,7 +267,7 @@ class UResNetBackbone(nn.Module):
         """`then`: the norm and the activation that the finest decoder features will meet, if they are known."""
         encoded = self.encoder(x)
         decoded = self.decoder(encoded["final_tensor"], encoded["encoder_tensors"], then)
-        return {**encoded, "decoder_tensors": decoded}
+        return _with_decoded(encoded, decoded)
 
 
 class _Flat(Encoding, Decoding):
@@ -269,7 +279,7 @@ class _Flat(Encoding, Decoding):
 
     def forward(self, x: SparseTensor, then: Following | None = None) -> Planes:
         encoded = self.encode(x)
-        return {**encoded, "decoder_tensors": self.decode(encoded["final_tensor"], encoded["encoder_tensors"], then)}
+        return _with_decoded(encoded, self.decode(encoded["final_tensor"], encoded["encoder_tensors"], then))
 
 
 class UResNeXt(_Flat):

@@ -236,7 +236,7 @@ class SPP(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         parts = [self.unpool[0](x, self.pool[0](x))]
-        for pool, unpool in zip(self.pool[1:], self.unpool[1:], strict=True):  # type: ignore[arg-type]
+        for pool, unpool in zip(self.pool[1:], self.unpool[1:], strict=True):
             parts.append(unpool(pool(x), coordinates=x))
         y: SparseTensor = self.linear(F.cat(*parts))
         return y
@@ -316,8 +316,8 @@ class CascadeDilationBlock(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Mobile inverted bottleneck: linear to `expand_ratio` times the width, depthwise convolution, linear back; norm and
-    activation before each."""
+    """Mobile inverted bottleneck: linear to `expand_ratio` times the width, depthwise convolution, linear back; norm
+    and activation before each."""
 
     def __init__(
         self,
@@ -395,7 +395,7 @@ class MBResConv(nn.Module):
 
 
 class SEBlock(nn.Module):
-    """Squeeze and excitation: each channel times a weight in (0, 1) that two linear layers make of the event's means."""
+    """Squeeze and excitation: each channel times a weight in (0, 1), made of the event's means by two linear layers."""
 
     def __init__(self, channels: int, ratio: int = 8, dimension: int = 3) -> None:
         super().__init__()
