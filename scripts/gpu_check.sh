@@ -40,6 +40,9 @@ done
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null); then
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --error-exitcode 1 --target-processes all --print-limit 5 \
     "$python" -m pytest -k 'cuda and values_and_gradients' -p no:cacheprovider
+  # What threads share: the convolution's tiles are brought to shared memory by asynchronous copies.
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool racecheck --error-exitcode 1 --target-processes all --print-limit 5 \
+    "$python" -m pytest -k 'values_and_gradients_of_tiles and 40to160' -p no:cacheprovider
 else
   echo "gpu-check: no compute-sanitizer here, so memory is not checked"
 fi

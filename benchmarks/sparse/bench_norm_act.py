@@ -32,8 +32,9 @@ for n in (100_000, 20_000):
         return torch.autograd.grad(function(), (x, weight, bias), grad)
 
     torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
-    for a, b in zip(both_ways(ours), both_ways(theirs), strict=True):
-        # at z = 0, where float32 decides on which side an element is, one in a million differs
+    exact = torch.nn.functional.batch_norm(x.double(), None, None, weight.double(), bias.double(), training=True)
+    for a, b in zip(both_ways(ours), both_ways(lambda z=exact: torch.nn.functional.leaky_relu(z, 0.33)), strict=True):
+        # torch in float64; at z = 0, where rounding decides on which side an element is, one in 100 000 may differ
         assert ((a - b).abs() > 1e-4 * (1 + b.abs())).double().mean() < 1e-5
     with torch.no_grad():
         apply = {

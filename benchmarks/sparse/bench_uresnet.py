@@ -26,7 +26,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
-    return models.UResNet(in_channels=1, num_classes=5, filters=32, depth=5, reps=2).to(DEVICE)
+    return models.UResNet(
+        num_input=1, num_classes=5, filters=32, depth=5, reps=2, activation={"name": "lrelu", "negative_slope": 0.33}
+    ).to(DEVICE)
 
 
 class Step:

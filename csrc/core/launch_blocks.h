@@ -3,6 +3,8 @@
 // Body::threads threads each, with the registers and the shared memory that the body names: Body::Registers,
 // Body::Shared. The compiler leaves registers for Body::blocks_together blocks on one multiprocessor.
 #ifdef __CUDACC__
+#include <algorithm>
+
 #include "core/block.h"
 #include "core/launch.h"
 
@@ -14,7 +16,7 @@ concept NeedsSm80 = Body::needs_sm80;
 
 template <class Body>
 __global__ void __launch_bounds__(Body::threads, Body::blocks_together)
-    block_kernel(const __grid_constant__ Body body) {
+    block_kernel(const __grid_constant__ Body body, int64_t first) {
   extern __shared__ Scratch block_memory[];
 #if __CUDA_ARCH__ < 800
   if constexpr (NeedsSm80<Body>) {
@@ -24,13 +26,16 @@ __global__ void __launch_bounds__(Body::threads, Body::blocks_together)
   {
     GpuBlock<Body::threads, typename Body::Registers> block;
     block.memory = block_memory->bytes;
-    body(block, int64_t(blockIdx.x));
+    body(block, first + blockIdx.x);
   }
 }
 
 template <class Body>
 void launch_blocks(const Tensor& on, int64_t count, const Body& body) {
-  launch_shared(on, block_kernel<Body>, count, Body::threads, sizeof(typename Body::Shared), body);
+  constexpr int64_t most = int64_t(1) << 30;  // a grid has at most 2^31 - 1
+  for (int64_t first = 0; first < count; first += most)
+    launch_shared(on, block_kernel<Body>, std::min(count - first, most), Body::threads, sizeof(typename Body::Shared),
+                  body, first);
 }
 
 // What the device of a tensor can do.

@@ -7,6 +7,9 @@
 // rows of M_k are brought to shared memory, three steps deep, and multiplied. The sums stay in registers over all
 // entries; a warp none of whose rows an entry writes sits it out. Everything is in ascending k: no two blocks meet.
 //
+// A row that an entry does not write takes part as zeros, so a weight that is not finite makes more rows NaN here than
+// in the plain form; a row of x that is not finite does not.
+//
 // The text is a template on the block (core/block.h), so that a test runs it on the host.
 #include <algorithm>
 

@@ -92,16 +92,18 @@ struct RangeOfRows {
     int64_t* range = ranges + r * (2 * columns + 1);
     const int64_t end = (r + 1) * rows_a_range < n ? (r + 1) * rows_a_range : n;
     bool off = false;
-    for (int f = 0; f < columns; ++f) {
+    const auto look = [&](int f, int64_t stride) {
       int64_t low = INT64_MAX, high = INT64_MIN;
       for (int64_t i = r * rows_a_range; i < end; ++i) {
         const int64_t c = rows[i * columns + f];
         low = c < low ? c : low;
         high = c > high ? c : high;
-        off |= f > 0 && c % strides.stride[f > 0 ? f - 1 : 0] != 0;
+        off |= c % stride != 0;
       }
       range[f] = low, range[columns + f] = high;
-    }
+    };
+    look(0, 1);
+    for_axes(columns - 1, [&](int a) { look(1 + a, strides.stride[a]); });
     range[2 * columns] = off;
   }
 };
@@ -213,7 +215,7 @@ struct Encode {
   HEPOPS_HD void operator()(int64_t i) const {
     const C* row = rows + i * (1 + packing.dimension);
     int64_t q[1 + max_dimension] = {int64_t(row[0])};
-    for (int a = 0; a < packing.dimension; ++a) q[1 + a] = packing.quotient(a, row[1 + a]);
+    for_axes(packing.dimension, [&](int a) { q[1 + a] = packing.quotient(a, row[1 + a]); });
     Key<W> key;
     encode(packing, q, key);
     for (int w = 0; w < W; ++w) word[w][i] = int64_t(key.word[W - 1 - w] ^ (packing.bits >= 64 * (w + 1) ? sign : 0));
@@ -359,7 +361,7 @@ struct DecodeRow {
     decode(packing, keys[i], row);
     C* to = rows + i * (1 + packing.dimension);
     to[0] = C(row[0]);
-    for (int a = 0; a < packing.dimension; ++a) to[1 + a] = C(row[1 + a] * packing.stride[a]);
+    for_axes(packing.dimension, [&](int a) { to[1 + a] = C(row[1 + a] * packing.stride[a]); });
   }
 };
 
@@ -525,7 +527,7 @@ template <int W, int V>
 HEPOPS_HD Key<V> cell_key(const Packing& fine, const Packing& coarse, int power, const Key<W>& key) {
   int64_t row[1 + max_dimension] = {};
   decode(fine, key, row);
-  for (int f = 1; f <= fine.dimension; ++f) row[f] >>= power;
+  for_axes(fine.dimension, [&](int a) { row[1 + a] >>= power; });
   Key<V> cell;
   encode(coarse, row, cell);
   return cell;
@@ -608,8 +610,9 @@ struct Find {
   const C* queries;
   int64_t* rows;
   HEPOPS_HD void operator()(int64_t i) const {
-    int64_t c[1 + max_dimension];
-    for (int f = 0; f <= set.packing.dimension; ++f) c[f] = queries[i * (1 + set.packing.dimension) + f];
+    const C* from = queries + i * (1 + set.packing.dimension);
+    int64_t c[1 + max_dimension] = {int64_t(from[0])};
+    for_axes(set.packing.dimension, [&](int a) { c[1 + a] = from[1 + a]; });
     const int64_t place = set.place(c);
     rows[i] = place < 0 ? -1 : int64_t(schedule[place]);
   }

@@ -200,9 +200,9 @@ Made by_source(const Set& source, const Set& target, const Order& order, ScalarT
 // --- probe -----------------------------------------------------------------------------------------------------------
 
 // The place of the source of (target place, k): looked up, or read where it was noted.
-template <int S, int T>
+template <class Source, int T>
 struct Probe {
-  KeySet<S> source;
+  Source source;
   KeySet<T> target;
   const int64_t* offsets;
   HEPOPS_HD int64_t operator()(int64_t place, int64_t k) const {
@@ -313,31 +313,49 @@ Tensor on_device(const Tensor& on, const int64_t* numbers, int64_t n) {
 
 constexpr int64_t most_noted = int64_t(1) << 26;  // probes whose answers are kept, rather than asked for twice
 
+// f(set) with what finds places in a set: a table on the CPU, unless the plain form is asked for; else binary search.
+template <int W, class F>
+void searchable(const Set& set, bool plain, const F& f) {
+#ifndef __CUDACC__
+  if (!plain && set.count < UINT32_MAX) {
+    Workspace workspace;
+    const cpu::KeyTable<W> table(keys_of<W>(set.keys), set.count, workspace);
+    return f(cpu::HashedSet<W>{set.of<W>(), &table});
+  }
+#endif
+  (void)plain;
+  f(set.of<W>());
+}
+
 Made by_probe(const Set& source, const Set& target, const int64_t* offsets, int64_t volume, int64_t tile,
-              ScalarType kind) {
+              ScalarType kind, bool plain) {
   const Tensor at = on_device(source.keys, offsets, volume * source.packing.dimension);
   Made made(source.keys, kind, 0, 0, 0);
   for_words(source.packing.words, [&]<int S>() {
     for_words(target.packing.words, [&]<int T>() {
-      const Probe<S, T> lookup{source.of<S>(), target.of<T>(), in<int64_t>(at)};
-      if (target.count > most_noted / std::max<int64_t>(volume, 1) || source.count > INT32_MAX) {
-        made = by_groups(source, target, tile, volume, kind, lookup);
-        return;
-      }
-      const Tensor noted = new_empty(source.keys, {volume, target.count}, ScalarType::Int);
-      for_each(source.keys, volume * target.count,
-               Note<int32_t, Probe<S, T>>{lookup, target.count, out<int32_t>(noted)});
-      made = by_groups(source, target, tile, volume, kind, Noted<int32_t>{in<int32_t>(noted), target.count});
+      searchable<S>(source, plain, [&]<class Source>(const Source& from) {
+        const Probe<Source, T> lookup{from, target.of<T>(), in<int64_t>(at)};
+        if (target.count > most_noted / std::max<int64_t>(volume, 1) || source.count > INT32_MAX) {
+          made = by_groups(source, target, tile, volume, kind, lookup);
+          return;
+        }
+        const Tensor noted = new_empty(source.keys, {volume, target.count}, ScalarType::Int);
+        for_each(source.keys, volume * target.count,
+                 Note<int32_t, Probe<Source, T>>{lookup, target.count, out<int32_t>(noted)});
+        made = by_groups(source, target, tile, volume, kind, Noted<int32_t>{in<int32_t>(noted), target.count});
+      });
     });
   });
   return made;
 }
 
-Made by_box(const Set& source, const Set& target, const Box& box, const Order& order, ScalarType kind) {
+Made by_box(const Set& source, const Set& target, const Box& box, const Order& order, ScalarType kind, bool plain) {
   Made made(source.keys, kind, 0, 0, 0);
   for_words(source.packing.words, [&]<int S>() {
     for_words(target.packing.words, [&]<int T>() {
-      made = by_source(source, target, order, kind, ByBox<S, T>{source.of<S>(), target.of<T>(), box});
+      searchable<T>(target, plain, [&]<class Target>(const Target& to) {
+        made = by_source(source, target, order, kind, ByBox<S, Target>{source.of<S>(), to, box});
+      });
     });
   });
   return made;
@@ -418,6 +436,20 @@ const I* schedule_as(const Tensor& schedule, Workspace& workspace) {
   return rows;
 }
 
+// Calls f<I>(allocate) with int32 and, where that does not hold the number of pairs, with int64.
+template <class F>
+bool allocating(const Tensor& on, int64_t num_tiles, ScalarType kind, Made& made, const F& f) {
+  const auto run = [&]<class I>() {
+    return f.template operator()<I>([&](int64_t num_pairs, int64_t num_entries) {
+      if (num_pairs > std::numeric_limits<I>::max())
+        return std::tuple<Pair<I>*, Entry<I>*, I*>(nullptr, nullptr, nullptr);
+      made = Made(on, sizeof(I) == 8 ? ScalarType::Long : ScalarType::Int, num_pairs, num_entries, num_tiles);
+      return std::tuple<Pair<I>*, Entry<I>*, I*>(made.pair<I>(), made.entry<I>(), out<I>(made.tiles));
+    });
+  };
+  return (kind == ScalarType::Int && run.template operator()<int32_t>()) || run.template operator()<int64_t>();
+}
+
 // Offsets in cells of the source; false where they reach too far, or one occurs twice.
 bool make_stencil(const Packing& source, const int64_t* offsets, int64_t volume, cpu::Stencil& stencil) {
   constexpr int reach = cpu::max_reach, width = 2 * reach + 1;
@@ -492,22 +524,52 @@ bool by_blocks(const Set& source, const Set& target, const int64_t* offsets, int
   const auto* source_keys = same ? keys_of<1>(source.keys)->word : keys_in(source, frame, ones, workspace);
   const auto* target_keys = same ? keys_of<1>(target.keys)->word : keys_in(target, frame, factor, workspace);
   if (!source_keys || !target_keys) return false;
-  const auto run = [&]<class I>() {
-    const auto allocate = [&](int64_t num_pairs, int64_t num_entries) {
-      if (num_pairs > std::numeric_limits<I>::max())
-        return std::tuple<Pair<I>*, Entry<I>*, I*>(nullptr, nullptr, nullptr);
-      made = Made(source.keys, sizeof(I) == 8 ? ScalarType::Long : ScalarType::Int, num_pairs, num_entries,
-                  tiles_of(target.count, tile));
-      return std::tuple<Pair<I>*, Entry<I>*, I*>(made.pair<I>(), made.entry<I>(), out<I>(made.tiles));
-    };
+  return allocating(source.keys, tiles_of(target.count, tile), kind, made, [&]<class I>(const auto& allocate) {
     const auto make = [&](const auto& way) {
       return way(frame, target_keys, target.count, source_keys, source.count,
-                 schedule_as<I>(source.schedule, workspace), stencil, tile, core::Threads{}, allocate);
+                 schedule_as<I>(source.schedule, workspace), stencil, core::Threads{}, allocate);
     };
     if (stencil.reach <= 1) return make([](const auto&... x) { return cpu::pairs_around<I>(x...); });
     return make([](const auto&... x) { return cpu::pairs_within<I>(x...); });
-  };
-  return (kind == ScalarType::Int && run.template operator()<int32_t>()) || run.template operator()<int64_t>();
+  });
+}
+
+// The kernel is the cell: offsets 0 ... f - 1 on every axis with f = 2^power the ratio of the strides. False elsewhere.
+bool by_children(const Set& source, const Set& target, const int64_t* offsets, int64_t volume, int64_t tile,
+                 ScalarType kind, Made& made) {
+  const int D = source.packing.dimension;
+  const bool up = source.packing.stride[0] > target.packing.stride[0];  // reads parents
+  const Set &fine = up ? target : source, &coarse = up ? source : target;
+  const int64_t factor = coarse.packing.stride[0] / fine.packing.stride[0];
+  const int power = std::countr_zero(uint64_t(factor));
+  if (factor < 2 || factor != int64_t(1) << power || power * D > 6 || volume != int64_t(1) << power * D ||
+      fine.packing.words != 1 || coarse.packing.words != 1 || fine.count >= INT32_MAX)
+    return false;
+  for (int f = 0; f <= D; ++f) {
+    const Field &x = fine.packing.field[f], &y = coarse.packing.field[f];
+    if (f > 0 && (coarse.packing.stride[f - 1] != factor * fine.packing.stride[f - 1] || x.low_planes() < power))
+      return false;
+    if (y.mask[0] != x.mask[0] >> power * D || y.base != (f > 0 ? x.base >> power : x.base)) return false;
+  }
+  for (int64_t k = 0; k < volume; ++k)
+    for (int a = 0; a < D; ++a)
+      if (offsets[k * D + a] != (up ? -1 : 1) * (k >> a * power & (factor - 1)) * fine.packing.stride[a]) return false;
+  uint8_t offset[64];
+  for (int64_t low = 0; low < volume; ++low) {
+    int64_t k = 0;
+    for (int a = 0; a < D; ++a)
+      k |= int64_t(extract(low, fine.packing.field[1 + a].mask[0] & (volume - 1))) << a * power;
+    offset[low] = uint8_t(k);
+  }
+  Workspace workspace;
+  return allocating(source.keys, tiles_of(target.count, tile), kind, made, [&]<class I>(const auto& allocate) {
+    const auto make = [&](const auto& way) {
+      return way(keys_of<1>(fine.keys)->word, fine.count, keys_of<1>(coarse.keys)->word, coarse.count, power * D,
+                 offset, volume, schedule_as<I>(source.schedule, workspace), allocate);
+    };
+    if (up) return make([](const auto&... x) { return cpu::pairs_of_children<true, I>(x...); });
+    return make([](const auto&... x) { return cpu::pairs_of_children<false, I>(x...); });
+  });
 }
 
 #endif
@@ -540,8 +602,9 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
   check_value(automatic <= way && way <= pairwise, "kernel map: no way ", way);
   check_value(way != boxed || is_box, "kernel map: the offsets are no box, or coordinates are near the end of int64");
 #ifndef __CUDACC__
-  if (Made made(source.keys, kind, 0, 0, 0);
-      way == automatic && !plain && !checked && by_blocks(source, target, at, volume, tile, kind, made))
+  if (Made made(source.keys, kind, 0, 0, 0); way == automatic && !plain && !checked &&
+                                             (by_children(source, target, at, volume, tile, kind, made) ||
+                                              by_blocks(source, target, at, volume, tile, kind, made)))
     return {made.pairs, made.entries, made.tiles};
 #endif
   if (way == automatic) {
@@ -549,8 +612,12 @@ std::tuple<Tensor, Tensor, Tensor> pairs(const Tensor& source_packing, const Ten
     const double probes = m * double(volume), boxes = is_box ? n * double(box.all_candidates) : probes + 1;
     way = n * m < std::min(probes, boxes) ? pairwise : boxes < probes / 4 ? boxed : probing;
   }
-  Made made = way == probing ? by_probe(source, target, at, volume, tile, kind)
-              : way == boxed ? by_box(source, target, box, order, kind)
+  if (volume == 0) {
+    const Made none = from_triples(new_empty(source.keys, {0}), new_empty(source.keys, {0}), order, target.count, kind);
+    return {none.pairs, none.entries, none.tiles};
+  }
+  Made made = way == probing ? by_probe(source, target, at, volume, tile, kind, plain)
+              : way == boxed ? by_box(source, target, box, order, kind, plain)
                              : by_pairs(source, target, at, volume, order, kind);
   return {made.pairs, made.entries, made.tiles};
 }

@@ -27,7 +27,7 @@ struct Box {
     int64_t k = 0, volume = 1;
     bool good = true;
     target[0] = c[0];
-    for (int a = 0; a < dimension; ++a) {
+    for_axes(dimension, [&](int a) {
       const int64_t from_first = c[1 + a] - first[a];
       good &= from_first % common[a] == 0;
       const int64_t residue = from_first / common[a] % period[a];
@@ -38,7 +38,7 @@ struct Box {
       target[1 + a] = from_first - i * step[a];
       k += i * volume;
       volume *= size[a];
-    }
+    });
     return good ? k : -1;
   }
 };
@@ -92,19 +92,19 @@ HEPOPS_HD bool add(int64_t a, int64_t b, int64_t& sum) {
 }
 
 // The place of the source at c + offset, or -1.
-template <int S>
-HEPOPS_HD int64_t probe(const KeySet<S>& source, const int64_t* c, const int64_t* offset) {
+template <class Source>
+HEPOPS_HD int64_t probe(const Source& source, const int64_t* c, const int64_t* offset) {
   int64_t moved[1 + max_dimension] = {c[0]};
   bool good = true;
-  for (int a = 0; a < source.packing.dimension; ++a) good &= add(c[1 + a], offset[a], moved[1 + a]);
+  for_axes(source.packing.dimension, [&](int a) { good &= add(c[1 + a], offset[a], moved[1 + a]); });
   return good ? source.place(moved) : -1;
 }
 
 // f(target place, k) for every triple of a source place, by `box`.
-template <int S, int T>
+template <int S, class Target>
 struct ByBox {
   KeySet<S> source;
-  KeySet<T> target;
+  Target target;
   Box box;
   template <class F>
   HEPOPS_HD void operator()(int64_t i, const F& f) const {
@@ -134,11 +134,12 @@ struct Pairwise {
       target.row(place, o);
       if (o[0] != c[0]) continue;
       bool good = true;
-      for (int a = 1; a <= source.packing.dimension; ++a) {
+      for_axes(source.packing.dimension, [&](int axis) {
+        const int a = 1 + axis;
         const int64_t difference = int64_t(uint64_t(c[a]) - uint64_t(o[a]));
         good &= ((c[a] ^ o[a]) & (c[a] ^ difference)) >= 0;
         o[a] = difference;
-      }
+      });
       o[0] = 0;
       Key<O> key;
       if (!good || !offsets.key(o, key)) continue;

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "sparse/key_table.h"
 #include "sparse/packing.h"
 #include "sparse/pairs.h"
 #include "sparse/workspace.h"
@@ -45,73 +46,56 @@ struct Stencil {
   int reach;
 };
 
+struct Block {
+  uint64_t places;  // occupancy, in the order of places
+  int64_t first;    // place
+};
+
 struct Blocks {
   int64_t count;
-  const uint64_t* keys;    // of blocks, ascending, as those of cells without their lowest six bits
-  const int64_t* first;    // place (count + 1)
-  const uint64_t* cells;   // occupancy, bit x + 4 y + 16 z; behind the last block an empty one
-  const uint64_t* places;  // occupancy, in the order of places
+  const uint64_t* keys;   // of blocks, ascending, as those of cells without their lowest six bits
+  const Block* blocks;    // (count + 1), behind the last one an empty one
+  const uint64_t* cells;  // (count + 1), occupancy, bit x + 4 y + 16 z
 };
 
 inline Blocks make_blocks(const uint64_t* keys, int64_t n, Workspace& workspace) {
   uint64_t* const block = workspace.get<uint64_t>(n + 1);
-  int64_t* const first = workspace.get<int64_t>(n + 1);
+  Block* const blocks = workspace.get<Block>(n + 1);
   uint64_t* const cells = workspace.get<uint64_t>(n + 1);
-  uint64_t* const places = workspace.get<uint64_t>(n + 1);
   int64_t count = 0;
   for (int64_t i = 0; i < n;) {
     const uint64_t key = keys[i] >> 6;
     uint64_t by_cell = 0, by_place = 0;
     block[count] = key;
-    first[count] = i;
+    const int64_t first = i;
     for (; i < n && keys[i] >> 6 == key; ++i) {
       const Cell c = cell_of[keys[i] & 63];
       by_cell |= uint64_t(1) << (c.x + 4 * c.y + 16 * c.z);
       by_place |= uint64_t(1) << (keys[i] & 63);
     }
     cells[count] = by_cell;
-    places[count++] = by_place;
+    blocks[count++] = {by_place, first};
   }
-  first[count] = n;
-  cells[count] = places[count] = 0;
-  return {count, block, first, cells, places};
+  cells[count] = 0;
+  blocks[count] = {0, n};
+  return {count, block, blocks, cells};
 }
-
-class BlockTable {
- public:
-  BlockTable(const Blocks& blocks, Workspace& workspace) : blocks_(blocks) {
-    bits_ = std::max<int>(4, std::bit_width(uint64_t(blocks.count)) + 2);
-    slots_ = workspace.get<uint32_t>(int64_t(1) << bits_);
-    std::fill_n(slots_, int64_t(1) << bits_, 0);
-    for (int64_t b = 0; b < blocks.count; ++b) {
-      uint64_t slot = hash(blocks.keys[b]);
-      while (slots_[slot]) slot = (slot + 1) & ((uint64_t(1) << bits_) - 1);
-      slots_[slot] = uint32_t(b + 1);
-    }
-  }
-  // The block of a key, or the empty one.
-  int64_t find(uint64_t key) const {
-    for (uint64_t slot = hash(key); slots_[slot]; slot = (slot + 1) & ((uint64_t(1) << bits_) - 1))
-      if (blocks_.keys[slots_[slot] - 1] == key) return slots_[slot] - 1;
-    return blocks_.count;
-  }
-
- private:
-  uint64_t hash(uint64_t key) const { return key * 0x9E3779B97F4A7C15u >> (64 - bits_); }
-  const Blocks& blocks_;
-  uint32_t* slots_;
-  int bits_;
-};
 
 // Directions are (dx + 1) + 3 (dy + 1) + 9 (dz + 1), so that the opposite of d is 26 - d.
 constexpr int own = 13;
 
-// The neighbours of target blocks among source blocks, (count, 27); blocks.count where there is none.
-inline const uint32_t* neighbours(const Packing& packing, const Blocks& target, const Blocks& source,
-                                  Workspace& workspace) {
-  const BlockTable table(source, workspace);
+// The neighbours of target blocks among source blocks.
+struct Neighbours {
+  const uint32_t* block;    // (count, 27), that of the empty block where there is none
+  const uint32_t* present;  // (count), the directions that there are
+};
+
+inline Neighbours neighbours(const Packing& packing, const Blocks& target, const Blocks& source, Workspace& workspace) {
+  const KeyTable<1> table(reinterpret_cast<const Key<1>*>(source.keys), source.count, workspace);
   uint32_t* const all = workspace.get<uint32_t>(27 * target.count);
+  uint32_t* const present = workspace.get<uint32_t>(target.count);
   std::fill_n(all, 27 * target.count, uint32_t(source.count));
+  std::fill_n(present, target.count, 0);
   uint64_t mask[3];
   for (int a = 0; a < 3; ++a) mask[a] = packing.field[1 + a].mask[0] >> 6;
   const uint64_t batch = ~(mask[0] | mask[1] | mask[2]);
@@ -130,13 +114,17 @@ inline const uint32_t* neighbours(const Packing& packing, const Blocks& target, 
     for (int d = 0; d < (same ? own : 27); ++d) {
       const int x = d % 3, y = d / 3 % 3, z = d / 9;
       if (!(inside[0][x] & inside[1][y] & inside[2][z])) continue;
-      const int64_t found = table.find((key & batch) | part[0][x] | part[1][y] | part[2][z]);
+      const int64_t found = table.find({{(key & batch) | part[0][x] | part[1][y] | part[2][z]}});
+      if (found < 0) continue;
       mine[d] = uint32_t(found);
-      if (same && found < source.count) all[27 * found + 26 - d] = uint32_t(b);
+      present[b] |= 1u << d;
+      if (!same) continue;
+      all[27 * found + 26 - d] = uint32_t(b);
+      present[found] |= 1u << (26 - d);
     }
-    if (same) mine[own] = uint32_t(b);
+    if (same) mine[own] = uint32_t(b), present[b] |= 1u << own;
   }
-  return all;
+  return {all, present};
 }
 
 // Where the pairs of each (tile, column) begin, from their counts; entries and tiles are written.
@@ -170,9 +158,10 @@ struct Layout {
 // f(block, first place, last place) for the blocks that a tile meets.
 template <class F>
 void for_blocks_of_tile(const Blocks& blocks, int64_t first, int64_t last, const F& f) {
-  int64_t b = std::upper_bound(blocks.first, blocks.first + blocks.count, first) - blocks.first - 1;
-  for (; b < blocks.count && blocks.first[b] < last; ++b)
-    f(b, std::max(first, blocks.first[b]), std::min(last, blocks.first[b + 1]));
+  const auto after = [](int64_t place, const Block& block) { return place < block.first; };
+  int64_t b = std::upper_bound(blocks.blocks, blocks.blocks + blocks.count, first, after) - blocks.blocks - 1;
+  for (; b < blocks.count && blocks.blocks[b].first < last; ++b)
+    f(b, std::max(first, blocks.blocks[b].first), std::min(last, blocks.blocks[b + 1].first));
 }
 
 // --- offsets of one cell: 27 neighbours, the bits of a word ----------------------------------------------------------
@@ -213,43 +202,53 @@ inline uint32_t around(const Planes& planes, Cell c) {
   return nine(c.z) | nine(c.z + 1) << 9 | nine(c.z + 2) << 18;
 }
 
-// The cells of a block that its neighbour in direction D sees in a shell of `reach` cells, in the order of places.
-inline std::array<uint64_t, 27> make_borders(int reach) {
-  std::array<uint64_t, 27> borders{};
-  const auto near = [&](int d, int x) { return d < 0 ? x >= 4 - reach : d > 0 ? x < reach : true; };
-  for (int d = 0; d < 27; ++d)
-    for (int c = 0; c < 64; ++c)
-      if (near(d % 3 - 1, cell_of[c].x) && near(d / 3 % 3 - 1, cell_of[c].y) && near(d / 9 - 1, cell_of[c].z))
-        borders[d] |= uint64_t(1) << c;
-  return borders;
-}
+// A grid around a block: rows of `row` cells, planes of `plane`, the block's own cells from `margin` on every axis; of
+// its neighbours it holds a shell of `reach` cells.
+struct Grid {
+  std::array<uint64_t, 27> border{};                    // cells that are in it, in the order of places
+  std::array<std::array<uint16_t, 64>, 27> position{};  // where each is
+  std::array<uint16_t, 64> own{};
 
-// f(cell in the grid of the block, row) for every occupied cell of the block's grid.
-template <class J, class F>
-void for_grid(const Blocks& source, const uint32_t* near, const std::array<uint64_t, 27>& borders, const J* schedule,
-              const F& f) {
-  for (int d = 0; d < 27; ++d) {
-    const uint64_t places = source.places[near[d]];
-    const int64_t first = source.first[near[d]];
-    const int x = 4 * (d % 3 - 1), y = 4 * (d / 3 % 3 - 1), z = 4 * (d / 9 - 1);
-    for (uint64_t left = places & borders[d]; left; left &= left - 1) {
-      const int c = std::countr_zero(left);
-      const int64_t place = first + std::popcount(places & ((uint64_t(1) << c) - 1));
-      f(x + cell_of[c].x, y + cell_of[c].y, z + cell_of[c].z, schedule[place]);
+  constexpr Grid(int reach, int margin, int row, int plane) {
+    const auto near = [&](int d, int x) { return d < 0 ? x >= 4 - reach : d > 0 ? x < reach : true; };
+    for (int d = 0; d < 27; ++d)
+      for (int c = 0; c < 64; ++c) {
+        const int dx = d % 3 - 1, dy = d / 3 % 3 - 1, dz = d / 9 - 1;
+        const auto [x, y, z] = cell_of[c];
+        if (!near(dx, x) || !near(dy, y) || !near(dz, z)) continue;
+        border[d] |= uint64_t(1) << c;
+        position[d][c] = uint16_t(x + 4 * dx + margin + row * (y + 4 * dy + margin) + plane * (z + 4 * dz + margin));
+      }
+    own = position[13];
+  }
+
+  // f(position, row) for every occupied cell in the grid of block b.
+  template <class J, class F>
+  void for_each_cell(const Blocks& source, const Neighbours& near, int64_t b, const J* schedule, const F& f) const {
+    for (uint32_t directions = near.present[b]; directions; directions &= directions - 1) {
+      const int d = std::countr_zero(directions);
+      const Block block = source.blocks[near.block[27 * b + d]];
+      const J* const rows = schedule + block.first;
+      const uint16_t* const at = position[d].data();
+      for (uint64_t left = block.places & border[d]; left; left &= left - 1) {
+        const int c = std::countr_zero(left);
+        f(at[c], rows[std::popcount(block.places & ((uint64_t(1) << c) - 1))]);
+      }
     }
   }
-}
+};
 
 // Places are those of the target, keys in the frame of `packing` for both; allocate(num_pairs, num_entries) gives the
 // arrays {pairs, entries, tiles}, or none where I does not hold the number of pairs: then the answer is false.
 template <class I, class Parallel, class Allocate>
 bool pairs_around(const Packing& packing, const uint64_t* target_keys, int64_t num_targets, const uint64_t* source_keys,
-                  int64_t num_sources, const I* schedule, const Stencil& stencil, int64_t tile,
-                  const Parallel& parallel, const Allocate& allocate) {
+                  int64_t num_sources, const I* schedule, const Stencil& stencil, const Parallel& parallel,
+                  const Allocate& allocate) {
+  constexpr int64_t tile = tile_on_cpu;
   Workspace workspace;
   const Blocks source = make_blocks(source_keys, num_sources, workspace);
   const Blocks target = target_keys == source_keys ? source : make_blocks(target_keys, num_targets, workspace);
-  const uint32_t* near = neighbours(packing, target, source, workspace);
+  const Neighbours near = neighbours(packing, target, source, workspace);
   const int64_t num_tiles = (num_targets + tile - 1) / tile;
 
   uint32_t wanted = 0;
@@ -267,7 +266,7 @@ bool pairs_around(const Packing& packing, const uint64_t* target_keys, int64_t n
     for (int64_t t = begin; t < end; ++t) {
       const int64_t first = t * tile, last = std::min((t + 1) * tile, num_targets);
       for_blocks_of_tile(target, first, last, [&](int64_t b, int64_t from, int64_t to) {
-        const Planes planes = planes_of(source, near + 27 * b);
+        const Planes planes = planes_of(source, near.block + 27 * b);
         for (int64_t i = from; i < to; ++i) found[i] = around(planes, cell_of[target_keys[i] & 63]) & wanted;
       });
       for (int k = 0; k < 27; ++k) {
@@ -284,8 +283,8 @@ bool pairs_around(const Packing& packing, const uint64_t* target_keys, int64_t n
   if (!tiles) return false;
   layout.write(entries, tiles);
 
-  static const std::array<uint64_t, 27> borders = make_borders(1);
-  int delta[27];  // in a grid of rows of 8, planes of 64, whose own cells begin at 1
+  static constexpr Grid grid(1, 1, 8, 64);
+  int64_t delta[27];
   for (int d = 0; d < 27; ++d) delta[d] = (d % 3 - 1) + 8 * (d / 3 % 3 - 1) + 64 * (d / 9 - 1);
   parallel(num_tiles, 8, [&, pairs = pairs](int64_t begin, int64_t end) {
     I rows[6 * 64];
@@ -294,11 +293,9 @@ bool pairs_around(const Packing& packing, const uint64_t* target_keys, int64_t n
       for (int k = 0; k < 27; ++k) next[k] = pairs + counts[27 * t + k];
       const int64_t first = t * tile, last = std::min((t + 1) * tile, num_targets);
       for_blocks_of_tile(target, first, last, [&](int64_t b, int64_t from, int64_t to) {
-        for_grid(source, near + 27 * b, borders, schedule,
-                 [&](int x, int y, int z, I row) { rows[x + 1 + 8 * (y + 1) + 64 * (z + 1)] = row; });
+        grid.for_each_cell(source, near, b, schedule, [&](int position, I row) { rows[position] = row; });
         for (int64_t i = from; i < to; ++i) {
-          const Cell c = cell_of[target_keys[i] & 63];
-          const I* const here = rows + c.x + 1 + 8 * (c.y + 1) + 64 * (c.z + 1);
+          const I* const here = rows + grid.own[target_keys[i] & 63];
           for (uint32_t left = found[i]; left; left &= left - 1) {
             const int k = std::countr_zero(left);
             *next[k]++ = {here[delta[k]], I(i)};
@@ -312,7 +309,7 @@ bool pairs_around(const Packing& packing, const uint64_t* target_keys, int64_t n
 
 // --- offsets of up to four cells: a grid of 12^3 cells ---------------------------------------------------------------
 
-constexpr int margin = max_reach, grid = 4 + 2 * margin;
+constexpr int margin = max_reach, lines = 4 + 2 * margin;  // rows of 16 cells, planes of 12 rows
 
 // Offsets that differ in x alone: bits of a row, dx + margin.
 struct StencilRow {
@@ -325,7 +322,7 @@ inline std::vector<StencilRow> stencil_rows(const Stencil& stencil) {
   std::vector<StencilRow> rows;
   for (int dz = -margin; dz <= margin; ++dz)
     for (int dy = -margin; dy <= margin; ++dy) {
-      StencilRow row{dy + grid * dz, 0, {}};
+      StencilRow row{dy + lines * dz, 0, {}};
       for (int64_t k = 0; k < stencil.volume; ++k) {
         const auto& [x, y, z] = stencil.offsets[k];
         if (x > max_reach || y != dy || z != dz) continue;
@@ -339,38 +336,37 @@ inline std::vector<StencilRow> stencil_rows(const Stencil& stencil) {
 
 template <class I, class Parallel, class Allocate>
 bool pairs_within(const Packing& packing, const uint64_t* target_keys, int64_t num_targets, const uint64_t* source_keys,
-                  int64_t num_sources, const I* schedule, const Stencil& stencil, int64_t tile,
-                  const Parallel& parallel, const Allocate& allocate) {
+                  int64_t num_sources, const I* schedule, const Stencil& stencil, const Parallel& parallel,
+                  const Allocate& allocate) {
+  constexpr int64_t tile = tile_on_cpu;
   Workspace workspace;
   const Blocks source = make_blocks(source_keys, num_sources, workspace);
   const Blocks target = target_keys == source_keys ? source : make_blocks(target_keys, num_targets, workspace);
-  const uint32_t* near = neighbours(packing, target, source, workspace);
+  const Neighbours near = neighbours(packing, target, source, workspace);
   const int64_t num_tiles = (num_targets + tile - 1) / tile;
   const std::vector<StencilRow> rows = stencil_rows(stencil);
-  const std::array<uint64_t, 27> borders = make_borders(stencil.reach);
+  const Grid grid(stencil.reach, margin, 16, 16 * lines);
   std::vector<int> column(stencil.volume);
   for (int64_t k = 0; k < stencil.volume; ++k) column[k] = int(k);
 
   // f(t, place, k, row) for every pair; the grid of a block holds who is there, a bit a cell, and their rows.
   const auto sweep = [&](int64_t t, const auto& f) {
-    uint16_t there[grid * grid];
-    I row_at[grid * grid * 16];
+    uint16_t there[lines * lines];
+    I row_at[lines * lines * 16];
     const int64_t first = t * tile, last = std::min((t + 1) * tile, num_targets);
     for_blocks_of_tile(target, first, last, [&](int64_t b, int64_t from, int64_t to) {
-      std::fill_n(there, grid * grid, 0);
-      for_grid(source, near + 27 * b, borders, schedule, [&](int x, int y, int z, I row) {
-        const int line = y + margin + grid * (z + margin);
-        there[line] |= uint16_t(1 << (x + margin));
-        row_at[16 * line + x + margin] = row;
+      std::fill_n(there, lines * lines, 0);
+      grid.for_each_cell(source, near, b, schedule, [&](int position, I row) {
+        there[position / 16] |= uint16_t(1 << position % 16);
+        row_at[position] = row;
       });
       for (int64_t i = from; i < to; ++i) {
-        const Cell c = cell_of[target_keys[i] & 63];
-        const int line = c.y + margin + grid * (c.z + margin);
+        const int own_cell = grid.own[target_keys[i] & 63], line = own_cell / 16, from_x = own_cell % 16 - margin;
         for (const StencilRow& r : rows) {
-          uint32_t left = uint32_t(there[line + r.at] >> c.x) & r.bits;
+          uint32_t left = uint32_t(there[line + r.at] >> from_x) & r.bits;
           for (; left; left &= left - 1) {
             const int x = std::countr_zero(left);
-            f(i, r.k[x], row_at[16 * (line + r.at) + c.x + x]);
+            f(i, r.k[x], row_at[16 * (line + r.at) + from_x + x]);
           }
         }
       }
@@ -394,6 +390,52 @@ bool pairs_within(const Packing& packing, const uint64_t* target_keys, int64_t n
         pairs[next[k]++] = {row, I(place)};
       });
   });
+  return true;
+}
+
+// --- a kernel as wide as its stride: every fine row has one parent ---------------------------------------------------
+
+// Children of a cell are neighbours in the order, and the lowest `low_bits` of a key are their place in it: a merge of
+// two ascending lists of keys. `offset` (2^low_bits) is k of each. The list is grouped by parents, which it writes, or,
+// where `up`, by children, and reads parents.
+template <bool up, class I, class Allocate>
+bool pairs_of_children(const uint64_t* children, int64_t num_children, const uint64_t* parents, int64_t num_parents,
+                       int low_bits, const uint8_t* offset, int64_t volume, const I* schedule,
+                       const Allocate& allocate) {
+  constexpr int64_t tile = tile_on_cpu;
+  Workspace workspace;
+  const uint64_t low = (uint64_t(1) << low_bits) - 1;
+  const int64_t num_tiles = ((up ? num_children : num_parents) + tile - 1) / tile;
+  I* const parent = workspace.get<I>(num_children);
+  uint64_t strangers = 0;  // where the parents are those of these children, and no others, each new key is the next one
+  for (int64_t i = 0, p = -1; i < num_children; ++i) {
+    p += i == 0 || ((children[i] ^ children[i - 1]) >> low_bits) != 0;
+    strangers |= p < num_parents ? parents[p] ^ children[i] >> low_bits : 1;
+    parent[i] = I(p);
+  }
+  for (int64_t i = 0, p = 0; strangers && i < num_children; ++i) {
+    const uint64_t key = children[i] >> low_bits;
+    while (p < num_parents && parents[p] < key) ++p;
+    parent[i] = p < num_parents && parents[p] == key ? I(p) : I(-1);
+  }
+
+  int64_t* const counts = workspace.get<int64_t>(num_tiles * volume);
+  std::fill_n(counts, num_tiles * volume, 0);
+  const auto count_of = [=](int64_t i, I p) -> int64_t& {
+    return counts[(up ? i : int64_t(p)) / tile * volume + offset[children[i] & low]];
+  };
+  for (int64_t i = 0; i < num_children; ++i)
+    if (parent[i] >= 0) ++count_of(i, parent[i]);
+  std::vector<int> column(volume);
+  for (int64_t k = 0; k < volume; ++k) column[k] = int(k);
+  Layout<I> layout{num_tiles, volume, volume, column.data(), counts};
+  layout.total();
+  const auto [pairs, entries, tiles] = allocate(layout.num_pairs, layout.num_entries);
+  if (!tiles) return false;
+  layout.write(entries, tiles);
+  for (int64_t i = 0; i < num_children; ++i)
+    if (const I p = parent[i]; p >= 0)
+      pairs[count_of(i, p)++] = up ? Pair<I>{schedule[p], I(i)} : Pair<I>{schedule[i], p};
   return true;
 }
 

@@ -65,13 +65,19 @@ struct ReadColumn {
 
 // Few columns are laid side by side, several rows of them, so that a pass over the rows has long inner loops.
 struct Layout {
+#ifdef __CUDACC__
+  static constexpr int64_t at_once =
+      2048;  // by a block: 20 thousand rows of 32 shall be enough for every multiprocessor
+#else
+  static constexpr int64_t at_once = 32768;
+#endif
   int64_t channels, repeat, width, numel, chunk;
   explicit Layout(const Tensor& x)
       : channels(x.size(1)),
         repeat(std::clamp<int64_t>(512 / std::max<int64_t>(channels, 1), 1, std::max<int64_t>(x.size(0), 1))),
         width(repeat * channels),
         numel(x.numel()),
-        chunk(width * std::max<int64_t>(1, 32768 / std::max<int64_t>(width, 1))) {}
+        chunk(width * std::max<int64_t>(1, at_once / std::max<int64_t>(width, 1))) {}
   int64_t chunks() const { return (numel + chunk - 1) / chunk; }
 };
 

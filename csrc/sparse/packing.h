@@ -41,6 +41,19 @@ struct Key {
   }
 };
 
+// f(a) for every axis. A GPU is given each by a number that the compiler knows, so that rows of coordinates stay in
+// registers.
+template <class F>
+HEPOPS_HD void for_axes(int dimension, const F& f) {
+#ifdef __CUDA_ARCH__
+#pragma unroll
+  for (int a = 0; a < max_dimension; ++a)
+    if (a < dimension) f(a);
+#else
+  for (int a = 0; a < dimension; ++a) f(a);
+#endif
+}
+
 // The low bits of x, spread over the set bits of the mask, and back.
 HEPOPS_HD uint64_t deposit(uint64_t x, uint64_t mask) {
 #if defined(__BMI2__) && !defined(__CUDACC__)
@@ -100,24 +113,28 @@ template <int W>
 HEPOPS_HD bool encode(const Packing& p, const int64_t* row, Key<W>& key) {
   bool good = true;
   for (int w = 0; w < W; ++w) key.word[w] = 0;
-  for (int f = 0; f <= p.dimension; ++f) {
+  const auto put = [&](int f) {
     const Field& field = p.field[f];
     const uint64_t u = uint64_t(row[f]) - uint64_t(field.base);  // wraps to a large number below the base
     good &= u <= field.last;
     key.word[W - 1] |= deposit(u, field.mask[W - 1]);
     if (W == 2) key.word[0] |= field.low_bits < 64 ? deposit(u >> field.low_bits, field.mask[0]) : 0;
-  }
+  };
+  put(0);
+  for_axes(p.dimension, [&](int a) { put(1 + a); });
   return good;
 }
 
 template <int W>
 HEPOPS_HD void decode(const Packing& p, const Key<W>& key, int64_t* row) {
-  for (int f = 0; f <= p.dimension; ++f) {
+  const auto take = [&](int f) {
     const Field& field = p.field[f];
     uint64_t u = extract(key.word[W - 1], field.mask[W - 1]);
     if (W == 2 && field.low_bits < 64) u |= extract(key.word[0], field.mask[0]) << field.low_bits;
     row[f] = int64_t(uint64_t(field.base) + u);
-  }
+  };
+  take(0);
+  for_axes(p.dimension, [&](int a) { take(1 + a); });
 }
 
 // The place of a key among n ascending ones, or -1.
@@ -143,15 +160,15 @@ struct KeySet {
   // Coordinates [batch, x, ...] at a place.
   HEPOPS_HD void row(int64_t place, int64_t* c) const {
     decode(packing, keys[place], c);
-    for (int a = 0; a < packing.dimension; ++a) c[1 + a] *= packing.stride[a];
+    for_axes(packing.dimension, [&](int a) { c[1 + a] *= packing.stride[a]; });
   }
   // The key of coordinates, which are changed to q; false where no member can be there.
   HEPOPS_HD bool key(int64_t* c, Key<W>& key) const {
     bool good = true;
-    for (int a = 0; a < packing.dimension; ++a) {
+    for_axes(packing.dimension, [&](int a) {
       good &= packing.on_stride(a, c[1 + a]);
       c[1 + a] = packing.quotient(a, c[1 + a]);
-    }
+    });
     return encode(packing, c, key) && good;
   }
   // The place of coordinates, which are changed to q, or -1.

@@ -203,7 +203,7 @@ PairTensors checked(const char* name, const Tensor& x, const Tensor& pairs, cons
 template <class I>
 Tensor counts_of(const PairTensors& tensors) {
   const auto list = tensors.list<I>();
-  const Tensor counts = torch::stable::new_empty(tensors.schedule, {list.num_rows});
+  const Tensor counts = core::empty_like(tensors.schedule);
   core::for_each_row(counts, list.num_tiles, Count<I>::scratch(list), Count<I>{list, core::out<I>(counts)});
   return counts;
 }

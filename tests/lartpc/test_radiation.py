@@ -16,7 +16,7 @@ from hepops.lartpc.stopping import M_E, RADIATION_LENGTH, SPECIES, A, K, Z, mass
 
 
 def test_complete_screening_is_the_particle_data_groups():
-    """Ch. 34: k dN/dk = 4/3 - 4/3 y + y^2 and dN/dv = 1 - 4/3 v (1 - v); phi_2 differs from phi_1 by 1/6 ln-free units."""
+    """Ch. 34.4, 34.5: k dN/dk = 4/3 - 4/3 y + y^2 and dN/dv = 1 - 4/3 v (1 - v), but for R2 < 1."""
     y = np.linspace(0.01, 0.9, 50)
     R1, R2 = screening(0.0)
     assert float(R1) == 1.0 and 0.95 < float(R2) < 1.0
@@ -40,7 +40,7 @@ def test_an_electron_of_high_energy_loses_itself_in_a_radiation_length():
 
 
 def test_the_critical_energy_is_the_published_one():
-    """Rossi's: the energy that collisions would take in a radiation length; Particle Data Group, liquid argon: 32.84 MeV."""
+    """Rossi's: what collisions would take in a radiation length; Particle Data Group, liquid argon: 32.84 MeV."""
     T = 32.84
     assert float(mass_stopping_power(SPECIES["electron"], np.array(T))) * RADIATION_LENGTH == pytest.approx(T, rel=1e-3)
 
@@ -49,7 +49,9 @@ def test_compton_is_thomson_at_low_and_logarithmic_at_high_energy():
     thomson = K / (2 * M_E) * Z / A * 4 / 3  # 8/3 pi r_e^2 per electron
     assert float(compton_rate(1e-4)) == pytest.approx(thomson, rel=1e-3)
     q = 1e6
-    assert float(compton_rate(q * M_E)) == pytest.approx(K / (2 * M_E) * Z / A * (math.log(2 * q) + 0.5) / (2 * q), rel=1e-4)
+    assert float(compton_rate(q * M_E)) == pytest.approx(
+        K / (2 * M_E) * Z / A * (math.log(2 * q) + 0.5) / (2 * q), rel=1e-4
+    )
 
 
 def test_compton_photons_follow_klein_and_nishina():
@@ -89,6 +91,8 @@ def test_photons_radiated_are_as_many_and_as_hard_as_the_spectrum_has(T):
     every = np.concatenate(drawn)
     assert number > 400
     assert len(every) == pytest.approx(number, abs=4 * math.sqrt(number))
-    assert every.sum() == pytest.approx(energy, abs=4 * every.std() * math.sqrt(number) + 4 * every.mean() * math.sqrt(number))
+    assert every.sum() == pytest.approx(
+        energy, abs=4 * every.std() * math.sqrt(number) + 4 * every.mean() * math.sqrt(number)
+    )
     assert every.min() >= cut and every.max() <= T
     assert radiated(cut, 1e9, cut, rng) == []

@@ -96,7 +96,10 @@ def test_delta_rays_shower_where_radiation_is_asked_for():
         (dict(particle="photon"), "particle 'photon' needs radiation"),
         (dict(particle="positron"), "particle 'positron' needs radiation"),
         (dict(particle="electron", radiation=0.01), "radiation must be None or at least 0.05 MeV, got 0.01"),
-        (dict(particle="photon", radiation=0.2, topology="stopping"), "topology 'stopping' has no meaning for a photon"),
+        (
+            dict(particle="photon", radiation=0.2, topology="stopping"),
+            "topology 'stopping' has no meaning for a photon",
+        ),
         (dict(particle="photon", radiation=0.2, straggling=True), "straggling and deltas are not there for electrons"),
     ],
 )

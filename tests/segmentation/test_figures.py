@@ -38,7 +38,9 @@ def test_display_refuses_what_does_not_fit(event):
 def test_curves_and_confusion(tmp_path):
     steps = [{"step": i + 1, "epoch": i // 5, "rate": 0.1, "loss": 1 / (i + 1), "accuracy": 0.5} for i in range(250)]
     names = ("loss", "accuracy", "muon", "proton", "delta", "shower")
-    history = History(steps, [{"step": 125, **{f"test_{n}": 0.6 for n in names}}, {"step": 250, **{f"test_{n}": 0.7 for n in names}}])
+    history = History(
+        steps, [{"step": 125, **{f"test_{n}": 0.6 for n in names}}, {"step": 250, **{f"test_{n}": 0.7 for n in names}}]
+    )
     figure = drawn(curves(history), tmp_path / "curves.png")
     assert len(figure.axes) == 3
     drawn(curves(History(steps[:1], [])), tmp_path / "begin.png")

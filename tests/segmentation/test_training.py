@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import hepops
@@ -49,20 +50,19 @@ def weights(folder):
 # ---- it learns
 
 
-def test_a_short_training_learns():
-    """Muons and protons alone differ by their charge per voxel: 30 steps suffice."""
-    easy = Mixture(showers=(0, 0), cosmics=(0, 0), protons=(2, 2), muon_energy=(500.0, 800.0), proton_energy=(60.0, 120.0))
+def test_a_short_training_learns(tmp_path):
+    """Muons and protons alone differ by their charge per voxel: 30 steps tell them apart."""
+    easy = Mixture(
+        showers=(0, 0), cosmics=(0, 0), protons=(2, 2), muon_energy=(500.0, 800.0), proton_energy=(60.0, 120.0)
+    )
     learn, test = make(10, seed=1, mixture=easy), make(4, seed=2, mixture=easy)
-    plan = Plan(epochs=6, batch=2, seed=0, network={"filters": 6, "depth": 3, "reps": 1}, rate=1e-2)
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        done = train(folder, learn, test, plan)
+    plan = Plan(epochs=6, batch=2, seed=0, network={"filters": 8, "depth": 4, "reps": 1}, rate=1e-2)
+    done = train(tmp_path, learn, test, plan)
     losses = [row["loss"] for row in done.history.steps]
     assert done.finished and len(losses) == 30
-    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    assert np.mean(losses[-5:]) < 0.65 * losses[0]
     recall = dict(zip(CLASSES, done.score.recall, strict=True))
-    assert recall["muon"] > 0.85 and recall["proton"] > 0.85
+    assert recall["muon"] > 0.8 and recall["proton"] > 0.8 and done.score.accuracy > 0.8  # by chance: a quarter
 
 
 # ---- it goes on
@@ -97,7 +97,10 @@ def test_a_process_that_is_killed_hard_goes_on(sample, test, whole, tmp_path):
     )
     source = str(Path(hepops.__file__).parent.parent)
     child = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": source}
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": source},
     )
     assert child.stdout.readline().strip() == "1" and child.stdout.readline().strip() == "2"
     time.sleep(0.01)
@@ -118,7 +121,7 @@ def test_interruption_and_minutes_leave_a_checkpoint(sample, test, whole, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, sample, test, PLAN, save_every=1e9, progress=interrupt)
     part = train(tmp_path, sample, test, PLAN, minutes=1e-9)
-    assert not part.finished and part.step == 1 and not (tmp_path / "model.safetensors").exists()
+    assert not part.finished and part.step == 2 and not (tmp_path / "model.safetensors").exists()
     assert train(tmp_path, sample, test, PLAN).finished
     assert weights(tmp_path) == weights(whole[0])
 
@@ -167,9 +170,7 @@ def test_the_history_has_a_row_per_step(whole):
 def test_the_saved_network_labels_as_the_trained_one(test, whole):
     folder, done = whole
     loaded = Segmenter.load(folder)
-    assert torch.equal(
-        loaded.label(test.coordinates, test.charge), done.segmenter.label(test.coordinates, test.charge)
-    )
+    assert torch.equal(loaded.label(test.coordinates, test.charge), done.segmenter.label(test.coordinates, test.charge))
     score, _ = evaluate(loaded, test, torch.ones(len(CLASSES)))
     assert torch.equal(score.matrix, done.score.matrix)
 
@@ -187,7 +188,9 @@ def test_a_batch_holds_the_events_reflected_and_shifted(sample):
         d = event.coordinates[:, 1:].double()
         pairs = torch.randint(len(c), (2, 200))
         torch.testing.assert_close((c[pairs[0]] - c[pairs[1]]).norm(dim=1), (d[pairs[0]] - d[pairs[1]]).norm(dim=1))
-        assert torch.equal((c[pairs[0]] - c[pairs[1]])[:, 0].abs(), (d[pairs[0]] - d[pairs[1]])[:, 0].abs())  # the drift
+        assert torch.equal(
+            (c[pairs[0]] - c[pairs[1]])[:, 0].abs(), (d[pairs[0]] - d[pairs[1]])[:, 0].abs()
+        )  # the drift
 
 
 def test_the_loss_is_torchs_and_leaves_noise_out():
@@ -207,8 +210,8 @@ def test_the_rate_rises_once_and_falls():
     plan = Plan(rate=1.0 - 1e-9, warm=0.1)
     rates = [plan.rate_at(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 25, rel=1e-6) and max(rates) == rates[10] == pytest.approx(1, rel=1e-6)
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:-1], rates[11:], strict=True)) and rates[-1] < 2e-3
+    assert all(a < b for a, b in pairwise(rates[:11]))
+    assert all(a > b for a, b in pairwise(rates[10:])) and rates[-1] < 2e-3
     assert all(math.isfinite(Plan().rate_at(step, 1)) for step in range(2))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import shared
+from conftest import needs_gpu, shared
 from hepops.sparse import SparseTensor, models
 from torch.nn.functional import batch_norm, cross_entropy, leaky_relu
 
@@ -33,22 +33,32 @@ def golden():
     return np.load(shared("golden/sparse/spine_uresnet_f8_d5_r2.npz"))
 
 
-@pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("cpu", torch.float32),
+        ("cpu", torch.float64),
+        pytest.param(("cuda", torch.float32), marks=needs_gpu),
+        pytest.param(("cuda", torch.float64), marks=needs_gpu),
+    ],
+    ids=["cpu-f32", "cpu-f64", "cuda-f32", "cuda-f64"],
+)
 def trained(golden, request):
     """The network after one forward and backward pass, what it returned, and the loss."""
-    network = models.UResNet(json.loads(str(golden["cfg"]))).to(request.param)
+    device, dtype = request.param
+    network = models.UResNet(json.loads(str(golden["cfg"]))).to(device, dtype)
     network.load_state_dict(state_of(golden))
-    x = models.from_table(torch.from_numpy(golden["data"]).to(request.param))
+    x = models.from_table(torch.from_numpy(golden["data"]).to(device, dtype))
     made = network(x, planes=True)
-    loss = cross_entropy(made["segmentation"].features, torch.from_numpy(golden["labels"]))
+    loss = cross_entropy(made["segmentation"].features, torch.from_numpy(golden["labels"]).to(device))
     loss.backward()
     return network, made, loss.item()
 
 
 # The stored numbers are float32: in float64 we may differ from them by their rounding, in float32 by both.
 def close(ours, stored, tolerance):
-    scale = stored.abs().max().clamp(min=1e-6)
-    assert ((ours.double() - stored.double()).abs().max() / scale).item() < tolerance
+    ours, stored = ours.detach().cpu().double(), stored.detach().cpu().double()
+    assert ((ours - stored).abs().max() / stored.abs().max().clamp(min=1e-6)).item() < tolerance
 
 
 def test_uresnet_has_the_keys_and_shapes_of_spines_checkpoint(golden):
@@ -132,7 +142,9 @@ class Dense:
         weight = dense_kernel(layer.kernel, layer.kernel_size)
         if layer.is_transposed:
             return self.up(x, weight.transpose(0, 1), stride=layer.stride)
-        padding = [k // 2 * d if s == 1 else 0 for k, s, d in zip(layer.kernel_size, layer.stride, layer.dilation)]
+        padding = [
+            k // 2 * d if s == 1 else 0 for k, s, d in zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
+        ]
         return self.conv(x, weight, stride=layer.stride, padding=padding, dilation=layer.dilation)
 
     def norm_act(self, norm, x):
@@ -333,3 +345,104 @@ def test_encoder_refuses_what_it_cannot_pool():
         encoder(voxels(dimension=2))
     with pytest.raises(ValueError, match="channels"):
         encoder(voxels(channels=3))
+
+
+# Fused units against modules one after another
+
+
+FUSED = [
+    {},
+    {"activation": "relu", "bias": True},
+    {"activation": "none", "norm": {"name": "batch_norm", "affine": False}},
+    {"norm": {"name": "batch_norm", "momentum": None}},
+    {"norm": {"name": "batch_norm", "track_running_stats": False}},
+    {"activation": "elu"},
+    {"backbone": "fpn"},
+    {"backbone": "senet"},
+    {"backbone": "mobilenet"},
+    {"bottleneck": "aspp"},
+    {"depth": 1},
+]
+
+
+def both_ways(network, x, training):
+    """Planes, gradients and running statistics: fused, then module by module from the same state."""
+    network.train(training)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    results = []
+    for unfused in (False, True):
+        network.load_state_dict(state)
+        network.zero_grad()
+        f = x.features.clone().requires_grad_()
+        y = SparseTensor(f, coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager)
+        if unfused:
+            with models.unfused():
+                made = network(y, planes=True)
+        else:
+            made = network(y, planes=True)
+        planes = [*made["encoder_tensors"], *made["decoder_tensors"], made["segmentation"]]
+        weighted = [(p.features * torch.linspace(-1, 2, p.features.numel()).view(p.shape).to(f)).sum() for p in planes]
+        torch.stack(weighted).sum().backward()
+        grads = {name: p.grad.clone() for name, p in network.named_parameters()} | {"input": f.grad}
+        results.append((planes, grads, {k: v.clone() for k, v in network.named_buffers()}))
+    return results
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("options", FUSED, ids=str)
+def test_fused_units_make_what_the_modules_make_one_after_another(options, training):
+    network = models.UResNet(**{"num_classes": 3, "filters": 8, "depth": 3, "reps": 2, **options}).double()
+    x = voxels(300, 12, dtype=torch.float64)
+    network(x)  # so that the running statistics are not those of the beginning
+    (planes, grads, buffers), (planes_, grads_, buffers_) = both_ways(network, x, training)
+    for one, other in zip(planes, planes_, strict=True):
+        close(one.features, other.features, 1e-11)
+    for name, grad in grads_.items():
+        torch.testing.assert_close(grads[name], grad, rtol=1e-8, atol=1e-8 * float(grad.abs().max()) + 1e-9, msg=name)
+    for name, buffer in buffers_.items():
+        torch.testing.assert_close(buffers[name], buffer, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("options", FUSED, ids=str)
+def test_inference_without_gradients_makes_the_same_planes(options):
+    network = models.UResNet(**{"num_classes": 3, "filters": 8, "depth": 3, "reps": 2, **options}).double()
+    x = voxels(300, 12, dtype=torch.float64)
+    network(x)
+    network.eval()
+    with torch.no_grad():
+        fused, again = network(x, planes=True), network(x)
+        with models.unfused():
+            plain = network(x, planes=True)
+    assert torch.equal(fused["segmentation"].features, again.features)
+    for kind in ("encoder_tensors", "decoder_tensors"):
+        for one, other in zip(fused[kind], plain[kind], strict=True):
+            close(one.features, other.features, 1e-11)
+    close(fused["segmentation"].features, plain["segmentation"].features, 1e-11)
+    close(fused["final_tensor"].features, plain["final_tensor"].features, 1e-11)
+
+
+def test_weights_changed_between_two_inferences_count():
+    """What was applied ahead of its time for one network does not reach another that reads the same planes."""
+    network = models.UResNet(num_classes=3, filters=4, depth=2, reps=1).eval()
+    x = voxels(60)
+    with torch.no_grad():
+        encoded = network.backbone.encoder(x)
+        before = network.backbone.decoder(encoded["final_tensor"], encoded["encoder_tensors"])[-1].features
+        for parameter in network.backbone.decoder.parameters():
+            parameter.add_(0.5)
+        after = network.backbone.decoder(encoded["final_tensor"], encoded["encoder_tensors"])[-1].features
+        with models.unfused():
+            plain = network.backbone.decoder(encoded["final_tensor"], encoded["encoder_tensors"])[-1].features
+    assert not torch.allclose(before, after)
+    close(after, plain, 1e-5)
+
+
+def test_hooks_of_modules_within_a_unit_still_run():
+    network = models.UResNet(num_classes=3, filters=4, depth=2, reps=1).eval()
+    seen = []
+    for name, module in network.named_modules():
+        if name.endswith(("norm1", "act_fn2", "conv1")):
+            module.register_forward_hook(lambda m, i, o, name=name: seen.append(name))
+    with torch.no_grad():
+        network(voxels(60))
+    assert len(seen) == 3 * 3

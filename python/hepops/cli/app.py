@@ -95,7 +95,8 @@ def _root(
 
 
 for command in (
-    demo.demo, simulate.simulate, calibrate.calibrate, display.display, gun.gun, merge.merge, segment.segment, info.info,
+    demo.demo, simulate.simulate, calibrate.calibrate, display.display, gun.gun, merge.merge,
+    segment.segment, info.info,
 ):  # fmt: skip
     app.command()(command)
 

@@ -1,5 +1,6 @@
 """hepops segment: a network that tells muon, proton, delta ray and shower apart, from nothing."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,12 +21,12 @@ def segment(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train anew; events that fit are kept.")] = False,
     events: Annotated[int, typer.Option("--events", help="Events to learn from.")] = 1200,
     test_events: Annotated[int, typer.Option("--test-events", help="Further events, to measure with.")] = 200,
-    epochs: Annotated[int, typer.Option("--epochs", help="How often each event is seen.")] = 12,
+    epochs: Annotated[int, typer.Option("--epochs", help="How often each event is seen.")] = 24,
     batch: Annotated[int, typer.Option("--batch", help="Events per step.")] = 8,
     rate: Annotated[float, typer.Option("--rate", help="The highest learning rate.")] = 3e-3,
     filters: Annotated[int, typer.Option("--filters", help="Channels of the finest level.")] = 16,
     depth: Annotated[int, typer.Option("--depth", help="Levels.")] = 5,
-    reps: Annotated[int, typer.Option("--reps", help="Residual blocks on each level.")] = 1,
+    reps: Annotated[int, typer.Option("--reps", help="Residual blocks on each level.")] = 2,
     minutes: Annotated[
         float | None,
         typer.Option("--minutes", help="Stop training after so long; the same command goes on.", show_default=False),
@@ -37,16 +38,18 @@ def segment(
 ) -> None:
     """Train a network that tells muon, proton, delta ray and shower apart, voxel by voxel.
 
-    Events are shot and simulated, the network learns from most and is measured on the others. Started again after a kill
-    it goes on where it was, and ends with the same bits.
+    Events are shot and simulated, the network learns from most and is measured on the others. Started again after a
+    kill it goes on where it was, and ends with the same bits.
     """
     import sys
 
     import torch
     from tqdm import tqdm
 
+    from hepops.core.files import atomic
     from hepops.segmentation import Plan, Sample, train
     from hepops.segmentation.sample import prepare
+    from hepops.sparse.models import Configuration
 
     o.check_seed(seed)
     for name, number in (("--events", events), ("--test-events", test_events)):
@@ -54,17 +57,21 @@ def segment(
             raise ValueError(f"{name} must be at least 1, got {number}")
     network = {"filters": filters, "depth": depth, "reps": reps}
     plan = Plan(epochs=epochs, batch=batch, rate=rate, seed=seed, network=network)
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"--minutes must be positive, got {minutes}")
+    Configuration.of(network)  # refuses before any work is done
     _prepare(output, overwrite)
     o.set_threads(threads)
     shown = None if not quiet and sys.stderr.isatty() else True
-    began, cpu = time.perf_counter(), time.process_time()
+    began, cpu = time.perf_counter(), sum(os.times()[:4])
 
     with tqdm(desc="events", total=events + test_events, unit="event", disable=shown, leave=False) as bar:
+
+        def count(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
         workers = torch.get_num_threads()
-        whole = prepare(
-            output / "events", events + test_events, seed=seed, workers=workers,
-            progress=lambda done, total: bar.update(done - bar.n),
-        )  # fmt: skip
+        whole = prepare(output / "events", events + test_events, seed=seed, workers=workers, progress=count)
     parts = whole.split()
     learn = Sample.cat([part for part in parts if int(part.coordinates[0, 0]) < events])
     test = Sample.cat([part for part in parts if int(part.coordinates[0, 0]) >= events])
@@ -86,18 +93,16 @@ def segment(
         left = f"step {trained.step} of {trained.steps} after {minutes:g} minutes: the same command goes on"
         typer.echo(f"hepops: warning: not finished, {left}", err=True)
     text = trained.score.table()
-    with_time = f"{text}\n\n{events} events, {trained.step} steps; {test_events} events to measure with"
-    from hepops.core.files import atomic
-
     with atomic(output / "summary.txt") as part:
-        part.write_text(with_time + "\n")
+        part.write_text(f"{text}\n\n{events} events, {trained.step} steps; {test_events} events to measure with\n")
     if plots:
         _draw(output, trained, test)
     if trained.finished:
         write_json(output / DONE, {"provenance": provenance()})
     if not quiet:
-        typer.echo(f"training  {trained.step} steps of {plan.batch} events; {wall:.0f} s in all, of this process "
-                   f"{time.process_time() - cpu:.0f} s of CPU\n\n{text}\n\n-> {output}")  # fmt: skip
+        cpu = sum(os.times()[:4]) - cpu  # the workers' too
+        typer.echo(f"training  {trained.step} steps of {plan.batch} events")
+        typer.echo(f"in all    {wall:.0f} s, {cpu:.0f} s of CPU\n\n{text}\n\n-> {output}")
 
 
 def _draw(folder: Path, trained: Any, test: Any) -> None:

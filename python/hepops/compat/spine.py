@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from hepops.sparse import CoordinateManager, CoordinateMapKey, Kernel, SparseTensor
 from hepops.sparse import functional as F
 from hepops.sparse import nn as snn
-from hepops.sparse.kernel import Size, per_axis
+from hepops.sparse.kernel import Size
 from hepops.sparse.tensor import Duplicates
 
 NAME = "hepops"
@@ -73,7 +73,7 @@ def create_tensor(
         tensor_stride: voxels between neighbours.
         coordinate_map_key, coordinate_manager: voxels that are known, in place of coordinates; the manager alone is
             shared by the new voxels.
-        duplicate_reduction: "sum", "mean" or "first", for voxels that occur more than once; by default that is an error.
+        duplicate_reduction: "sum", "mean" or "first", for voxels that occur more than once; by default an error.
         quantization_mode: the same as MinkowskiEngine says it.
         ignored: minkowski_algorithm and allocator_type, which choose among algorithms that are not here.
 
@@ -316,7 +316,9 @@ class GlobalPooling(snn.GlobalAvgPool):
         name = getattr(mode, "name", mode)
         found = [m for m in ("sum", "avg", "max") if name is not None and m in str(name).lower()]
         if name is not None and len(found) != 1:
-            raise ValueError(f"mode must be one of MinkowskiEngine's GLOBAL_SUM, GLOBAL_AVG or GLOBAL_MAX, got {mode!r}")
+            raise ValueError(
+                f"mode must be one of MinkowskiEngine's GLOBAL_SUM, GLOBAL_AVG or GLOBAL_MAX, got {mode!r}"
+            )
         self.mode: Any = found[0] if found else "avg"
 
 
@@ -400,8 +402,8 @@ def install() -> None:
     spine = sys.modules.get("spine.model.sparse.backend")
     if chosen == NAME and spine is not None and spine.name() != NAME:
         raise RuntimeError(
-            f"SPINE was imported before hepops.compat.spine, with the backend {spine.name()!r}: import it after, or set "
-            f"SPINE_SPARSE_BACKEND={NAME}"
+            f"SPINE was imported before hepops.compat.spine, with the backend {spine.name()!r}: import it after, or "
+            f"set SPINE_SPARSE_BACKEND={NAME}"
         )
 
 

@@ -1,8 +1,8 @@
 """Events with every kind of track, each deposit with its class: what a network learns to tell apart.
 
-From one vertex, uniform in the active volume, come a muon, protons and showers, as from a neutrino's interaction; a cosmic
-muon may cross. Directions are isotropic, so that only the deposits tell a class. Muons bend, fluctuate, and knock electrons
-on; those above `DELTA` are delta rays. Electrons and photons shower, delta rays too.
+From one vertex, uniform in the active volume, come a muon, protons and showers, as from a neutrino's interaction; a
+cosmic muon may cross. Directions are isotropic, so that only the deposits tell a class. Muons bend, fluctuate, and
+knock electrons on; those above `DELTA` are delta rays. Electrons and photons shower, delta rays too.
 """
 
 from dataclasses import dataclass
@@ -54,15 +54,15 @@ def interactions(
     Args:
         detector: Its TPCs are the active volume.
         events: Number of events.
-        mixture: How many of what, and their energies; None: `Mixture()`. A shower begins with an electron or a photon, one
-            as often as the other.
+        mixture: How many of what, and their energies; None: `Mixture()`. A shower begins with an electron or a
+            photon, one as often as the other.
         seed: Event i depends on (seed, first_event + i) alone.
         first_event: Id of the first event.
 
     Returns:
-        Segments, float64 on the CPU, events in order, tracks numbered in each event; and the class of every segment, int64
-        (num_segments), an index of `CLASSES`. What a delta ray or a shower's photon makes is of their class.
-        Not differentiable; deterministic for a seed.
+        Segments, float64 on the CPU, events in order, tracks numbered in each event; and the class of every
+        segment, int64 (num_segments), an index of `CLASSES`. What a delta ray or a shower's photon makes is of
+        their class. Not differentiable; deterministic for a seed.
 
     Raises:
         ValueError: an argument out of its range, named with its value.

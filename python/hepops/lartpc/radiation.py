@@ -2,17 +2,19 @@
 
 Per thickness t = x/X0 in radiation lengths, with E, k, E' the energies of electron, photon and positron:
 
-  bremsstrahlung   dN/dk dt = [ (1 + (1-y)^2) R1(d) - 2/3 (1-y) R2(d) ] / k,          y = k/E,   d = D k / (E (E - k))
-  pairs            dN/dv dt = (v^2 + (1-v)^2) R1(d) + 2/3 v (1-v) R2(d),              v = E'/k,  d = D / (k v (1-v))
+  bremsstrahlung   dN/dk dt = [ (1 + (1-y)^2) R1(d) - 2/3 (1-y) R2(d) ] / k,     y = k/E,   d = D k / (E (E - k))
+  pairs            dN/dv dt = (v^2 + (1-v)^2) R1(d) + 2/3 v (1-v) R2(d),         v = E'/k,  d = D / (k v (1-v))
 
-with D = 136 m_e Z^(-1/3) and R_i = (phi_i(d) - 4/3 ln Z) / (phi_1(0) - 4/3 ln Z), Butcher and Messel's screening functions
+with D = 136 m_e Z^(-1/3), R_i = (phi_i(d) - 4/3 ln Z) / (phi_1(0) - 4/3 ln Z) and Butcher and Messel's screening
+functions
 
-  phi_1 = 20.867 - 3.242 d + 0.625 d^2,  phi_2 = 20.209 - 1.930 d - 0.086 d^2  (d <= 1),  21.12 - 4.184 ln(d + 0.952) beyond.
+  phi_1 = 20.867 - 3.242 d + 0.625 d^2,  phi_2 = 20.209 - 1.930 d - 0.086 d^2  for d <= 1,
+  phi_1 = phi_2 = 21.12 - 4.184 ln(d + 0.952)  beyond.
 
-At high energies d -> 0: the forms of complete screening, which lose E/X0 and make 7/9 pairs per radiation length. Coulomb
-corrections (1 % in argon), the LPM effect and bremsstrahlung below the cut are left out. Compton scattering is Klein and
-Nishina's on free electrons. The photoelectric effect stands for itself only below the cut, where a photon's energy stays
-where it is; above 0.2 MeV it is less than a tenth of Compton scattering.
+At high energies d -> 0: the forms of complete screening, which lose E/X0 and make 7/9 pairs per radiation length.
+Coulomb corrections (1 % in argon), the LPM effect and bremsstrahlung below the cut are left out. Compton scattering
+is Klein and Nishina's on free electrons. There is no photoelectric effect: below the cut a photon's energy stays
+where it is.
 
 References:
     | J. C. Butcher, H. Messel, Nucl. Phys. 20 (1960) 15
@@ -48,7 +50,7 @@ def screening(d: Array | float) -> tuple[Array, Array]:
 
 
 def bremsstrahlung(k: Array | float, energy: Array | float) -> Array:
-    """k dN/dk per radiation length for an electron of total `energy` E [MeV]; 0 where k is its kinetic energy or more."""
+    """k dN/dk per radiation length of an electron of total `energy` E [MeV]; 0 from its kinetic energy on."""
     k, E = np.asarray(k, np.float64), np.asarray(energy, np.float64)
     left = np.maximum(E - k, M_E)
     R1, R2 = screening(_D * k / (E * left))
@@ -57,7 +59,7 @@ def bremsstrahlung(k: Array | float, energy: Array | float) -> Array:
 
 
 def pair_share(v: Array | float, k: Array | float) -> Array:
-    """dN/dv per radiation length for a photon of k [MeV]; v: the positron's share of it. 0 where one has less than m_e."""
+    """dN/dv per radiation length of a photon of k [MeV]; v: the positron's share. 0 where one has less than m_e."""
     v, k = np.asarray(v, np.float64), np.asarray(k, np.float64)
     product = np.maximum(v * (1 - v), 1e-300)
     R1, R2 = screening(_D / (k * product))

@@ -1,9 +1,9 @@
-"""Electromagnetic showers in liquid argon: the particles of a cascade, one after the other; the laws are in `radiation`.
+"""Electromagnetic showers in liquid argon, particle by particle; the laws are in `radiation`.
 
-An electron of energy E loses E in a radiation length of 14 cm by photons, a photon of high energy lives 9/7 of one; the cascade
-grows until the electrons are at the critical energy, 33 MeV, and lose as much by collisions. Photons make pairs or are
-scattered; a positron at rest becomes two photons of 511 keV. Angles of radiation and of pairs are the characteristic ones,
-m/E and m/k, as in EGS4 (SLAC-265, ch. 2): scattering spreads the cascade far more.
+An electron of energy E loses E in a radiation length of 14 cm by photons, a photon of high energy lives 9/7 of one;
+the cascade grows until the electrons are at the critical energy, 33 MeV, and lose as much by collisions. Photons
+make pairs or are scattered; a positron at rest becomes two photons of 511 keV. Angles of radiation and of pairs are the
+characteristic ones, m/E and m/k, as in EGS4 (SLAC-265, ch. 2): scattering spreads the cascade far more.
 """
 
 import math
@@ -26,16 +26,18 @@ def shower(kind: Species | None, launch: Launch, walk: Walk, volume: Volume, rng
     Args:
         kind: The primary, electron or positron; None: a photon, which leaves no track.
         launch: Its energy [MeV], point [cm], direction and time [us].
-        walk: How electrons are followed; `walk.radiation` is the energy [MeV] above which photons are followed: one that
-            comes below leaves its energy where it is.
+        walk: How electrons are followed; `walk.radiation` is the energy [MeV] above which photons are followed: one
+            that comes below leaves its energy where it is.
         volume: What leaves the box around its TPCs is not followed.
         rng: Draws the cascade.
 
     Returns:
-        Tracks. What they deposit and what leaves the box add up to the energy of the primary; for a positron with 2 m_e.
+        Tracks. What they deposit and what leaves the box add up to the energy of the primary, of a positron to 2 m_e
+        more.
     """
     if walk.radiation is None:
         raise ValueError("shower: walk.radiation must be an energy [MeV], got None")
+    cut = walk.radiation
     walk = replace(
         walk, step=min(walk.step, _LONGEST), scattering=True, straggling=False, deltas=None, share=0.4, shortest=0.03
     )
@@ -43,7 +45,7 @@ def shower(kind: Species | None, launch: Launch, walk: Walk, volume: Volume, rng
     tracks: list[Track] = []
     while electrons or photons:
         while photons:
-            electrons += _photon(photons.pop(), walk.radiation, walk.density, volume, rng, photons)
+            electrons += _photon(photons.pop(), cut, walk.density, volume, rng, photons)
         if electrons:
             particle, start = electrons.pop()
             track = follow(particle, start, walk, volume, rng)

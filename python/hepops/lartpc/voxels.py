@@ -2,7 +2,8 @@
 
   c_a = floor((r_a - origin_a) / size)        a = x (drift), y, z;        charge of a voxel = sum over its hits
 
-The truth of a voxel is the class of segments that made most of its charge: sum over its hits of fraction x charge, by class.
+The truth of a voxel is the class of segments that made most of its charge: sum over its hits of fraction x charge,
+by class.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hepops.core import scatter_add
+from hepops.core.scatter_add import scatter_add
 
 from .detector import Detector
 from .hits import Hits
@@ -76,7 +77,7 @@ def voxelize(hits: Hits, size: float, origin: tuple[float, float, float] = (0.0,
 
 
 def corner(detector: Detector) -> tuple[float, float, float]:
-    """The lowest x, y, z of a detector's TPCs [cm]: with it as origin and the pitch as size, a pixel is a column of voxels."""
+    """The lowest x, y, z of a detector's TPCs [cm]: from there, in cubes of the pitch, a pixel is a column of voxels."""
     corners = [(min(t.anode, t.cathode), t.y[0], t.z[0]) for t in detector.tpcs]
     x, y, z = (min(along) for along in zip(*corners, strict=True))
     return x, y, z
@@ -92,7 +93,8 @@ def voxel_labels(hits: Hits, voxels: Voxels, label: Tensor, num_classes: int) ->
         num_classes: Number of classes.
 
     Returns:
-        int64 (num_voxels); of equal shares the lowest class; `NO_TRUTH` (-1) where no segment gave charge. Deterministic.
+        int64 (num_voxels); of equal shares the lowest class; `NO_TRUTH` (-1) where no segment gave charge.
+        Deterministic.
 
     Raises:
         ValueError: hits without truth, a label out of range, or of a number of segments that does not fit.

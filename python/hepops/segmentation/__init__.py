@@ -1,7 +1,8 @@
 """Voxels of a liquid-argon TPC told apart by a network of sparse convolutions: muon, proton, delta ray, shower.
 
-Events come from `hepops.lartpc` (gun, simulator, voxels), the network is `hepops.sparse.models.UResNet`. What stands here is
-the chain between them: a sample, a training that goes on after a kill, figures, and a saved network that labels voxels.
+Events come from `hepops.lartpc` (gun, simulator, voxels), the network is `hepops.sparse.models.UResNet`. What stands
+here is the chain between them: a sample, a training that goes on after a kill, figures, and a saved network that labels
+voxels.
 """
 
 from .figures import confusion as confusion

@@ -46,7 +46,9 @@ def event_display(event: Sample, given: Tensor, pitch: float = PITCH) -> "Figure
     charge = event.charge.numpy()
     low = max(float(np.percentile(charge, 2)), 1.0)
     scale = LogNorm(low, max(float(charge.max()), 2 * low))
-    truth, named = (np.array([COLOUR[CLASSES[c]] if c >= 0 else NOISE for c in row.tolist()]) for row in (event.label, given))
+    truth, named = (
+        np.array([COLOUR[CLASSES[c]] if c >= 0 else NOISE for c in row.tolist()]) for row in (event.label, given)
+    )
     wrong = ((event.label != given) & (event.label >= 0)).numpy()
 
     figure = _figure(13.2, 9.6)
@@ -101,8 +103,16 @@ def curves(history: History) -> "Figure":
         axes.plot(step, values, color=FAINT, linewidth=0.7, label="one step")
         if len(values) > 2 * width:
             mean = np.convolve(values, np.ones(width) / width, "valid")
-            axes.plot(step[width - 1 :], mean, color=BLUE, linewidth=1.6, label=f"mean of {width} steps" if width > 1 else None)
-        axes.plot(ends, [row[f"test_{name}"] for row in history.epochs], "o-", color=RED, markersize=4, label="test events")
+            axes.plot(
+                step[width - 1 :],
+                mean,
+                color=BLUE,
+                linewidth=1.6,
+                label=f"mean of {width} steps" if width > 1 else None,
+            )
+        axes.plot(
+            ends, [row[f"test_{name}"] for row in history.epochs], "o-", color=RED, markersize=4, label="test events"
+        )
         axes.set(xlabel="step", ylabel=label)
         axes.legend(fontsize=9, frameon=False)
     if len(step):
@@ -113,7 +123,14 @@ def curves(history: History) -> "Figure":
     left.yaxis.set_major_formatter(ScalarFormatter())
     left.yaxis.set_minor_formatter(NullFormatter())
     for name in CLASSES:
-        right.plot(ends, [row[f"test_{name}"] for row in history.epochs], "o-", color=COLOUR[name], markersize=4, label=NAMES[name])
+        right.plot(
+            ends,
+            [row[f"test_{name}"] for row in history.epochs],
+            "o-",
+            color=COLOUR[name],
+            markersize=4,
+            label=NAMES[name],
+        )
     right.set(xlabel="step", ylabel="accuracy, test events")
     right.legend(fontsize=9, frameon=False)
     for axes in (middle, right):
@@ -143,7 +160,15 @@ def confusion(score: Score) -> "Figure":
         for j, number in enumerate(row):
             colour = "white" if shares[i, j] > 0.55 else "black"
             axes.text(j, i - 0.08, f"{100 * shares[i, j]:.1f} %", ha="center", va="center", fontsize=11, color=colour)
-            axes.text(j, i + 0.22, f"{number}", ha="center", va="center", fontsize=8, color=colour if colour == "white" else GREY)
+            axes.text(
+                j,
+                i + 0.22,
+                f"{number}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=colour if colour == "white" else GREY,
+            )
     axes.set_title(f"{int(score.matrix.sum())} voxels: {100 * score.accuracy:.1f} % right", fontsize=11)
     axes.spines[:].set_visible(False)
     return figure
@@ -166,7 +191,7 @@ def _space(axes: Any, limits: list[tuple[float, float]]) -> None:
     x, y, z = limits
     axes.set(xlim=z, ylim=x, zlim=y)
     sides = np.array([end - begin for begin, end in (z, x, y)])
-    axes.set_box_aspect(sides / sides.max(), zoom=0.92)
+    axes.set_box_aspect(sides / sides.max(), zoom=0.86)
     axes.set_xlabel("z [cm]", labelpad=-4, fontsize=9)
     axes.set_ylabel("x, drift [cm]", labelpad=-4, fontsize=9)
     axes.set_zlabel("y [cm]", labelpad=-4, fontsize=9)

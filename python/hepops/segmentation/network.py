@@ -16,7 +16,7 @@ from .sample import CLASSES
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "hepops.segmentation", 1
-NETWORK = {"filters": 16, "depth": 5, "reps": 1, "activation": {"name": "lrelu", "negative_slope": 0.33}}
+NETWORK = {"filters": 16, "depth": 5, "reps": 2, "activation": {"name": "lrelu", "negative_slope": 0.33}}
 _MIP = 30.0  # charge of a minimum-ionising track in a voxel [ke]: inputs are of order 1
 _LEAST = 0.3  # below, the logarithm ends [ke]
 
@@ -25,7 +25,8 @@ class Segmenter(nn.Module):
     """A UResNet that gives every voxel a class.
 
     Args:
-        network: Options of `hepops.sparse.models.UResNet` on top of `NETWORK`: 16 filters, depth 5, one block per level.
+        network: Options of `hepops.sparse.models.UResNet` on top of `NETWORK`: 16 filters, depth 5, two blocks per
+            level.
 
     Deterministic: the same bits from run to run and for any number of threads.
 
@@ -55,7 +56,8 @@ class Segmenter(nn.Module):
     def label(self, coordinates: Tensor, charge: Tensor, voxels: int = 50_000) -> Tensor:
         """The class of every voxel, int64 (num_voxels), an index of `CLASSES`; arguments as of `forward`.
 
-        Events are taken some at a time, about `voxels` together, so that memory stays bounded; which ones makes no difference.
+        Events are taken some at a time, about `voxels` together, so that memory stays bounded; which ones makes no
+        difference.
         """
         before = self.training
         self.eval()
@@ -84,7 +86,13 @@ class Segmenter(nn.Module):
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"format": FORMAT, "version": VERSION, "classes": list(CLASSES), "network": self.options, **(more or {})}
+        config = {
+            "format": FORMAT,
+            "version": VERSION,
+            "classes": list(CLASSES),
+            "network": self.options,
+            **(more or {}),
+        }
         with atomic(folder / WEIGHTS) as part:
             part.write_bytes(save({name: value.contiguous() for name, value in self.network.state_dict().items()}))
         with atomic(folder / CONFIG) as part:

@@ -1,4 +1,4 @@
-"""The sample: events of the gun, simulated with noise, in voxels with the class of each; kept in files of some events each."""
+"""The sample: events of the gun, simulated with noise, in voxels with their classes; kept in files of some events."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -100,7 +100,10 @@ def prepare(
     the number of workers (processes).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(folder / f"{first:06d}.npz", min(PER_FILE, events - first), seed, first) for first in range(0, events, PER_FILE)]
+    jobs = [
+        (folder / f"{first:06d}.npz", min(PER_FILE, events - first), seed, first)
+        for first in range(0, events, PER_FILE)
+    ]
     parts: dict[Path, Sample | None] = {job[0]: _read(*job) for job in jobs}
     missing = [job for job in jobs if parts[job[0]] is None]
     done = events - sum(job[1] for job in missing)
@@ -120,7 +123,9 @@ def _made(jobs: list[tuple[Path, int, int, int]], workers: int) -> Iterator[tupl
             _write(*job)
             yield job[:2]
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         for job, _ in zip(jobs, pool.map(_write, *zip(*jobs, strict=True)), strict=True):
             yield job[:2]
 

@@ -1,8 +1,8 @@
 """Training that goes on after a kill, with the bits of one that was not killed.
 
 What a step does follows from (seed, step) alone: the order of the events, their reflections and shifts, the rate. A
-checkpoint holds weights, moments of the optimiser, the step, the history; it is whole or not there. Nothing in it is a clock:
-`minutes` only says when to stop, and the next call goes on.
+checkpoint holds weights, moments of the optimiser, the step, the history; it is whole or not there. Nothing in it
+is a clock: `minutes` only says when to stop, and the next call goes on.
 
   loss = sum_i w(c_i) (-log p(c_i)) / sum_i w(c_i),    w(c) = n(c)^(-1/2), n: share of the class in the training events
 """
@@ -39,7 +39,7 @@ class Plan:
         ValueError: a number out of its range, named with its value.
     """
 
-    epochs: int = 12
+    epochs: int = 24
     batch: int = 8  # events per step
     rate: float = 3e-3  # the highest of the one cycle
     decay: float = 1e-2  # of AdamW
@@ -58,7 +58,9 @@ class Plan:
     def rate_at(self, step: int, steps: int) -> float:
         """One cycle: from 1/25 of the rate up to it and down to 1e-4 of it, each half a cosine wave."""
         peak = max(round(self.warm * steps), 1)
-        ends, share = ((1 / 25, 1.0), step / peak) if step < peak else ((1.0, 1e-4), (step - peak) / max(steps - peak, 1))
+        ends, share = (
+            ((1 / 25, 1.0), step / peak) if step < peak else ((1.0, 1e-4), (step - peak) / max(steps - peak, 1))
+        )
         return self.rate * (ends[1] + (ends[0] - ends[1]) * (1 + math.cos(math.pi * min(share, 1.0))) / 2)
 
 
@@ -71,7 +73,16 @@ class History:
 
     def to_csv(self) -> str:
         """One row per step; the columns of the held-out events are filled at the end of an epoch."""
-        names = ["step", "epoch", "rate", "loss", "accuracy", "test_loss", "test_accuracy", *(f"test_{c}" for c in CLASSES)]
+        names = [
+            "step",
+            "epoch",
+            "rate",
+            "loss",
+            "accuracy",
+            "test_loss",
+            "test_accuracy",
+            *(f"test_{c}" for c in CLASSES),
+        ]
         ends = {int(row["step"]): row for row in self.epochs}
         text = io.StringIO()
         writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -143,8 +154,6 @@ def train(
     began = saved = time.monotonic()
     try:
         while run.step < run.steps:
-            if minutes is not None and time.monotonic() - began > 60 * minutes:
-                break
             last = run.advance()
             end = run.step % run.per_epoch == 0
             if end:
@@ -154,6 +163,8 @@ def train(
             if end or time.monotonic() - saved > save_every:
                 run.save()
                 saved = time.monotonic()
+            if minutes is not None and time.monotonic() - began > 60 * minutes:
+                break
     except KeyboardInterrupt:
         run.save()
         raise
@@ -174,7 +185,7 @@ class _Run:
         share = sample.class_counts().double() / max(int(sample.class_counts().sum()), 1)
         weight = torch.where(share > 0, share.clamp_min(1e-12) ** -0.5, torch.zeros_like(share))
         self.weight = (weight / (weight * share).sum()).float()
-        self.mark = {"plan": asdict(plan), "sample": _fingerprint(sample), "test": _fingerprint(test)}
+        self.mark: dict[str, Any] = {"plan": asdict(plan), "sample": _fingerprint(sample), "test": _fingerprint(test)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
             self.segmenter = Segmenter(plan.network)
@@ -267,8 +278,8 @@ class _Run:
 def batch(events: list[Sample], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Events side by side, numbered 0, 1, ..., each reflected on some axes, with y and z exchanged or not, and shifted.
 
-    These are symmetries of a detector whose drift is along x; shifts by up to 15 voxels change which voxels fall into one
-    coarser voxel.
+    These are symmetries of a detector whose drift is along x; shifts by up to 15 voxels change which voxels fall
+    into one coarser voxel.
     """
     parts = []
     for number, event in enumerate(events):

@@ -3,10 +3,12 @@
 from . import functional as functional
 from . import models as models
 from . import nn as nn
+from . import plot as plot
 from . import pytree as pytree
 from . import weights as weights
 from .convolve import convolve as convolve
 from .depthwise import depthwise as depthwise
+from .interpolate import interpolate as interpolate
 from .kernel import Kernel as Kernel
 from .labels import MergedLabels as MergedLabels
 from .labels import merge_labels as merge_labels

@@ -229,7 +229,7 @@ def generate(
     stride = strides(stride_out, c.shape[1] - 1, "stride_out")
     if offsets.dim() != 2 or offsets.shape[1] != c.shape[1] - 1 or offsets.dtype != torch.int64:
         raise ValueError(
-            f"offsets must be ({'K'}, {c.shape[1] - 1}) int64, got {offsets.dtype} of shape {tuple(offsets.shape)}"
+            f"offsets must be (K, {c.shape[1] - 1}) int64, got {offsets.dtype} of shape {tuple(offsets.shape)}"
         )
     offsets = offsets.to(c.device)
     if len(c) and len(offsets):
@@ -238,7 +238,8 @@ def generate(
         for axis, (low, high, first, last) in enumerate(extents.T.tolist()):
             if low + first < limit.min or high + last > limit.max:
                 raise ValueError(
-                    f"coordinates from {low} to {high} plus offsets from {first} to {last} leave {c.dtype} on axis {axis}"
+                    f"coordinates from {low} to {high} plus offsets from {first} to {last} leave {c.dtype} "
+                    f"on axis {axis}"
                 )
     moved = c[:, None, :] + torch.nn.functional.pad(offsets, (1, 0)).to(c.dtype)
     unique, made, _ = _canonical(moved.reshape(-1, c.shape[1]), stride, True, wide, plain)

@@ -13,7 +13,13 @@ from .depthwise import depthwise as _depthwise
 from .interpolate import interpolate as _interpolate
 from .kernel import Kernel, Size, per_axis
 from .kernel_map import KernelMap
+from .linear import linear as _linear
 from .manager import CoordinateManager, CoordinateMapKey
+from .normalise import batch_norm as batch_norm
+from .normalise import group_norm as group_norm
+from .normalise import instance_norm as instance_norm
+from .normalise import layer_norm as layer_norm
+from .normalise import sync_batch_norm as sync_batch_norm
 from .pool import pool as _pool
 from .segment import segment_broadcast, segment_reduce
 from .tensor import SparseTensor
@@ -366,7 +372,11 @@ def cat(*inputs: SparseTensor) -> SparseTensor:
     _same_manager(*inputs)
     if any(x.coordinate_map_key != inputs[0].coordinate_map_key for x in inputs):
         raise ValueError(f"cat needs the same voxels, got {[x.coordinate_map_key for x in inputs]}")
-    return inputs[0].replace(torch.cat([x.features for x in inputs], 1))
+    joined = inputs[0].replace(torch.cat([x.features for x in inputs], 1))
+    tiles = [x.moments for x in inputs if x.moments is not None]
+    if len(tiles) == len(inputs):
+        joined.moments = torch.cat(tiles, 2)  # columns keep theirs
+    return joined
 
 
 def prune(input: SparseTensor, keep: Tensor) -> SparseTensor:
@@ -505,9 +515,4 @@ def from_dense(
 def linear(input: SparseTensor, weight: Tensor, bias: Tensor | None = None) -> SparseTensor:
     """features W^T + b, weight (C_out, C_in) as in torch.nn.Linear."""
     _channels("the weight", input, weight.shape[1])
-    return input.replace(torch.nn.functional.linear(input.features, weight, bias))
-
-
-def batch_norm(input: SparseTensor, bn: torch.nn.BatchNorm1d) -> SparseTensor:
-    """to be made fused"""
-    return input.replace(bn(input.features))
+    return input.replace(_linear(input.features, weight, bias, transposed=True))

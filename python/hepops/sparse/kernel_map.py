@@ -1,18 +1,21 @@
 """Which rows meet under which kernel offset: triples (i, o, k) with c_i = c_o + offset_k.
 
-A list of them (csrc/sparse/pairs.h) is grouped by tiles of the rows that are written, so that every row has one owner and
-sums run over ascending k: the same bits for any number of threads.
+A list of them (csrc/sparse/pairs.h) is grouped by tiles of the rows that are written, so that every row has one owner
+and sums run over ascending k: the same bits for any number of threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hepops.core.ops import call
-from hepops.sparse.coordinates import Index
+from hepops.sparse.coordinates import Index, coarsen, index
 
 TILE_ON_CPU, TILE_ON_GPU = 256, 64  # csrc/sparse/pairs.h
 
@@ -38,6 +41,11 @@ class Pairs(NamedTuple):
     schedule: Tensor
 
 
+def tile_rows(device: torch.device) -> int:
+    """Places in a tile of the lists on a device."""
+    return TILE_ON_CPU if device.type == "cpu" else TILE_ON_GPU
+
+
 def build(
     source: Index,
     target_coordinates: Tensor,
@@ -58,8 +66,8 @@ def build(
         target: Their index.
         offsets: In voxels, shape (K, D), int64; any number in any order. An offset that occurs twice pairs twice.
         wide: int64, however few the rows.
-        way: How pairs are looked for; all ways find the same. "probe" asks n K questions, "box" n ceil(k / s)^D (where the
-            offsets are a box, the first axis fastest), "pairwise" n^2; "auto" takes what costs least.
+        way: How pairs are looked for; all ways find the same. "probe" asks n K questions, "box" n ceil(k / s)^D (where
+            the offsets are a box, the first axis fastest), "pairwise" n^2; "auto" takes what costs least.
         plain: The forms that also run on a GPU, in the place of those tuned for the CPU.
 
     Returns:
@@ -72,7 +80,7 @@ def build(
         ValueError: sets of different dimensions or devices, `offsets` not (K, D), or an unknown `way`.
 
     References:
-        | C. Choy, J. Gwak, S. Savarese, 4D spatio-temporal ConvNets: Minkowski convolutional neural networks, CVPR (2019)
+        | C. Choy, J. Gwak, S. Savarese, 4D spatio-temporal ConvNets, CVPR (2019)
         | J. Yang et al., Minuet: accelerating 3D sparse convolutions on GPUs, EuroSys (2024)
     """
     if way not in WAYS:
@@ -113,16 +121,106 @@ def regroup(pairs: Pairs, source_schedule: Tensor, volume: int | None = None) ->
     if volume is None:
         volume = int(pairs.entries[:, 1].max()) + 1
     schedule = source_schedule.to(pairs.pairs.dtype)
-    return Pairs(*call(ops._sparse_regroup, *pairs, schedule, max(volume, 1)), schedule)
+    grouped, entries, tiles = call(ops._sparse_regroup, *pairs, schedule, max(volume, 1))
+    return Pairs(grouped, entries, tiles, schedule)
+
+
+@lru_cache(maxsize=256)
+def _box(size: tuple[int, ...], unit: tuple[int, ...]) -> Tensor:
+    """Offsets (K, D) of a box, the first axis fastest: odd sizes centred, even ones 0 ... k - 1."""
+    axes = [[u * (i - (k // 2 if k % 2 else 0)) for i in range(k)] for k, u in zip(size, unit, strict=True)]
+    return torch.tensor([row[::-1] for row in product(*axes[::-1])], dtype=torch.int64)
+
+
+@lru_cache(maxsize=256)
+def _cell(size: tuple[int, ...], unit: tuple[int, ...], sign: int) -> Tensor:
+    """Offsets (K, D) of the children in a cell, the first axis fastest, or of the cell from its children."""
+    axes = [[sign * u * i for i in range(k)] for k, u in zip(size, unit, strict=True)]
+    return torch.tensor([row[::-1] for row in product(*axes[::-1])], dtype=torch.int64)
+
+
+class Pyramid(NamedTuple):
+    """All maps of a U-Net, from `build_pyramid`.
+
+    Attributes:
+        coordinates: Of each level, (n, 1 + D): the finest first, in the caller's order; the others in canonical order.
+        indices: Of each level.
+        submanifold: Kernel map of each level to itself, mirrored where the kernel is.
+        strided: From each level to the next coarser one, by a kernel as wide as the stride, with both lists.
+        first: Row of the given coordinates that each row of the finest level occurred first in.
+        inverse: Row of the finest level for each of the given coordinates.
+    """
+
+    coordinates: list[Tensor]
+    indices: list[Index]
+    submanifold: list[KernelMap]
+    strided: list[KernelMap]
+    first: Tensor
+    inverse: Tensor
+
+
+def build_pyramid(
+    coordinates: Tensor,
+    stride: Sequence[int] | None = None,
+    levels: int = 5,
+    *,
+    size: int | Sequence[int] = 3,
+    factor: int | Sequence[int] = 2,
+    wide: bool = False,
+) -> Pyramid:
+    """All maps of a U-Net at once: indices, submanifold maps, and strided maps both ways.
+
+    Args:
+        coordinates: Shape (N, 1 + D) [batch, x, ...], in any order, duplicates are merged.
+        stride: Of the coordinates; 1 by default.
+        levels: How many; each is `factor` coarser than the one before.
+        size: Of the submanifold kernel, on each axis.
+        factor: Of stride, and size of the strided kernel, on each axis.
+        wide: int64 lists, however few the rows.
+
+    Returns:
+        The maps, the same that `index`, `coarsen` and `build` give.
+
+    Not differentiable. The same for any number of threads and, but for the length of tiles, on every device.
+
+    Raises:
+        TypeError, ValueError: as `index` and `coarsen` do; no level at all.
+    """
+    if levels < 1:
+        raise ValueError(f"build_pyramid: levels must be positive, got {levels}")
+    dimension = coordinates.shape[-1] - 1
+    by = (factor,) * dimension if isinstance(factor, int) else tuple(factor)
+    box = (size,) * dimension if isinstance(size, int) else tuple(size)
+    level, first, inverse = index(coordinates, (1,) * dimension if stride is None else tuple(stride), wide=wide)
+    rows = coordinates if len(first) == len(coordinates) else coordinates[first]
+    sets, indices = [rows], [level]
+    submanifold: list[KernelMap] = []
+    strided: list[KernelMap] = []
+    while True:
+        mirrored = all(k % 2 for k in box)
+        offsets = _box(box, level.stride)
+        own = build(level, rows, level, offsets, wide=wide)
+        submanifold.append(KernelMap(own, own.schedule, len(offsets), mirrored=mirrored))
+        if len(indices) == levels:
+            return Pyramid(sets, indices, submanifold, strided, first, inverse)
+        cells, coarse = coarsen(rows, level, by)
+        offsets = _cell(by, level.stride, 1)
+        down = build(level, cells, coarse, offsets, wide=wide)
+        up = build(coarse, rows, level, _cell(by, level.stride, -1), wide=wide)
+        strided.append(KernelMap(down, up.schedule, len(offsets), up))
+        rows, level = cells, coarse
+        sets.append(rows)
+        indices.append(level)
 
 
 class KernelMap:
     """Triples (i, o, k) with c_i = c_o + offset_k, as the two lists that a layer and its gradient need.
 
-    `forward` is grouped by o and reads i; `backward` is grouped by i and reads o, and is made when it is first asked for.
-    Where a set is mapped to itself by offsets with offset[K - 1 - k] = -offset[k], the map is `mirrored`: `backward` is
-    the tensors of `forward`, to be read with K - 1 - k in the place of k. `transposed()` swaps the lists; where `flip` is
-    true, the lists of this map are to be read with K - 1 - k, which is how a mirrored map is transposed.
+    `forward` is grouped by o and reads i; `backward` is grouped by i and reads o, and is made when it is first asked
+    for. Where a set is mapped to itself by offsets with offset[K - 1 - k] = -offset[k], the map is `mirrored`:
+    `backward` is the tensors of `forward`, to be read with K - 1 - k in the place of k. `transposed()` swaps the lists;
+    where `flip` is true, the lists of this map are to be read with K - 1 - k, which is how a mirrored map is
+    transposed.
     """
 
     def __init__(
@@ -132,6 +230,7 @@ class KernelMap:
         volume: int,
         backward: Pairs | None = None,
         mirrored: bool = False,
+        make_backward: Callable[[], Pairs] | None = None,
     ) -> None:
         """
         Args:
@@ -140,11 +239,13 @@ class KernelMap:
             volume: Number of offsets K.
             backward: List grouped by source, where there is one.
             mirrored: See above; there is no backward list then.
+            make_backward: Makes the backward list, where there is a faster way than to regroup the forward one.
         """
         if forward is None:
             raise ValueError("KernelMap: needs its forward list")
         self._lists: list[Pairs | None] = [forward, forward if mirrored else backward]
         self._schedules = (forward.schedule, source_schedule)
+        self._make_backward = make_backward
         self._swapped = 0
         self.mirrored = mirrored
         self.volume = volume
@@ -154,7 +255,8 @@ class KernelMap:
         if pairs is None:
             other = self._lists[1 - which]
             assert other is not None
-            self._lists[which] = pairs = regroup(other, self._schedules[which], self.volume)
+            make = self._make_backward
+            self._lists[which] = pairs = make() if make else regroup(other, self._schedules[which], self.volume)
         return pairs
 
     @property
@@ -172,6 +274,7 @@ class KernelMap:
 
     @property
     def flip(self) -> bool:
+        """Whether the lists are to be read with K - 1 - k in the place of k."""
         return self.mirrored and self._swapped == 1
 
     @property

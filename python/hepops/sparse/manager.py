@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -316,9 +317,16 @@ class CoordinateManager:
             if kernel.dimension != self.dimension:
                 raise ValueError(f"kernel has {kernel.dimension} axes, the coordinates {self.dimension}")
             s, t = self.map(source), self.map(target)
-            forward = build(s.index, t.coordinates, t.index, kernel.table(source.stride))
+            offsets = kernel.table(source.stride)
+            forward = build(s.index, t.coordinates, t.index, offsets)
             mirrored = source == target and kernel.is_symmetric
-            known = KernelMap(forward, s.index.schedule, kernel.volume, mirrored=mirrored)
+            known = KernelMap(
+                forward,
+                s.index.schedule,
+                kernel.volume,
+                mirrored=mirrored,
+                make_backward=partial(build, t.index, s.coordinates, s.index, -offsets),  # c_o = c_i - offset
+            )
             self._kernel_maps[name] = known
         return known
 

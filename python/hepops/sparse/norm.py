@@ -8,6 +8,8 @@ from torch.library import register_autograd, register_fake
 
 from hepops.core.ops import call
 
+from ._formula import differentiate
+
 
 class Moments(NamedTuple):
     """Mean and biased variance of every column, float64, shape (C) each."""
@@ -214,26 +216,12 @@ def _formula(tensors: list[Any], eps: float, slope: float, through: bool) -> tup
 
 
 def _again(ctx: Any, v_grad_x: Tensor, v_sums: Tensor | None, through: bool) -> tuple[Tensor | None, ...]:
-    """The gradient of the backward, by differentiating the formula: in torch's operators, so any number of times."""
-    saved = ctx.saved_tensors
-    wanted = [n for n, t in enumerate(saved) if t is not None and ctx.needs_input_grad[n]]
-    create = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # views, so that a gradient of one does not reach it through another that was made from it
-        inputs = [t.view_as(t) if t is not None and t.requires_grad else t for t in saved]
-        outputs = _formula(inputs, ctx.eps, ctx.slope, through)
-        seeds = [(o, v) for o, v in zip(outputs, (v_grad_x, v_sums), strict=True) if v is not None and o.requires_grad]
-        if not seeds or not wanted:
-            return (None,) * len(saved)
-        slopes = torch.autograd.grad(
-            [o for o, _ in seeds],
-            [inputs[n] for n in wanted],
-            [v for _, v in seeds],
-            create_graph=create,
-            allow_unused=True,
-        )
-    found = dict(zip(wanted, slopes, strict=True))
-    return tuple(found.get(n) for n in range(len(saved)))
+    return differentiate(
+        lambda tensors: _formula(tensors, ctx.eps, ctx.slope, through),
+        ctx.saved_tensors,
+        ctx.needs_input_grad,
+        (v_grad_x, v_sums),
+    )
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -100,7 +100,7 @@ def _unflatten(leaves: Iterable[Any], context: Context) -> SparseTensor:
     x: SparseTensor = object.__new__(SparseTensor)
     x.features, x.coordinate_manager = leaves
     x.coordinate_map_key = _key(context[0])
-    x.unique_index = x.inverse_mapping = x.moments = None
+    x.unique_index = x.inverse_mapping = None
     return x
 
 
@@ -140,6 +140,22 @@ def dynamic_shapes(example: Any) -> Any:
         return {0: torch.export.Dim.DYNAMIC} if isinstance(leaf, Tensor) and leaf.dim() else None
 
     return pytree.tree_map(each, example)
+
+
+def mark_dynamic(x: Any) -> None:
+    """Tell torch.compile that every tensor in x may have any number of rows next time.
+
+    It would find out by itself at the second size, but a number that happens to be the same twice (the tiles of a
+    coarse level) counts as fixed until it changes: this saves that compilation.
+
+    Example:
+        >>> # x = SparseTensor(...); network(x) builds the maps; mark_dynamic(x); torch.compile(network)(x)
+    """
+    import torch._dynamo
+
+    for leaf in pytree.tree_leaves(x):
+        if isinstance(leaf, Tensor) and leaf.dim() and leaf.device.type != "meta":
+            torch._dynamo.maybe_mark_dynamic(leaf, 0)
 
 
 register()

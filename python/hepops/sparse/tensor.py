@@ -101,12 +101,44 @@ class SparseTensor:
                 raise ValueError(f"features has {len(features)} rows, the map {coordinate_map_key} {size}")
         if batch_size is not None:
             manager.batch_size = batch_size
-        self.features: Tensor = features
+        self.features = features
         self.coordinate_manager: CoordinateManager = manager
         self.coordinate_map_key: CoordinateMapKey = coordinate_map_key
-        self.moments: Tensor | None = None  # per tile, where the layer that made the features summed them
 
     # What it holds
+
+    @property
+    def features(self) -> Tensor:
+        """Floating-point (N, C)."""
+        return self._features
+
+    @features.setter
+    def features(self, features: Tensor) -> None:
+        self._features = features
+        self._moments: tuple[int, Tensor | None] = (0, None)
+        self._after: tuple[int, tuple[object, Tensor] | None] = (0, None)
+
+    # What the layer that made the features knows of them, until they are changed: assigned anew, or in place.
+
+    @property
+    def moments(self) -> Tensor | None:
+        """Mean and M2 of every tile of the features."""
+        version, moments = self._moments
+        return moments if version == _version(self._features) else None
+
+    @moments.setter
+    def moments(self, moments: Tensor | None) -> None:
+        self._moments = _version(self._features), moments
+
+    @property
+    def after(self) -> tuple[object, Tensor] | None:
+        """A norm that follows, and the features behind it and its activation."""
+        version, after = self._after
+        return after if version == _version(self._features) else None
+
+    @after.setter
+    def after(self, after: tuple[object, Tensor] | None) -> None:
+        self._after = _version(self._features), after
 
     @property
     def coordinates(self) -> Tensor:
@@ -166,6 +198,11 @@ class SparseTensor:
             f"stride {stride}, {self.dtype}, {self.device})"
         )
 
+    def _repr_html_(self) -> str:
+        from ._html import html
+
+        return html(self)
+
     # By event
 
     @property
@@ -216,7 +253,7 @@ class SparseTensor:
             rows = self.coordinate_manager.size(key)
         if features.shape[0] != rows:
             raise ValueError(f"features has {features.shape[0]} rows, the voxels are {rows}")
-        other.features, other.moments = features, None
+        other.features = features
         return other
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -309,6 +346,11 @@ class SparseTensor:
 
     def __pow__(self, power: Any) -> SparseTensor:
         return self.map(lambda f: f**power)
+
+
+def _version(features: Tensor) -> int:
+    """How often a tensor was written to, where that is counted."""
+    return 0 if torch.compiler.is_compiling() or features.is_inference() else features._version
 
 
 def _add(a: Any, b: Any) -> Any:

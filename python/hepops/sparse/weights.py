@@ -40,7 +40,7 @@ def to_minkowski(weight: Tensor, layout: Layout = "spconv", *, transposed: bool 
 
     Args:
         weight: in `layout`, with its D axes.
-        layout: "spconv" (C_out, k..., C_in), "spconv1" (k..., C_in, C_out), "dense" (C_out, C_in, k...), or "minkowski".
+        layout: "spconv" (C_out, k..., C_in), "spconv1" (k..., C_in, C_out), "dense" (C_out, C_in, k...), "minkowski".
         transposed: of a transposed convolution, which dense torch keeps as (C_in, C_out, k...).
 
     Returns:
@@ -176,16 +176,16 @@ def load_weights(
 ) -> LoadReport:
     """Load a state dict of MinkowskiEngine, spconv, dense torch or hepops into a model of hepops.sparse.
 
-    Names match as they are, or after the usual differences: a prefix "module." of parallel training; spconv's and torch's
-    `weight` of a convolution for `kernel`, of a norm for `bn.weight`, of a linear layer for `linear.weight`; a bias (C) for
-    (1, C). Everything is checked before anything is changed.
+    Names match as they are, or after the usual differences: a prefix "module." of parallel training; spconv's and
+    torch's `weight` of a convolution for `kernel`, of a norm for `bn.weight`, of a linear layer for `linear.weight`; a
+    bias (C) for (1, C). Everything is checked before anything is changed.
 
     Args:
         model: with layers of hepops.sparse.nn.
-        source: a state dict, or a file: .safetensors, or what torch.save wrote (read with weights_only=True). A checkpoint
-            may hold the state dict under "state_dict", "model" or "model_state_dict".
-        layout: of the kernels in the source; "auto" takes `kernel` for MinkowskiEngine's and, for `weight`, the layout whose
-            shape fits: spconv's before spconv 1's before dense.
+        source: a state dict, or a file: .safetensors, or what torch.save wrote (read with weights_only=True). A
+            checkpoint may hold the state dict under "state_dict", "model" or "model_state_dict".
+        layout: of the kernels in the source; "auto" takes `kernel` for MinkowskiEngine's and, for `weight`, the layout
+            whose shape fits: spconv's before spconv 1's before dense.
         rename: {pattern: replacement} of regular expressions applied to each name in turn, or a function of the name;
             where it gives "", the tensor is left out.
         strict: raise where anything is missing, unexpected or of another shape.
@@ -204,7 +204,8 @@ def load_weights(
     Example:
         >>> from hepops.sparse import nn
         >>> layer = nn.Convolution(2, 4, 3, bias=True)
-        >>> load_weights(layer, {"module.weight": torch.ones(4, 3, 3, 3, 2), "bias": torch.zeros(4), "scale": torch.ones(1)})
+        >>> state = {"module.weight": torch.ones(4, 3, 3, 3, 2), "bias": torch.zeros(4), "scale": torch.ones(1)}
+        >>> load_weights(layer, state)
         2 of 2 tensors loaded, 1 reshaped, 1 spconv
         1 unexpected (not used):
           scale
@@ -214,7 +215,9 @@ def load_weights(
     state = read_state(source)
     targets = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     kernels = _kernels(model)
-    report, ready, taken = LoadReport(), {}, {}
+    report = LoadReport()
+    ready: dict[str, Tensor] = {}
+    taken: dict[str, str] = {}
     for name, value in state.items():
         wanted = _renamed(name, rename)
         if not wanted:
@@ -248,18 +251,20 @@ def read_state(source: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
         if not path.exists():
             raise FileNotFoundError(f"no file {path}")
         if path.suffix == ".safetensors":
-            source = _safetensors().load_file(str(path))
+            found = _safetensors().load_file(str(path))
         else:
-            source = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(source, Mapping):
-        raise ValueError(f"the source must be a state dict or hold one, got {type(source).__name__}")
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    else:
+        found = source
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the source must be a state dict or hold one, got {type(found).__name__}")
     for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(source.get(key), Mapping):
-            source = source[key]
+        if isinstance(found.get(key), Mapping):
+            found = found[key]
             break
-    state = {str(name): value for name, value in source.items() if isinstance(value, Tensor)}
-    if not state and len(source):
-        raise ValueError(f"the source holds no tensors, but {', '.join(map(str, list(source)[:8]))}")
+    state = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    if not state and len(found):
+        raise ValueError(f"the source holds no tensors, but {', '.join(map(str, list(found)[:8]))}")
     return state
 
 
@@ -296,8 +301,8 @@ def save_weights(
 def export_state(model: nn.Module, layout: Layout = "spconv") -> dict[str, Tensor]:
     """A model's state dict for another library.
 
-    Kernels are in `layout` and, but for "minkowski", named `weight`; biases are (C); `bn.` and `linear.` are gone from the
-    names, as spconv's networks use torch's own norms and linear layers on the features.
+    Kernels are in `layout` and, but for "minkowski", named `weight`; biases are (C); `bn.` and `linear.` are gone from
+    the names, as spconv's networks use torch's own norms and linear layers on the features.
 
     Raises:
         ValueError: a kernel that is no box, in any layout but MinkowskiEngine's.

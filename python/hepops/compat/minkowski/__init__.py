@@ -91,7 +91,7 @@ from .ops import MinkowskiStackVar as MinkowskiStackVar
 from .ops import MinkowskiToDenseTensor as MinkowskiToDenseTensor
 from .ops import MinkowskiToFeature as MinkowskiToFeature
 from .ops import MinkowskiToSparseTensor as MinkowskiToSparseTensor
-from .ops import _sum as sum  # noqa: A004
+from .ops import _sum as sum  # noqa: F401
 from .ops import cat as cat
 from .ops import dense_coordinates as dense_coordinates
 from .ops import mean as mean

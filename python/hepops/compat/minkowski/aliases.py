@@ -17,7 +17,10 @@ _ENUMS = (
     "BroadcastMode ConvolutionMode CoordinateMapType CUDAKernelMapMode GPUMemoryAllocatorType MinkowskiAlgorithm "
     "PoolingMode RegionType"
 )
-_COMMON = "MinkowskiModuleBase StrideType convert_to_int_list convert_to_int_tensor get_minkowski_function get_postfix prep_args"
+_COMMON = (
+    "MinkowskiModuleBase StrideType convert_to_int_list convert_to_int_tensor get_minkowski_function get_postfix "
+    "prep_args"
+)
 
 # Submodule of MinkowskiEngine: modules of this package, each with the names it gives, all of its own by default.
 SUBMODULES: dict[str, dict[str, str]] = {
@@ -31,7 +34,8 @@ SUBMODULES: dict[str, dict[str, str]] = {
         "regions": "KernelGenerator",
     },
     "MinkowskiCoordinateManager": {
-        "manager": "CoordinateManager CoordsManager set_coordinate_map_type set_gpu_allocator set_memory_manager_backend",
+        "manager": "CoordinateManager CoordsManager set_coordinate_map_type set_gpu_allocator "
+        "set_memory_manager_backend",
         "key": "CoordinateMapKey",
         "enums": "CoordinateMapType GPUMemoryAllocatorType MinkowskiAlgorithm RegionType",
     },
@@ -61,9 +65,7 @@ SUBMODULES: dict[str, dict[str, str]] = {
     },
     "MinkowskiTensorField": {"field": "TensorField create_splat_coordinates"},
     "MinkowskiUnion": {"structure": "MinkowskiUnion MinkowskiUnionFunction"},
-    "sparse_matrix_functions": {
-        "spmm": "spmm spmm_average MinkowskiSPMMFunction MinkowskiSPMMAverageFunction EPS"
-    },
+    "sparse_matrix_functions": {"spmm": "spmm spmm_average MinkowskiSPMMFunction MinkowskiSPMMAverageFunction EPS"},
     "diagnostics": {"diagnostics": "parse_nvidia_smi print_diagnostics"},
 }
 BACKEND = {
@@ -113,8 +115,8 @@ def _backend() -> dict[str, ModuleType]:
 
     def absent(name: str) -> Any:
         raise AttributeError(
-            f"MinkowskiEngineBackend._C.{name} is not part of hepops.compat.minkowski, which has the layers and tensors "
-            "of MinkowskiEngine but not its C++ functions"
+            f"MinkowskiEngineBackend._C.{name} is not part of hepops.compat.minkowski, which has the layers and "
+            "tensors of MinkowskiEngine but not its C++ functions"
         )
 
     c.__getattr__ = absent  # type: ignore[method-assign]

@@ -18,9 +18,14 @@ class MinkowskiModuleBase(nn.Module):
     """What MinkowskiEngine's layers share: nothing but being torch modules."""
 
 
+def int_list(name: str, arg: StrideType, dimension: int, least: int = 1) -> list[int]:
+    """One integer for each axis, from one or from `dimension` of them; refused by name."""
+    return list(per_axis(name, arg.tolist() if isinstance(arg, np.ndarray) else arg, dimension, least))
+
+
 def convert_to_int_list(arg: StrideType, dimension: int) -> list[int]:
     """One integer for each axis, from one or from `dimension` of them."""
-    return list(per_axis("arg", arg.tolist() if isinstance(arg, np.ndarray) else arg, dimension, least=0))
+    return int_list("arg", arg, dimension, least=0)
 
 
 def convert_to_int_tensor(arg: StrideType, dimension: int) -> Tensor:
@@ -39,7 +44,7 @@ def prep_args(
     """All of them as int32 tensors with one entry per axis."""
     if D < 1:
         raise ValueError(f"D must be at least 1, got {D}")
-    per_axis("kernel_size", kernel_size.tolist() if isinstance(kernel_size, np.ndarray) else kernel_size, D)
+    int_list("kernel_size", kernel_size, D)
     lists = [convert_to_int_tensor(arg, D) for arg in (tensor_stride, stride, kernel_size, dilation)]
     return lists[0], lists[1], lists[2], lists[3], int(region_type)
 
@@ -56,5 +61,6 @@ def absent(name: str, instead: str) -> NotImplementedError:
 
 def get_minkowski_function(name: str, variable: Any) -> NoReturn:
     raise absent(
-        f"get_minkowski_function({name!r})", "there is no MinkowskiEngineBackend; use the layer or hepops.sparse.functional"
+        f"get_minkowski_function({name!r})",
+        "there is no MinkowskiEngineBackend; use the layer or hepops.sparse.functional",
     )

@@ -59,17 +59,21 @@ class _Described(MinkowskiModuleBase):
         given = state_dict.get(f"{prefix}kernel")
         if given is not None and given.dim() == 2 and self.kernel.shape == (1, *given.shape):
             state_dict[f"{prefix}kernel"] = given[None]
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[misc]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __repr__(self) -> str:
         g = self.kernel_generator
         custom = g.region_type == RegionType.CUSTOM
-        size = f"region_type={g.region_type}, kernel_volume={g.kernel_volume}" if custom else f"kernel_size={g.kernel_size}"
+        size = (
+            f"region_type={g.region_type}, kernel_volume={g.kernel_volume}"
+            if custom
+            else f"kernel_size={g.kernel_size}"
+        )
         channels = f"in={self.in_channels}, out={self.out_channels}"
         return f"{type(self).__name__}({channels}, {size}, stride={g.kernel_stride}, dilation={g.kernel_dilation})"
 
 
-class MinkowskiConvolutionBase(_Described, _Convolution):  # type: ignore[misc]
+class MinkowskiConvolutionBase(_Described, _Convolution):
     """What the convolutions share.
 
     Args:
@@ -152,7 +156,7 @@ def _convolve(
     return F.convolve(input, weight, bias, kernel=generator.kernel, stride=stride, coordinates=target)
 
 
-class MinkowskiConvolution(MinkowskiConvolutionBase, sparse_nn.Convolution):  # type: ignore[misc]
+class MinkowskiConvolution(MinkowskiConvolutionBase, sparse_nn.Convolution):
     """Sparse convolution, `hepops.sparse.functional.convolve`; arguments as `MinkowskiConvolutionBase`.
 
     Example:
@@ -189,7 +193,7 @@ class MinkowskiConvolution(MinkowskiConvolutionBase, sparse_nn.Convolution):  # 
         )
 
 
-class MinkowskiConvolutionTranspose(MinkowskiConvolutionBase, sparse_nn.ConvolutionTranspose):  # type: ignore[misc]
+class MinkowskiConvolutionTranspose(MinkowskiConvolutionBase, sparse_nn.ConvolutionTranspose):
     """Transposed convolution onto the finer voxels that are known, else onto new ones."""
 
     def __init__(
@@ -221,7 +225,7 @@ class MinkowskiConvolutionTranspose(MinkowskiConvolutionBase, sparse_nn.Convolut
         )
 
 
-class MinkowskiGenerativeConvolutionTranspose(MinkowskiConvolutionBase, sparse_nn.GenerativeConvolutionTranspose):  # type: ignore[misc]
+class MinkowskiGenerativeConvolutionTranspose(MinkowskiConvolutionBase, sparse_nn.GenerativeConvolutionTranspose):
     """Transposed convolution onto all voxels that the kernel reaches."""
 
     def __init__(
@@ -252,7 +256,7 @@ class MinkowskiGenerativeConvolutionTranspose(MinkowskiConvolutionBase, sparse_n
         )
 
 
-class MinkowskiChannelwiseConvolution(_Described, sparse_nn.DepthwiseConvolution):  # type: ignore[misc]
+class MinkowskiChannelwiseConvolution(_Described, sparse_nn.DepthwiseConvolution):
     """Convolution of each channel by itself; `kernel` is (K, in_channels)."""
 
     def __init__(

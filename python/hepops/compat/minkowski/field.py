@@ -8,9 +8,8 @@ import torch
 from torch import Tensor as TorchTensor
 
 from hepops.core import scatter_add
-from hepops.sparse.kernel import per_axis
 
-from .common import StrideType, convert_to_int_list
+from .common import StrideType, int_list
 from .enums import GPUMemoryAllocatorType, MinkowskiAlgorithm, SparseTensorQuantizationMode
 from .key import CoordinateMapKey
 from .manager import CoordinateManager, corners
@@ -75,10 +74,10 @@ class TensorField(Tensor):
             manager = choose_manager(coordinate_manager, coordinates.shape[1] - 1)
             if not coordinates.is_floating_point():
                 coordinates = coordinates.to(torch.float64)
-            stride = convert_to_int_list(tensor_stride, manager.D)
+            stride = int_list("tensor_stride", tensor_stride, manager.D)
             coordinate_field_map_key = manager.insert_field(coordinates, stride)
         else:
-            if coordinate_manager is None:
+            if coordinate_manager is None or coordinate_field_map_key is None:
                 raise ValueError("coordinate_field_map_key needs its coordinate_manager")
             manager, coordinate_field_map_key = coordinate_manager, CoordinateMapKey.of(coordinate_field_map_key)
             rows = len(manager.get_coordinate_field(coordinate_field_map_key))
@@ -150,10 +149,12 @@ class TensorField(Tensor):
         """
         mode = self.quantization_mode if quantization_mode is None else quantization_mode
         if mode not in _MERGES:
-            raise ValueError(f"quantization_mode must be one of {[m.name for m in _MERGES]} (or call splat), got {mode}")
+            raise ValueError(
+                f"quantization_mode must be one of {[m.name for m in _MERGES]} (or call splat), got {mode}"
+            )
         manager, field = self.coordinate_manager, self.coordinate_field_map_key
         if coordinate_map_key is None:
-            stride = per_axis("tensor_stride", convert_to_int_list(tensor_stride, self.D), self.D)
+            stride = int_list("tensor_stride", tensor_stride, self.D)
             key, (_, rows) = manager.field_to_sparse_insert_and_map(field, stride)
             features = self.features
         else:

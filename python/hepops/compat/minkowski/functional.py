@@ -48,4 +48,4 @@ def _loss(name: str) -> Callable[..., Any]:
 
 globals().update({name: _keeping(name) for name in _KEEP_ROWS} | {name: _loss(name) for name in _LOSSES})
 
-__all__ = ["_wrap_tensor", *_KEEP_ROWS, *_LOSSES]  # noqa: PLE0604
+__all__ = ["_wrap_tensor", *_KEEP_ROWS, *_LOSSES]

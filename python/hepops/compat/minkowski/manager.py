@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import hepops.sparse as sparse
-from hepops.sparse.kernel import Kernel, per_axis
+from hepops.sparse.kernel import Kernel
 
-from .common import StrideType, absent, convert_to_int_list
+from .common import StrideType, absent, int_list
 from .enums import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm, RegionType
 from .key import CoordinateMapKey
 from .regions import region_kernel
@@ -103,27 +103,28 @@ class CoordinateManager(sparse.CoordinateManager):
 
     # Maps
 
-    def insert(self, coordinates: Tensor, stride: Any = 1, name: str = "") -> Any:
-        made = super().insert(coordinates, stride, name)
+    def insert(self, *args: Any, **kwargs: Any) -> Any:
+        """As hepops' own; the events of the first one are remembered."""
+        made = super().insert(*args, **kwargs)
         self._remember(self.coordinates(made.key)[:, 0])
         return made
 
     def insert_and_map(self, coordinates: Tensor, tensor_stride: StrideType = 1, string_id: str = "") -> Maps:
-        """A map of these coordinates: (key, (first row of each voxel, voxel of each row)), voxels in order of first rows.
+        """A map of these coordinates: (key, (first row of each voxel, voxel of each row)), in order of first rows.
 
         Raises:
             TypeError, ValueError: as `hepops.sparse.CoordinateManager.insert`.
         """
-        made = self.insert(coordinates, convert_to_int_list(tensor_stride, self.D), string_id)
+        made = self.insert(coordinates, int_list("tensor_stride", tensor_stride, self.D, least=0), string_id)
         return CoordinateMapKey.of(made.key), (made.first, made.inverse)
 
     def stride(self, coordinate_map_key: Key, stride: Any, string_id: str = "") -> Any:
         """The key of the map floor(c / (s f)) s f, sorted; it carries the name of the map it comes from."""
-        key = super().stride(sparse.CoordinateMapKey(*coordinate_map_key), convert_to_int_list(stride, self.D))
+        key = super().stride(sparse.CoordinateMapKey(*coordinate_map_key), int_list("stride", stride, self.D))
         return CoordinateMapKey.of(key)
 
     def expand(self, key: Key, kernel: Kernel, stride: Sequence[int]) -> sparse.CoordinateMapKey:
-        """The map of all c + offset that are multiples of the output's stride: `expand_coordinates` of a convolution."""
+        """The map of all c + offset that are multiples of the output's stride, for `expand_coordinates`."""
         wide = self.generate(sparse.CoordinateMapKey(*key), kernel, 1)
         if all(s == 1 for s in stride):
             return wide
@@ -161,7 +162,9 @@ class CoordinateManager(sparse.CoordinateManager):
 
     def get_coordinate_map_keys(self, tensor_stride: StrideType) -> list[CoordinateMapKey]:
         """The keys of all maps with this stride, in order of their making."""
-        return [CoordinateMapKey.of(key) for key in self.keys(convert_to_int_list(tensor_stride, self.D))]
+        return [
+            CoordinateMapKey.of(key) for key in self.keys(int_list("tensor_stride", tensor_stride, self.D, least=0))
+        ]
 
     def _get_coordinate_map_key(self, key_or_tensor_strides: Any) -> CoordinateMapKey:
         if isinstance(key_or_tensor_strides, (CoordinateMapKey, sparse.CoordinateMapKey)):
@@ -177,7 +180,7 @@ class CoordinateManager(sparse.CoordinateManager):
 
     def get_unique_coordinate_map_key(self, tensor_stride: StrideType) -> CoordinateMapKey:
         """A key of this stride that no map has."""
-        stride = convert_to_int_list(tensor_stride, self.D)
+        stride = int_list("tensor_stride", tensor_stride, self.D, least=0)
         for number in itertools.count():
             key = CoordinateMapKey(stride, str(number) if number else "")
             if key.native not in self.maps and key.native not in self._fields:
@@ -199,7 +202,7 @@ class CoordinateManager(sparse.CoordinateManager):
         return all_events if bool(torch.isin(own, all_events).all()) else own
 
     def origin(self, key: Key | None = None) -> Any:
-        """The key of the map with one voxel per batch id, at stride 0; without a key, of all that was inserted first."""
+        """The key of the map with one voxel per batch id, at stride 0; without a key, that of all events."""
         if key is not None:
             return super().origin(sparse.CoordinateMapKey(*key))
         if self._events is None:
@@ -215,7 +218,7 @@ class CoordinateManager(sparse.CoordinateManager):
         return 0 if self._events is None else len(self._events)
 
     def origin_map(self, key: Key) -> tuple[Tensor, list[Tensor]]:
-        """Batch ids (ascending), and the rows of every id from 0 to the largest, ascending, none where there are none."""
+        """Batch ids, ascending, and the rows of every id from 0 to the largest, ascending."""
         return _rows_of_events(self.get_coordinates(key)[:, 0])
 
     def origin_field_map(self, key: Key) -> tuple[Tensor, list[Tensor]]:
@@ -234,7 +237,7 @@ class CoordinateManager(sparse.CoordinateManager):
             raise ValueError(f"coordinates must be (N, {self.D + 1}), got {tuple(coordinates.shape)}")
         if not bool(torch.isfinite(coordinates).all()):
             raise ValueError("coordinates must be finite")
-        stride, name = tuple(convert_to_int_list(tensor_stride, self.D)), string_id
+        stride, name = tuple(int_list("tensor_stride", tensor_stride, self.D, least=0)), string_id
         key = sparse.CoordinateMapKey(stride, name)
         for number in itertools.count(1):
             if key not in self._fields:
@@ -252,10 +255,12 @@ class CoordinateManager(sparse.CoordinateManager):
         """
         key = coords_key_or_tensor_strides
         if not isinstance(key, (CoordinateMapKey, sparse.CoordinateMapKey)):
-            key = CoordinateMapKey(convert_to_int_list(key, self.D))
+            key = CoordinateMapKey(int_list("tensor_stride", key, self.D, least=0))
         native = sparse.CoordinateMapKey(*key)
         if native not in self._fields:
-            raise ValueError(f"coordinate_field_map_key {native} is not in this manager, which has {list(self._fields)}")
+            raise ValueError(
+                f"coordinate_field_map_key {native} is not in this manager, which has {list(self._fields)}"
+            )
         return self._fields[native]
 
     def _quantized(self, field_key: Key, stride: Sequence[int]) -> Tensor:
@@ -269,7 +274,7 @@ class CoordinateManager(sparse.CoordinateManager):
         self, field_map_key: Key, sparse_tensor_stride: StrideType, sparse_tensor_string_id: str = ""
     ) -> Maps:
         """A map of the voxels that the points lie in: (key, (first point of each voxel, voxel of each point))."""
-        stride = per_axis("tensor_stride", convert_to_int_list(sparse_tensor_stride, self.D), self.D)
+        stride = int_list("tensor_stride", sparse_tensor_stride, self.D)
         made = self.insert(self._quantized(field_map_key, stride), stride, sparse_tensor_string_id)
         self._field_maps[sparse.CoordinateMapKey(*field_map_key), made.key] = (made.first, made.inverse)
         return CoordinateMapKey.of(made.key), (made.first, made.inverse)
@@ -308,7 +313,7 @@ class CoordinateManager(sparse.CoordinateManager):
 
     # Maps between maps
 
-    def kernel_map(  # type: ignore[override]
+    def kernel_map(
         self,
         in_key: Any,
         out_key: Any,
@@ -327,11 +332,11 @@ class CoordinateManager(sparse.CoordinateManager):
         if isinstance(stride, Kernel):
             return super().kernel_map(sparse.CoordinateMapKey(*in_key), sparse.CoordinateMapKey(*out_key), stride)
         source, target = (self._get_coordinate_map_key(key).native for key in (in_key, out_key))
-        size, step = convert_to_int_list(kernel_size, self.D), convert_to_int_list(stride, self.D)
+        size, step = int_list("kernel_size", kernel_size, self.D), int_list("stride", stride, self.D)
         if is_pool and size == step and not is_transpose and set(step) != {1}:
             return {0: torch.stack(self.stride_map(source, target)).int()}
         region = RegionType(region_type) if set(size) != {1} else RegionType.HYPER_CUBE
-        kernel = region_kernel(region, size, convert_to_int_list(dilation, self.D), region_offset, self.D)
+        kernel = region_kernel(region, size, int_list("dilation", dilation, self.D), region_offset, self.D)
         if is_transpose:
             return _by_offset(super().kernel_map(target, source, kernel).transposed())
         return _by_offset(super().kernel_map(source, target, kernel))

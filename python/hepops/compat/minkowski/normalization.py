@@ -9,36 +9,24 @@ from torch import Tensor as TorchTensor
 from torch import nn
 
 from hepops.sparse import functional as F
+from hepops.sparse import nn as sparse_nn
 
 from .common import MinkowskiModuleBase
 from .enums import PoolingMode
 from .field import TensorField
 from .key import CoordinateMapKey
-from .layer import Input, check_sparse
+from .layer import check_sparse
 from .tensor import SparseTensor
 
 
-class MinkowskiBatchNorm(MinkowskiModuleBase):
+class MinkowskiBatchNorm(MinkowskiModuleBase, sparse_nn.BatchNorm):
     """Batch normalisation over all voxels or points; the weights are those of `bn`, a torch.nn.BatchNorm1d."""
 
-    bn: nn.modules.batchnorm._BatchNorm
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-    ) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm1d(num_features, eps, momentum, affine, track_running_stats)
-
-    def forward(self, input: Input) -> Any:
+    def forward(self, input: Any) -> Any:
         if isinstance(input, TensorField):
             return input.replace(self.bn(input.features))
         check_sparse(input)
-        return F.batch_norm(input, self.bn)  # type: ignore[arg-type]
+        return sparse_nn.BatchNorm.forward(self, input)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.bn.extra_repr()})"
@@ -56,25 +44,20 @@ class MinkowskiSyncBatchNorm(MinkowskiBatchNorm):
         track_running_stats: bool = True,
         process_group: Any = None,
     ) -> None:
-        MinkowskiModuleBase.__init__(self)
-        self.bn = nn.SyncBatchNorm(num_features, eps, momentum, affine, track_running_stats, process_group)
+        nn.Module.__init__(self)
+        self.bn: Any = nn.SyncBatchNorm(num_features, eps, momentum, affine, track_running_stats, process_group)
 
-    def forward(self, input: Input) -> Any:
+    def forward(self, input: Any) -> Any:
+        if not isinstance(input, TensorField):
+            check_sparse(input)
         return input.replace(self.bn(input.features))
 
     @classmethod
     def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any = None) -> nn.Module:
         """The module with every MinkowskiBatchNorm within replaced; parameters and statistics are the same tensors."""
         if isinstance(module, MinkowskiBatchNorm) and not isinstance(module, MinkowskiSyncBatchNorm):
-            old, settings = module.bn, module.bn
-            made = cls(
-                settings.num_features,
-                settings.eps,
-                settings.momentum,
-                settings.affine,
-                settings.track_running_stats,
-                process_group,
-            )
+            old = module.bn
+            made = cls(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats, process_group)
             made.bn.weight, made.bn.bias = old.weight, old.bias
             made.bn.running_mean, made.bn.running_var = old.running_mean, old.running_var
             made.bn.num_batches_tracked = old.num_batches_tracked
@@ -142,5 +125,3 @@ class MinkowskiInstanceNormFunction:
             glob_coords_key.set_key(*CoordinateMapKey.of(coords_manager.origin(in_coords_key)).get_key())
         features: TorchTensor = _normalized(x, MinkowskiInstanceNorm.eps).features
         return features
-
-

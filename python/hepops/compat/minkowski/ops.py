@@ -9,31 +9,28 @@ import torch
 from torch import Tensor as TorchTensor
 from torch import nn
 
-from hepops.sparse import functional as F
+from hepops.sparse import nn as sparse_nn
 
 from .common import MinkowskiModuleBase
 from .field import TensorField
-from .layer import Input
+from .layer import Input, check_sparse
 from .tensor import SparseTensor
 
 
-class MinkowskiLinear(MinkowskiModuleBase):
+class MinkowskiLinear(MinkowskiModuleBase, sparse_nn.Linear):
     """features W^T + b, the same for every voxel or point; weights are those of `linear`, a torch.nn.Linear."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_features, out_features, bias=bias)
-
-    def forward(self, input: Input) -> Any:
+    def forward(self, input: Any) -> Any:
         if isinstance(input, TensorField):
             return input.replace(self.linear(input.features))
-        return F.linear(input, self.linear.weight, self.linear.bias)
+        check_sparse(input)
+        return sparse_nn.Linear.forward(self, input)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.linear.extra_repr()})"
 
 
-def _combine(tensors: tuple[Any, ...], op: Callable[[list[TorchTensor]], TorchTensor]) -> Any:
+def _tuple_operator(*tensors: Any, operator: Callable[[list[TorchTensor]], TorchTensor]) -> Any:
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         tensors = tuple(tensors[0])
     if len(tensors) < 2:
@@ -45,7 +42,7 @@ def _combine(tensors: tuple[Any, ...], op: Callable[[list[TorchTensor]], TorchTe
         first._is_same_key(other)
         if other.device != first.device:
             raise ValueError(f"the tensors are on different devices, {first.device} and {other.device}")
-    return first.replace(op([x.features for x in tensors]))
+    return first.replace(operator([x.features for x in tensors]))
 
 
 def cat(*sparse_tensors: Any) -> Any:
@@ -54,22 +51,22 @@ def cat(*sparse_tensors: Any) -> Any:
     Raises:
         ValueError: the voxels or the coordinate managers differ.
     """
-    return _combine(sparse_tensors, lambda xs: torch.cat(xs, -1))
+    return _tuple_operator(*sparse_tensors, operator=lambda xs: torch.cat(xs, -1))
 
 
 def _sum(*sparse_tensors: Any) -> Any:
     """The sum of tensors on the same voxels or points."""
-    return _combine(sparse_tensors, lambda xs: torch.stack(xs).sum(0))
+    return _tuple_operator(*sparse_tensors, operator=lambda xs: torch.stack(xs).sum(0))
 
 
 def mean(*sparse_tensors: Any) -> Any:
     """The mean of tensors on the same voxels or points."""
-    return _combine(sparse_tensors, lambda xs: torch.stack(xs).mean(0))
+    return _tuple_operator(*sparse_tensors, operator=lambda xs: torch.stack(xs).mean(0))
 
 
 def var(*sparse_tensors: Any) -> Any:
     """The variance (divided by their number) of tensors on the same voxels or points."""
-    return _combine(sparse_tensors, lambda xs: torch.stack(xs).var(0, correction=0))
+    return _tuple_operator(*sparse_tensors, operator=lambda xs: torch.stack(xs).var(0, correction=0))
 
 
 def dense_coordinates(shape: Sequence[int] | torch.Size) -> TorchTensor:

@@ -43,7 +43,7 @@ def _pool(
 
 
 class MinkowskiPoolingBase(MinkowskiModuleBase):
-    """What the local pools share; arguments as `MinkowskiConvolution`. A box as large as its stride parts the voxels."""
+    """What the local pools share. A box as large as its stride parts the voxels into cells."""
 
     def __init__(
         self,
@@ -70,9 +70,8 @@ class MinkowskiPoolingBase(MinkowskiModuleBase):
 
     def __repr__(self) -> str:
         g = self.kernel_generator
-        return (
-            f"{type(self).__name__}(kernel_size={g.kernel_size}, stride={g.kernel_stride}, dilation={g.kernel_dilation})"
-        )
+        shape = f"kernel_size={g.kernel_size}, stride={g.kernel_stride}, dilation={g.kernel_dilation}"
+        return f"{type(self).__name__}({shape})"
 
 
 class MinkowskiSumPooling(MinkowskiPoolingBase):
@@ -80,7 +79,7 @@ class MinkowskiSumPooling(MinkowskiPoolingBase):
 
     def __init__(
         self,
-        kernel_size: StrideType = -1,
+        kernel_size: StrideType,
         stride: StrideType = 1,
         dilation: StrideType = 1,
         kernel_generator: KernelGenerator | None = None,
@@ -110,7 +109,7 @@ class MinkowskiMaxPooling(MinkowskiPoolingBase):
 
     def __init__(
         self,
-        kernel_size: StrideType = -1,
+        kernel_size: StrideType,
         stride: StrideType = 1,
         dilation: StrideType = 1,
         kernel_generator: KernelGenerator | None = None,
@@ -254,5 +253,5 @@ class MinkowskiDirectMaxPoolingFunction:
     def apply(
         in_map: TorchTensor, out_map: TorchTensor, in_feat: TorchTensor, out_nrows: int, is_sorted: bool = False
     ) -> TorchTensor:
-        """(out_nrows, C): the largest of in_feat[in_map[i]] over the i with out_map[i] = row, of equal ones the first."""
+        """(out_nrows, C): the largest in_feat[in_map[i]] of all i with out_map[i] = row, of equal ones the first."""
         return reduce_rows(in_feat[in_map.long()], out_map.long(), out_nrows, "max")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hepops.sparse.kernel import Kernel
 
-from .common import StrideType, absent, convert_to_int_list
+from .common import StrideType, absent, int_list
 from .enums import RegionType
 
 _SHAPES = {RegionType.HYPER_CUBE: "box", RegionType.HYPER_CROSS: "cross"}
@@ -32,10 +32,10 @@ def region_kernel(
     given = region_offsets is not None and len(region_offsets) > 0
     if given != (region == RegionType.CUSTOM):
         raise ValueError(f"region_offsets are for RegionType.CUSTOM and needed there, got {region} {region_offsets}")
-    dilation = convert_to_int_list(dilation, dimension)
+    dilation = int_list("dilation", dilation, dimension)
     if region == RegionType.CUSTOM:
         return Kernel.of(1, dimension, dilation, offsets=region_offsets)
-    return Kernel.of(convert_to_int_list(kernel_size, dimension), dimension, dilation, _SHAPES[region])  # type: ignore[arg-type]
+    return Kernel.of(int_list("kernel_size", kernel_size, dimension), dimension, dilation, _SHAPES[region])  # type: ignore[arg-type]
 
 
 def get_kernel_volume(
@@ -104,7 +104,7 @@ class KernelGenerator:
             raise absent("axis_types", "give RegionType.CUSTOM and its offsets")
         self.kernel = region_kernel(region_type, kernel_size, dilation, region_offsets, dimension)
         self.kernel_size = list(self.kernel.size)
-        self.kernel_stride = convert_to_int_list(stride, dimension)
+        self.kernel_stride = int_list("stride", stride, dimension)
         self.kernel_dilation = list(self.kernel.dilation)
         self.region_type = RegionType(region_type)
         self.region_offsets = (
@@ -152,13 +152,13 @@ class KernelRegion(_Region):
         offset: Any,
         dimension: int,
     ) -> KernelRegion:
-        lists = [convert_to_int_list(x, dimension) for x in (kernel_size, kernel_stride, kernel_dilation)]
-        return super().__new__(cls, *lists, region_type, offset, dimension)
+        names = ("kernel_size", "kernel_stride", "kernel_dilation")
+        values = (kernel_size, kernel_stride, kernel_dilation)
+        size, stride, dilation = (int_list(name, x, dimension) for name, x in zip(names, values, strict=True))
+        return super().__new__(cls, size, stride, dilation, region_type, offset, dimension)
 
     def __str__(self) -> str:
-        return (
-            f"kernel_size:{self.kernel_size}, kernel_stride:{self.kernel_stride}, region_type:{self.region_type}"
-        )
+        return f"kernel_size:{self.kernel_size}, kernel_stride:{self.kernel_stride}, region_type:{self.region_type}"
 
 
 def save_ctx(

@@ -78,7 +78,9 @@ class MinkowskiUnionFunction:
     ) -> TorchTensor:
         """The sums; sets the output key."""
         if len(in_feats) < 2 or len(in_feats) != len(in_coords_keys):
-            raise ValueError(f"needs at least 2 tensors and as many keys, got {len(in_feats)} and {len(in_coords_keys)}")
+            raise ValueError(
+                f"needs at least 2 tensors and as many keys, got {len(in_feats)} and {len(in_coords_keys)}"
+            )
         maps = coordinate_manager.union_map(in_coords_keys, out_coords_key)
         n = coordinate_manager.size(out_coords_key)
         total = in_feats[0].new_zeros(n, in_feats[0].shape[1])
@@ -103,9 +105,7 @@ class MinkowskiInterpolation(MinkowskiModuleBase):
         check_sparse(input)
         out: list[Any] = [F.interpolate(input, tfield)]
         if self.return_kernel_map or self.return_weights:
-            read, written, weights = input.coordinate_manager.interpolation_map_weight(
-                input.coordinate_map_key, tfield
-            )
+            read, written, weights = input.coordinate_manager.interpolation_map_weight(input.coordinate_map_key, tfield)
             out += [(read, written)] if self.return_kernel_map else []
             out += [weights] if self.return_weights else []
         return tuple(out) if len(out) > 1 else out[0]
@@ -146,5 +146,3 @@ class MinkowskiNetwork(nn.Module, ABC):
 
     def init(self, x: Any) -> None:
         raise absent("MinkowskiNetwork.init", "MinkowskiEngine's own calls methods that it does not have")
-
-

@@ -15,7 +15,7 @@ from hepops.sparse import functional as F
 from hepops.sparse.kernel import per_axis
 from hepops.sparse.tensor import _merge
 
-from .common import StrideType, convert_to_int_list
+from .common import StrideType, int_list
 from .enums import (
     GPUMemoryAllocatorType,
     MinkowskiAlgorithm,
@@ -229,7 +229,9 @@ class Tensor:
 
     @property
     def _batchwise_row_indices(self) -> list[TorchTensor]:
-        return _rows_of_events(self.coordinates[:, 0].round() if self.coordinates.is_floating_point() else self.C[:, 0])[1]
+        return _rows_of_events(
+            self.coordinates[:, 0].round() if self.coordinates.is_floating_point() else self.C[:, 0]
+        )[1]
 
     @property
     def decomposition_permutations(self) -> list[TorchTensor]:
@@ -347,7 +349,7 @@ class SparseTensor(Tensor, sparse.SparseTensor):  # type: ignore[misc]
             coordinates = coordinates.to(features.device) if device is not None else coordinates
             check_rows(features, coordinates)
             manager = choose_manager(coordinate_manager, coordinates.shape[1] - 1)
-            key = CoordinateMapKey(convert_to_int_list(tensor_stride, manager.D))
+            key = CoordinateMapKey(int_list("tensor_stride", tensor_stride, manager.D))
             features, key, unique_index, inverse_mapping = self._insert(manager, coordinates, features, key)
         else:
             assert coordinate_manager is not None and coordinate_map_key is not None
@@ -374,7 +376,7 @@ class SparseTensor(Tensor, sparse.SparseTensor):  # type: ignore[misc]
     def initialize_coordinates(
         self, coordinates: TorchTensor, features: TorchTensor, coordinate_map_key: CoordinateMapKey
     ) -> tuple[TorchTensor, TorchTensor, CoordinateMapKey]:
-        """Insert coordinates into this tensor's manager: coordinates and features by voxel, and the key of their map."""
+        """Insert coordinates into the manager: coordinates and features by voxel, and the key of their map."""
         features, key, self.unique_index, self.inverse_mapping = self._insert(
             self.coordinate_manager, coordinates, features, coordinate_map_key
         )
@@ -382,8 +384,8 @@ class SparseTensor(Tensor, sparse.SparseTensor):  # type: ignore[misc]
 
     # Keys: hepops stores its own form, MinkowskiEngine's methods are on this one.
 
-    @property
-    def coordinate_map_key(self) -> CoordinateMapKey:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def coordinate_map_key(self) -> CoordinateMapKey:
         return self._key
 
     @coordinate_map_key.setter
@@ -511,7 +513,9 @@ class SparseTensor(Tensor, sparse.SparseTensor):  # type: ignore[misc]
         if not isinstance(X, (TensorField, SparseTensor)):
             raise TypeError(f"X must be a TensorField or a SparseTensor, got {type(X).__name__}")
         if X.quantization_mode not in modes:
-            raise ValueError(f"X must be quantized by RANDOM_SUBSAMPLE or UNWEIGHTED_AVERAGE, got {X.quantization_mode}")
+            raise ValueError(
+                f"X must be quantized by RANDOM_SUBSAMPLE or UNWEIGHTED_AVERAGE, got {X.quantization_mode}"
+            )
         if X.coordinate_manager is not self.coordinate_manager:
             raise ValueError(COORDINATE_MANAGER_DIFFERENT_ERROR)
         if isinstance(X, TensorField):

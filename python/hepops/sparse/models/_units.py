@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from .. import nn as snn
+from ..normalise import batch_norm
 from ..tensor import SparseTensor
+from ..unit import Then, infer, unit
 from .configuration import Component, component
 
 _fusing = True
@@ -31,24 +33,89 @@ def unfused() -> Iterator[None]:
         _fusing = before
 
 
+def _slope(act: nn.Module) -> float | None:
+    """The slope below 0 of an activation that the fused operators know."""
+    if isinstance(act, nn.Identity):
+        return 1.0
+    if type(act) is snn.ReLU:
+        return 0.0
+    if type(act) is snn.LeakyReLU:
+        return float(act.module.negative_slope)  # type: ignore[arg-type]
+    return None
+
+
+def _is_watched(*modules: nn.Module) -> bool:
+    """Whether somebody wants to see the modules run."""
+    return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
+
+
+def _fuses(norm: nn.Module, act: nn.Module, conv: nn.Module | None = None) -> bool:
+    layers = (snn.Convolution, snn.ConvolutionTranspose)
+    return (
+        _fusing
+        and type(norm) is snn.BatchNorm
+        and _slope(act) is not None
+        and (conv is None or isinstance(conv, layers))
+        and not _is_watched(norm, act, *([] if conv is None else [conv]))
+    )
+
+
+Following = tuple[nn.Module, nn.Module]
+"""A norm and an activation."""
+
+
 def norm_act_conv(
-    norm: nn.Module, act: nn.Module, conv: nn.Module, x: SparseTensor, residual: SparseTensor | None = None
+    norm: nn.Module,
+    act: nn.Module,
+    conv: nn.Module,
+    x: SparseTensor,
+    residual: SparseTensor | None = None,
+    then: Following | None = None,
+    alone: bool = False,
 ) -> SparseTensor:
-    """conv(act(norm(x))) + residual."""
-    y: SparseTensor = conv(act(norm(x)))
-    return y if residual is None else y + residual
+    """conv(act(norm(x))) + residual.
+
+    `then` is the norm and the activation that the result will meet: in inference they are applied as it is written.
+    `alone` says that nothing but they will read it, so that the plain result need not be written.
+    """
+    if not _fuses(norm, act, conv):
+        y: SparseTensor = conv(act(norm(x)))
+        return y if residual is None else y + residual
+    bn, slope = norm.bn, _slope(act)
+    assert isinstance(bn, nn.BatchNorm1d) and slope is not None
+    if torch.is_grad_enabled() or bn.training or bn.running_mean is None:
+        return unit(x, bn, slope, conv, residual)
+    if x.after is not None and x.after[0] is bn:
+        activated = x.replace(x.after[1])
+    else:
+        activated = batch_norm(x, bn, slope)
+    follows = None
+    if then is not None and _fuses(*then) and not then[0].training:
+        after_slope = _slope(then[1])
+        assert after_slope is not None
+        follows = Then(then[0].bn, after_slope)  # type: ignore[arg-type]
+    raw, after = infer(activated, conv, residual, follows, keep=follows is None or not alone)
+    y = raw if raw is not None else after  # type: ignore[assignment]
+    if follows is not None and after is not None:
+        y.after = (follows.bn, after.features)
+    return y
 
 
 def conv_norm_act(conv: nn.Module, norm: nn.Module, act: nn.Module, x: SparseTensor) -> SparseTensor:
     """act(norm(conv(x))), the unit of post-activation networks."""
-    y: SparseTensor = act(norm(conv(x)))
-    return y
+    return norm_act(norm, act, conv(x))
 
 
 def norm_act(norm: nn.Module, act: nn.Module, x: SparseTensor) -> SparseTensor:
     """act(norm(x))."""
-    y: SparseTensor = act(norm(x))
-    return y
+    if not _fuses(norm, act):
+        y: SparseTensor = act(norm(x))
+        return y
+    bn, slope = norm.bn, _slope(act)
+    assert isinstance(bn, nn.BatchNorm1d) and slope is not None
+    if x.after is not None and x.after[0] is bn:
+        return x.replace(x.after[1])
+    return batch_norm(x, bn, slope)
 
 
 # What configurations name

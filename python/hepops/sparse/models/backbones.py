@@ -17,7 +17,7 @@ from .. import functional as F
 from .. import nn as snn
 from ..kernel import Size, per_axis
 from ..tensor import SparseTensor
-from ._units import make_activation, make_norm, norm_act_conv
+from ._units import Following, make_activation, make_norm, norm_act_conv
 from .blocks import BOTTLENECKS, MBResConv, MBResConvSE, ResidualBlock, ResNeXtBlock, SEResNetBlock
 from .configuration import Configuration, Source, canonical, component, read
 
@@ -33,6 +33,14 @@ class Planes(Encoded):
     """What a backbone returns."""
 
     decoder_tensors: list[SparseTensor]  # coarsest first
+
+
+def _with_decoded(encoded: Encoded, decoded: list[SparseTensor]) -> Planes:
+    return {
+        "encoder_tensors": encoded["encoder_tensors"],
+        "final_tensor": encoded["final_tensor"],
+        "decoder_tensors": decoded,
+    }
 
 
 class LatticePhase(nn.Module):
@@ -59,6 +67,18 @@ class LatticePhase(nn.Module):
         return SparseTensor(
             x.features, c + shift[segments.row_batch], x.stride, batch_size=x.coordinate_manager.batch_size
         )
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: SparseTensor, then: Following | None) -> SparseTensor:
+    """One block after another; each is told what its result will meet, where that is a norm at once."""
+    sequence = list(blocks)
+    for block, following in zip(sequence, [*sequence[1:], None], strict=True):
+        if isinstance(block, ResidualBlock) and not block._forward_hooks:
+            entry = following.entry if isinstance(following, ResidualBlock) else None
+            x = block(x, then if following is None else entry)
+        else:
+            x = block(x)
+    return x
 
 
 class Encoding(nn.Module):
@@ -123,10 +143,11 @@ class Encoding(nn.Module):
         x = self.input_layer(self.lattice(x))
         tensors = [x]
         for block, down in zip(self.encoding_block, self.encoding_conv, strict=True):
-            x = block(x)
+            steps = tuple(down.children())  # norm, activation, convolution; none on the coarsest level
+            x = run_blocks(block.children(), x, (steps[0], steps[1]) if steps else None)
             tensors.append(x)
-            if len(down):
-                x = norm_act_conv(down[0], down[1], down[2], x)
+            if steps:
+                x = norm_act_conv(steps[0], steps[1], steps[2], x)
         if self.config.bottleneck is not None:
             x = self.bottleneck(x)
         return {"encoder_tensors": tensors, "final_tensor": x}
@@ -164,8 +185,10 @@ class Decoding(nn.Module):
     def _join(self, index: int, skip: SparseTensor, x: SparseTensor) -> SparseTensor:
         return F.cat(skip, x)
 
-    def decode(self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor]) -> list[SparseTensor]:
-        """From the coarsest features back to the finest.
+    def decode(
+        self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor], then: Following | None = None
+    ) -> list[SparseTensor]:
+        """From the coarsest features back to the finest, which will meet the norm and the activation `then`.
 
         Raises:
             ValueError: there are not depth + 1 encoder tensors.
@@ -174,8 +197,11 @@ class Decoding(nn.Module):
             raise ValueError(f"encoder_tensors must be {self.config.depth + 1}, got {len(encoder_tensors)}")
         x, tensors = final, []
         for index, (up, block) in enumerate(zip(self.decoding_conv, self.decoding_block, strict=True)):
-            x = norm_act_conv(up[0], up[1], up[2], x)
-            x = block(self._join(index, encoder_tensors[-index - 2], x))
+            norm, act, conv = up.children()
+            x = norm_act_conv(norm, act, conv, x)
+            following = tuple(self.decoding_conv[index + 1].children()) if index + 1 < len(self.decoding_conv) else None
+            x = self._join(index, encoder_tensors[-index - 2], x)
+            x = run_blocks(block.children(), x, then if following is None else (following[0], following[1]))
             tensors.append(x)
         return tensors
 
@@ -187,8 +213,8 @@ class UResNetEncoder(Encoding):
         config: mapping, YAML file, or None; keyword arguments go on top. See `Configuration`.
 
     Returns:
-        forward(x) is {"encoder_tensors": [...], "final_tensor": ...}: depth + 1 planes, the first that of the input layer,
-        and the coarsest features.
+        forward(x) is {"encoder_tensors": [...], "final_tensor": ...}: depth + 1 planes, the first that of the input
+        layer, and the coarsest features.
     """
 
     def __init__(self, config: Source | Configuration = None, **options: Any) -> None:
@@ -209,8 +235,10 @@ class UResNetDecoder(Decoding):
 
     _block = Encoding._block
 
-    def forward(self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor]) -> list[SparseTensor]:
-        return self.decode(final, encoder_tensors)
+    def forward(
+        self, final: SparseTensor, encoder_tensors: Sequence[SparseTensor], then: Following | None = None
+    ) -> list[SparseTensor]:
+        return self.decode(final, encoder_tensors, then)
 
 
 class UResNetBackbone(nn.Module):
@@ -235,10 +263,11 @@ class UResNetBackbone(nn.Module):
             self.config.filters, self.config.planes, self.config.data_dim,
         )  # fmt: skip
 
-    def forward(self, x: SparseTensor) -> Planes:
+    def forward(self, x: SparseTensor, then: Following | None = None) -> Planes:
+        """`then`: the norm and the activation that the finest decoder features will meet, if they are known."""
         encoded = self.encoder(x)
-        decoded = self.decoder(encoded["final_tensor"], encoded["encoder_tensors"])
-        return {**encoded, "decoder_tensors": decoded}
+        decoded = self.decoder(encoded["final_tensor"], encoded["encoder_tensors"], then)
+        return _with_decoded(encoded, decoded)
 
 
 class _Flat(Encoding, Decoding):
@@ -248,9 +277,9 @@ class _Flat(Encoding, Decoding):
         self._make_encoder(Configuration.of(config, **options))
         self._make_decoder()
 
-    def forward(self, x: SparseTensor) -> Planes:
+    def forward(self, x: SparseTensor, then: Following | None = None) -> Planes:
         encoded = self.encode(x)
-        return {**encoded, "decoder_tensors": self.decode(encoded["final_tensor"], encoded["encoder_tensors"])}
+        return _with_decoded(encoded, self.decode(encoded["final_tensor"], encoded["encoder_tensors"], then))
 
 
 class UResNeXt(_Flat):

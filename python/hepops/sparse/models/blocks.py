@@ -19,7 +19,7 @@ from torch import nn
 from .. import functional as F
 from .. import nn as snn
 from ..tensor import SparseTensor
-from ._units import conv_norm_act, make_activation, make_norm, norm_act_conv
+from ._units import Following, conv_norm_act, make_activation, make_norm, norm_act_conv
 from .configuration import Component
 
 
@@ -105,9 +105,17 @@ class ResidualBlock(nn.Module):
         self.act_fn2 = make_activation(activation)
         self.conv2 = snn.Convolution(out_features, out_features, kernel_size, **common)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        y = norm_act_conv(self.norm1, self.act_fn1, self.conv1, x)
-        return norm_act_conv(self.norm2, self.act_fn2, self.conv2, y, self.residual(x))
+    def forward(self, x: SparseTensor, then: Following | None = None) -> SparseTensor:
+        """`then`: the norm and the activation that the result will meet, if they are known."""
+        residual = self.residual(x)
+        second = (self.norm2, self.act_fn2)
+        y = norm_act_conv(self.norm1, self.act_fn1, self.conv1, x, then=second, alone=True)
+        return norm_act_conv(*second, self.conv2, y, residual, then)
+
+    @property
+    def entry(self) -> Following:
+        """The norm and the activation that the input meets."""
+        return self.norm1, self.act_fn1
 
 
 class AtrousBlock(nn.Module):
@@ -228,7 +236,7 @@ class SPP(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         parts = [self.unpool[0](x, self.pool[0](x))]
-        for pool, unpool in zip(self.pool[1:], self.unpool[1:], strict=True):  # type: ignore[arg-type]
+        for pool, unpool in zip(self.pool[1:], self.unpool[1:], strict=True):
             parts.append(unpool(pool(x), coordinates=x))
         y: SparseTensor = self.linear(F.cat(*parts))
         return y
@@ -308,8 +316,8 @@ class CascadeDilationBlock(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Mobile inverted bottleneck: linear to `expand_ratio` times the width, depthwise convolution, linear back; norm and
-    activation before each."""
+    """Mobile inverted bottleneck: linear to `expand_ratio` times the width, depthwise convolution, linear back; norm
+    and activation before each."""
 
     def __init__(
         self,
@@ -387,7 +395,7 @@ class MBResConv(nn.Module):
 
 
 class SEBlock(nn.Module):
-    """Squeeze and excitation: each channel times a weight in (0, 1) that two linear layers make of the event's means."""
+    """Squeeze and excitation: each channel times a weight in (0, 1), made of the event's means by two linear layers."""
 
     def __init__(self, channels: int, ratio: int = 8, dimension: int = 3) -> None:
         super().__init__()

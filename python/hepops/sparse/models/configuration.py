@@ -11,8 +11,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 Component = str | Mapping[str, Any]
 Source = Mapping[str, Any] | str | Path | None
 
@@ -127,6 +125,8 @@ def read(source: Source) -> dict[str, Any]:
     if source is None:
         return {}
     if isinstance(source, (str, Path)):
+        import yaml  # here, so that importing hepops stays light
+
         with open(source, encoding="utf-8") as file:
             source = yaml.safe_load(file)
         if not isinstance(source, Mapping):

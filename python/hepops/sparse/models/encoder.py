@@ -25,8 +25,8 @@ class ResidualEncoder(Encoding):
         options: as `Configuration`; on top of `config`.
 
     Returns:
-        forward(x) is (B, feature_size), one row for each batch id, ascending; ids without voxels have a row where x has a
-        batch size. x is a SparseTensor, or a table (N, 1 + D + C) as SPINE hands over (see `from_table`).
+        forward(x) is (B, feature_size), one row for each batch id, ascending; ids without voxels have a row where x has
+        a batch size. x is a SparseTensor, or a table (N, 1 + D + C) as SPINE hands over (see `from_table`).
 
     Differentiable as its layers. Deterministic: the same bits in every run.
 
@@ -74,6 +74,7 @@ class ResidualEncoder(Encoding):
         if isinstance(x, Tensor):
             x = from_table(x[:, : 1 + self.dimension + self.input_features], self.dimension)
         if self.coord_conv:
+            assert self.config.spatial_size is not None
             place = x.coordinates[:, 1:].to(x.dtype) / self.config.spatial_size
             x = x.replace(torch.cat([place, x.features], 1))
         final = self.encode(x)["final_tensor"]

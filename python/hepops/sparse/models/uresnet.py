@@ -10,7 +10,7 @@ from .. import nn as snn
 from ..tensor import SparseTensor
 from ._units import make_activation, make_norm, norm_act
 from .backbones import Planes, make_backbone, split
-from .configuration import Source, component
+from .configuration import Configuration, Source, component
 
 
 class Segmented(Planes, total=False):
@@ -31,8 +31,8 @@ class UResNet(nn.Module):
         config: mapping as SPINE's, YAML file (also a whole configuration of SPINE with this one network), or None.
         num_classes: classes.
         ghost: adds a second linear layer that tells ghost points.
-        backbone: "uresnet", or "uresnext" (cardinality), "senet" (se_ratio), "mobilenet", "fpn"; a mapping {"name": ...,
-            arguments} sets their own arguments.
+        backbone: "uresnet", or "uresnext" (cardinality), "senet" (se_ratio), "mobilenet", "fpn"; a mapping
+            {"name": ..., arguments} sets their own arguments.
         options: as `Configuration`; on top of `config`.
 
     Returns:
@@ -72,7 +72,7 @@ class UResNet(nn.Module):
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
         name, arguments = component(own.get("backbone", "uresnet"))
         self.backbone = make_backbone(name, {**shared, **arguments})
-        self.config = self.backbone.config
+        self.config: Configuration = self.backbone.config  # type: ignore[assignment]
         width = self.config.filters
         self.output = nn.Sequential(make_norm(self.config.norm_layer, width), make_activation(self.config.activation))
         self.linear_segmentation = snn.Linear(width, self.num_classes)
@@ -86,7 +86,7 @@ class UResNet(nn.Module):
     def forward(self, x: SparseTensor, planes: Literal[True]) -> Segmented: ...
 
     def forward(self, x: SparseTensor, planes: bool = False) -> SparseTensor | Segmented:
-        made: Segmented = self.backbone(x)
+        made: Segmented = self.backbone(x, (self.output[0], self.output[1]))
         last = made["decoder_tensors"][-1] if made["decoder_tensors"] else made["final_tensor"]
         last = norm_act(self.output[0], self.output[1], last)
         # The rows are those of x all the way; on x's own voxels they also keep what is known of merged rows.

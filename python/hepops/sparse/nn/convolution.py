@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from .. import functional as F
 from ..kernel import Kernel, Size, per_axis
+from ..kernel_map import KernelMap
+from ..manager import CoordinateMapKey
 from ..tensor import SparseTensor
 
 
@@ -73,6 +75,15 @@ class _Convolution(nn.Module):
             self.kernel.uniform_(-bound, bound)
             if self.bias is not None:
                 self.bias.uniform_(-bound, bound)
+
+    def route(self, input: SparseTensor) -> tuple[CoordinateMapKey, KernelMap]:
+        """The voxels that the layer writes to, and the kernel map between; what does not suit is refused here."""
+        F.check_dimension(input, self.dimension)
+        if input.num_channels != self.in_channels:
+            raise ValueError(f"input has {input.num_channels} channels, the layer expects {self.in_channels}")
+        if self.is_transposed:
+            return F.up_map(input, self.shape, self.stride, generative=self.is_generative)
+        return F.down_map(input, self.shape, self.stride)
 
     def forward(self, input: SparseTensor, coordinates: F.Target = None) -> SparseTensor:
         F.check_dimension(input, self.dimension)

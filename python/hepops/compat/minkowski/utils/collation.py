@@ -81,7 +81,8 @@ def sparse_collate(
 
 def batch_sparse_collate(data: Sequence[Any], dtype: torch.dtype = torch.int32, device: Any = None) -> Any:
     """`sparse_collate` of a list of (coordinates, features[, labels]), one per event: a collate_fn."""
-    return sparse_collate(*zip(*data, strict=True), dtype=dtype, device=device)
+    coords, feats, *labels = zip(*data, strict=True)
+    return sparse_collate(coords, feats, labels[0] if labels else None, dtype, device)
 
 
 class SparseCollation:

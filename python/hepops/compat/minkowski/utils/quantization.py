@@ -11,17 +11,19 @@ from torch import Tensor
 
 from hepops.sparse.coordinates import index
 
-from ..common import StrideType, convert_to_int_list
+from ..common import StrideType, int_list
 
 Array = np.ndarray | Tensor
 
 
 def fnv_hash_vec(arr: np.ndarray) -> np.ndarray:
-    """A hash of each row of integers (N, D): FNV-64 over its entries, uint64 (N).
+    """A hash of each row of integers (N, D), uint64 (N): FNV-64, a whole entry at a time.
+
+    Few different rows share a hash where entries are negative; `ravel_hash_vec` shares none.
 
     Example:
         >>> int(fnv_hash_vec(np.array([[1, 2]]))[0])
-        590677498440439909
+        590682968308805176
     """
     if arr.ndim != 2:
         raise ValueError(f"arr must be (N, D), got {arr.shape}")
@@ -164,8 +166,12 @@ def sparse_quantize(
         return (first, inverse) if return_inverse else first
     out: list[Any] = [voxels[first]]
     if features is not None:
-        out.append(features[first.cpu().numpy()] if isinstance(features, np.ndarray) else features[first.to(features.device)])
-    out += [x for x, wanted in ((merged, labels is not None), (first, return_index), (inverse, return_inverse)) if wanted]
+        out.append(
+            features[first.cpu().numpy()] if isinstance(features, np.ndarray) else features[first.to(features.device)]
+        )
+    out += [
+        x for x, wanted in ((merged, labels is not None), (first, return_index), (inverse, return_inverse)) if wanted
+    ]
     if arrays:
         out = [x.numpy() if isinstance(x, Tensor) else x for x in out]
     return tuple(out) if len(out) > 1 else out[0]
@@ -180,5 +186,5 @@ def unique_coordinate_map(coordinates: Tensor, tensor_stride: StrideType = 1) ->
     """
     if coordinates.dim() != 2:
         raise ValueError(f"coordinates must be (N, 1 + D), got {tuple(coordinates.shape)}")
-    convert_to_int_list(tensor_stride, coordinates.shape[1] - 1)
+    int_list("tensor_stride", tensor_stride, coordinates.shape[1] - 1)
     return _unique(coordinates)

@@ -39,7 +39,9 @@ def minkowski_summary_string(model: nn.Module, summary_input: Any) -> tuple[str,
         outputs = output if isinstance(output, (list, tuple)) else [output]
         shapes = [size2list(x.shape) for x in outputs if hasattr(x, "shape")]
         count = sum(p.numel() for p in module.parameters())
-        lines.append((f"{type(module).__name__}-{len(lines) + 1}", str(shapes[0] if len(shapes) == 1 else shapes), f"{count:,}"))
+        lines.append(
+            (f"{type(module).__name__}-{len(lines) + 1}", str(shapes[0] if len(shapes) == 1 else shapes), f"{count:,}")
+        )
 
     for module in model.modules():
         if not isinstance(module, (nn.Sequential, nn.ModuleList)):
@@ -51,8 +53,11 @@ def minkowski_summary_string(model: nn.Module, summary_input: Any) -> tuple[str,
             hook.remove()
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    rule = "-" * 72
-    rows = [f"{name:>28}  {shape:>25} {count:>15}" for name, shape, count in [("Layer (type)", "Output Shape", "Param #"), *lines]]
+    rule = "-" * 80
+    rows = [
+        f"{name:>36}  {shape:>25} {count:>15}"
+        for name, shape, count in [("Layer (type)", "Output Shape", "Param #"), *lines]
+    ]
     table = [rule, rows[0], rule, *rows[1:], rule, f"Total params: {total:,}", f"Trainable params: {trainable:,}", rule]
     return "\n".join(table) + "\n", (total, trainable)
 

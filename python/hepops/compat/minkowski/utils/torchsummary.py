@@ -8,7 +8,9 @@ from ..common import absent
 
 
 def summary(*args: Any, **kwargs: Any) -> NoReturn:
-    raise absent("utils.torchsummary.summary", "for sparse networks use utils.summary, for dense ones the package torchsummary")
+    raise absent(
+        "utils.torchsummary.summary", "for sparse networks use utils.summary, for dense ones the package torchsummary"
+    )
 
 
 def summary_string(*args: Any, **kwargs: Any) -> NoReturn:
