@@ -89,7 +89,9 @@ inline Blocks make_blocks(const uint64_t* keys, int64_t n, Workspace& workspace)
 class BlockTable {
  public:
   BlockTable(const Blocks& blocks, Workspace& workspace)
-      : keys_(blocks.keys), count_(uint32_t(blocks.count)), bits_(std::max<int>(4, std::bit_width(4 * count_ - 1))) {
+      : keys_(blocks.keys),
+        count_(uint32_t(blocks.count)),
+        bits_(std::max<int>(4, std::bit_width(4 * uint64_t(count_)))) {
     slots_ = workspace.get<uint32_t>(int64_t(1) << bits_);
     std::fill_n(slots_, int64_t(1) << bits_, count_);
     for (uint32_t b = 0; b < count_; ++b) {
