@@ -101,7 +101,7 @@ def _again(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wanted = [i for i in (0, 1, 2, 5, 6) if ctx.needs_input_grad[i]]
     given = {0: x, 1: gamma, 2: beta, 5: weight, 6: bias}
     with torch.enable_grad():
-        leaf = {i: t.view_as(t) if t is not None else None for i, t in given.items()}
+        leaf: dict[int, Any] = {i: t.view_as(t) if t is not None else None for i, t in given.items()}
         a = norm_act(leaf[0], leaf[1], leaf[2], mean=mean, variance=variance, eps=eps, slope=slope, through=through)
         y = _ops.sparse_convolve(a, leaf[5], leaf[6], *lists, flip, mirrored, False, groups, tf32)
         slopes = torch.autograd.grad(y, [leaf[i] for i in wanted], grad, create_graph=True, allow_unused=True)
