@@ -1,4 +1,4 @@
-"""A submanifold 3^3 convolution on one core, as a share of what the core can multiply and add; spconv where it is there.
+"""A submanifold 3^3 convolution on one core, as a share of what the core can multiply and add; and spconv, if there.
 
 Rows lie in random order, as a caller has them, and sorted; the schedule is Morton's in both. bfloat16 where the
 processor has instructions for it, two threads, one voxel (all of it overhead), and a linear layer.
@@ -71,7 +71,7 @@ def measure(number: int) -> None:
         def both(leaf=leaf, weight=weight):
             convolve(leaf, weight, maps["random"]).sum().backward()
 
-        candidates = {f"{order} rows": lambda m=m: convolve(x, w, m) for order, m in maps.items()}
+        candidates = {f"{order} rows": lambda m=m, x=x, w=w: convolve(x, w, m) for order, m in maps.items()}
         candidates["forward + backward"] = both
         half = x.bfloat16(), w.bfloat16()
         candidates["bfloat16"] = lambda half=half: convolve(*half, maps["random"])

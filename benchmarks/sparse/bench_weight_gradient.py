@@ -1,4 +1,4 @@
-"""The weight gradient of a submanifold 3^3 convolution on one core, as a share of what the core can multiply and add."""
+"""The weight gradient of a submanifold 3^3 convolution on one core, as a share of what the core can do."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ for number in [int(a) for a in sys.argv[1:] if a.isdigit()] or [20_000, 100_000]
         ours = weight_gradient(x, grad, maps["random"])[13].double()
         torch.testing.assert_close(ours, exact, rtol=0, atol=1e-3)  # sums of 10^4 to 10^5 products of order 1
         flop = 2.0 * len(read) * channels**2
-        medians = seconds({order: lambda m=m: weight_gradient(x, grad, m) for order, m in maps.items()}, 9)
+        medians = seconds({o: lambda m=m, x=x, g=grad: weight_gradient(x, g, m) for o, m in maps.items()}, 9)
         for order, median in medians.items():
             name = f"{order} rows, {number} voxels, {channels} channels"
             print(f"{name:50} {1e3 * median:9.3f} ms {1e-9 * flop / median:7.1f} GFLOP/s {flop / median / P:6.2f} P")

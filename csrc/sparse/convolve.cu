@@ -89,7 +89,13 @@ template <class C>
 void run(const Tensor& on, const C& c) {
   if (c.list.num_rows == 0 || c.out == 0) return;
 #ifdef __CUDACC__
-  if (!c.list.entries) return core::for_each(on, c.list.num_rows * c.out, LinearAt<C>{c});
+  if constexpr (std::is_same_v<typename C::I, int32_t>) {
+    if (!c.list.entries) {
+      if (!with_itself(on, c, [&](const C& listed) { return convolve_tiles(on, listed); }))
+        core::for_each(on, c.list.num_rows * c.out, LinearAt<C>{c});
+      return;
+    }
+  }
 #endif
   if (convolve_tiles(on, c)) return;
   core::for_each(on, c.list.num_rows * c.out, ConvolveAt<C>{c});

@@ -308,4 +308,18 @@ struct ConvolveSums {
   }
 };
 
+// The list of a linear layer, where each row reads itself: n from 0 to the number of rows.
+struct Itself {
+  Pair<int32_t>* pairs;
+  Entry<int32_t>* entries;
+  int32_t *tiles, *schedule;
+  int64_t rows, num_tiles;
+  HEPOPS_HD void operator()(int64_t n) const {
+    if (n < rows) pairs[n] = {int32_t(n), int32_t(n)}, schedule[n] = int32_t(n);
+    if (n > num_tiles) return;
+    tiles[n] = int32_t(n);
+    entries[n] = n < num_tiles ? Entry<int32_t>{int32_t(n * tile_on_gpu), 0} : Entry<int32_t>{int32_t(rows), -1};
+  }
+};
+
 }  // namespace hepops::sparse

@@ -8,6 +8,14 @@
 //
 // bfloat16 is multiplied as it is where the processor can (AVX512-BF16); a float32 weight is rounded to it first. Else
 // the halves are widened, once. A list without entries is that of a linear layer: each row reads itself.
+//
+// Measured on one AVX-512 core whose multiply-add limit P is 114 GFLOP/s, 20 000 voxels with 12.6 neighbours in 3^3,
+// least of many runs: float32 6.0 ms for 32 channels (0.75 P), 20 ms for 64 (0.90 P), 76 ms for 128 (0.94 P) with rows
+// in Morton order; 6.7 to 7, 21 to 22 and 80 ms with rows in random order. The rest at 32 channels is the loading and
+// storing of sums, for a product only 32 deep; of what random rows cost, a part is the look-up of their pages, and is
+// gone with pages of 2 MB. bfloat16 is 1.6 times as fast for 32 channels, 1.8 for 64, 1.9 for 128; float64 takes twice
+// as long. In a prototype the same loop with the rows gathered first was 5 to 10 % slower; a gather, a product and a
+// scatter 40 %.
 #include <cstring>
 #include <vector>
 
@@ -44,8 +52,14 @@ class Tiles {
     std::memset(scratch, 0, (last - first) * stride_ * sizeof(T));
     T* const sums = scratch - first * stride_;
     if (list_.entries) {
-      for (int64_t e = list_.tiles[tile]; e < list_.tiles[tile + 1]; ++e)
+      const int64_t begin = list_.tiles[tile], end = list_.tiles[tile + 1];
+      auto [p, last_p] = longest_entry(tile + 1);
+      for (int64_t e = begin; e < end; ++e) {
+        const int64_t some = (last_p - p) / (end - e);
+        fetch<2>(p, p + some);
+        p += some;
         add(list_.entries[e].offset, list_.entries[e].first, list_.entries[e + 1].first, first_panel, last_panel, sums);
+      }
     } else {
       add(0, first, last, first_panel, last_panel, sums);
     }
@@ -83,7 +97,7 @@ class Tiles {
     const int64_t blocks = (number + panel.rows - 1) / panel.rows;
     for (int64_t b = 0, n = 0; b < blocks; ++b) {
       const int64_t next = number * (b + 1) / blocks;  // of nearly one size
-      if (fetching) fetch(p + next, panel.rows);
+      if (fetching) fetch<3>(p + next, std::min(p + next + panel.rows, list_.num_pairs));
       panel.add[next - n - 1](block);
       block.x += next - n;
       block.sums += next - n;
@@ -91,10 +105,23 @@ class Tiles {
     }
   }
 
-  void fetch(int64_t p, int64_t number) const {
-    for (const int64_t last = std::min(p + number, list_.num_pairs); p < last; ++p) {
+  // The pairs of a tile's longest entry, which for most layers are its own rows, of which most meet in its other
+  // entries.
+  std::pair<int64_t, int64_t> longest_entry(int64_t tile) const {
+    std::pair<int64_t, int64_t> found{0, 0};
+    if (tile < list_.num_tiles)
+      for (int64_t e = list_.tiles[tile]; e < list_.tiles[tile + 1]; ++e)
+        if (list_.entries[e + 1].first - list_.entries[e].first > found.second - found.first)
+          found = {list_.entries[e].first, list_.entries[e + 1].first};
+    return found;
+  }
+
+  // To the first level of the caches (3), or the second (2)
+  template <int locality>
+  void fetch(int64_t p, int64_t last) const {
+    for (; p < last; ++p) {
       const char* row = reinterpret_cast<const char*>(x_ + row_read(p) * in_);
-      for (int64_t byte = 0; byte < in_ * int64_t(sizeof(X)); byte += 64) __builtin_prefetch(row + byte);
+      for (int64_t byte = 0; byte < in_ * int64_t(sizeof(X)); byte += 64) __builtin_prefetch(row + byte, 0, locality);
     }
   }
 

@@ -87,4 +87,19 @@ bool convolve_tiles(const core::Tensor& on, const Convolution<S, W, I>& c) {
   }
 }
 
+// Calls f with the problem of a linear layer, its list made; false where the plain form must do.
+template <class C, class F>
+bool with_itself(const core::Tensor& on, C c, const F& f) {
+  const int64_t rows = c.list.num_rows, tiles = c.list.num_tiles;
+  if (std::is_same_v<typename C::T, double> || rows > INT32_MAX) return false;
+  const core::Tensor list = torch::stable::new_empty(on, {int64_t(3 * rows + 3 * (tiles + 1))}, core::ScalarType::Int);
+  int32_t* at = core::out<int32_t>(list);
+  auto* pairs = reinterpret_cast<Pair<int32_t>*>(at);
+  auto* entries = reinterpret_cast<Entry<int32_t>*>(at + 2 * rows);
+  int32_t *first = at + 2 * rows + 2 * (tiles + 1), *schedule = first + tiles + 1;
+  core::for_each(on, rows + 1, Itself{pairs, entries, first, schedule, rows, tiles});
+  c.list = {pairs, entries, first, schedule, rows, tiles, tiles, rows, tile_on_gpu};
+  return f(c);
+}
+
 }  // namespace hepops::sparse

@@ -581,6 +581,19 @@ std::tuple<Tensor, Tensor, Tensor> coarsen(const Tensor& packing, const Tensor& 
         for (int64_t i = 1; i < n; ++i) unique += CellHead<W>::differ(from[i], from[i - 1], low_bits);
         cells = new_empty(k, {unique, V});
         auto* to = reinterpret_cast<Key<V>*>(out<int64_t>(cells));
+        bool shifts = W == 1 && low_bits < 64;  // the same planes, but for the lowest
+        for (int f = 0; f <= fine.dimension; ++f)
+          shifts &= coarse.field[f].mask[0] == fine.field[f].mask[0] >> low_bits &&
+                    coarse.field[f].base == (f > 0 ? fine.field[f].base >> power : fine.field[f].base);
+        if (shifts) {
+          uint64_t last = 0;
+          for (int64_t i = 0; i < n; ++i) {
+            const uint64_t cell = from[i].word[0] >> low_bits;
+            if (i == 0 || cell != last) (to++)->word[0] = cell;
+            last = cell;
+          }
+          return;
+        }
         for (int64_t i = 0; i < n; ++i)
           if (i == 0 || CellHead<W>::differ(from[i], from[i - 1], low_bits))
             *to++ = cell_key<W, V>(fine, coarse, int(power), from[i]);

@@ -16,6 +16,7 @@
 #include "sparse/pair_tensors.h"
 #ifndef __CUDACC__
 #include "sparse/kernel_map_cpu.h"
+#include "sparse/key_table.h"
 #endif
 
 namespace hepops::sparse {

@@ -16,7 +16,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "sparse/key_table.h"
 #include "sparse/packing.h"
 #include "sparse/pairs.h"
 #include "sparse/workspace.h"
@@ -46,6 +45,8 @@ struct Stencil {
   int reach;
 };
 
+constexpr uint64_t nowhere = ~uint64_t(0);  // the key of no block
+
 struct Block {
   uint64_t places;  // occupancy, in the order of places
   int64_t first;    // place
@@ -53,7 +54,8 @@ struct Block {
 
 struct Blocks {
   int64_t count;
-  const uint64_t* keys;   // of blocks, ascending, as those of cells without their lowest six bits
+  const uint64_t*
+      keys;  // (count + 1), ascending, as those of cells without their lowest six bits, behind them `nowhere`
   const Block* blocks;    // (count + 1), behind the last one an empty one
   const uint64_t* cells;  // (count + 1), occupancy, bit x + 4 y + 16 z
 };
@@ -76,10 +78,48 @@ inline Blocks make_blocks(const uint64_t* keys, int64_t n, Workspace& workspace)
     cells[count] = by_cell;
     blocks[count++] = {by_place, first};
   }
+  block[count] = nowhere;
   cells[count] = 0;
   blocks[count] = {0, n};
   return {count, block, blocks, cells};
 }
+
+// Blocks by their keys: open addresses with linear probing, a quarter of the slots in use at most. Neither a block that
+// is there nor one that is not costs a branch that is hard to foretell: both end the search at its first slot, mostly.
+class BlockTable {
+ public:
+  BlockTable(const Blocks& blocks, Workspace& workspace)
+      : keys_(blocks.keys),
+        count_(uint32_t(blocks.count)),
+        bits_(std::max<int>(4, std::bit_width(4 * uint64_t(count_)))) {
+    slots_ = workspace.get<uint32_t>(int64_t(1) << bits_);
+    std::fill_n(slots_, int64_t(1) << bits_, count_);
+    for (uint32_t b = 0; b < count_; ++b) {
+      uint64_t slot = first_slot(keys_[b]);
+      while (slots_[slot] != count_) slot = next(slot);
+      slots_[slot] = b;
+    }
+  }
+  // The block of a key, or the empty one behind the last.
+  uint32_t find(uint64_t key) const {
+    uint64_t slot = first_slot(key);
+    uint32_t block = slots_[slot];
+    while (!(int(block == count_) | int(keys_[block] == key))) {
+      slot = next(slot);
+      block = slots_[slot];
+    }
+    return block;
+  }
+
+ private:
+  uint64_t first_slot(uint64_t key) const { return key * 0x9E3779B97F4A7C15u >> (64 - bits_); }
+  uint64_t next(uint64_t slot) const { return (slot + 1) & ((uint64_t(1) << bits_) - 1); }
+
+  const uint64_t* keys_;
+  uint32_t count_;
+  int bits_;
+  uint32_t* slots_;
+};
 
 // Directions are (dx + 1) + 3 (dy + 1) + 9 (dz + 1), so that the opposite of d is 26 - d.
 constexpr int own = 13;
@@ -91,38 +131,50 @@ struct Neighbours {
 };
 
 inline Neighbours neighbours(const Packing& packing, const Blocks& target, const Blocks& source, Workspace& workspace) {
-  const KeyTable<1> table(reinterpret_cast<const Key<1>*>(source.keys), source.count, workspace);
-  uint32_t* const all = workspace.get<uint32_t>(27 * target.count);
-  uint32_t* const present = workspace.get<uint32_t>(target.count);
+  const BlockTable table(source, workspace);
+  const bool same = target.keys == source.keys;
+  uint32_t* const all =
+      workspace.get<uint32_t>(27 * (target.count + 1));  // the empty block has a row, which none reads
+  uint32_t* const present = workspace.get<uint32_t>(target.count + 1);
   std::fill_n(all, 27 * target.count, uint32_t(source.count));
   std::fill_n(present, target.count, 0);
   uint64_t mask[3];
   for (int a = 0; a < 3; ++a) mask[a] = packing.field[1 + a].mask[0] >> 6;
   const uint64_t batch = ~(mask[0] | mask[1] | mask[2]);
-  const bool same = target.keys == source.keys;
   for (int64_t b = 0; b < target.count; ++b) {
     const uint64_t key = target.keys[b];
-    uint64_t part[3][3];  // of each axis, one block down, here, one up
-    bool inside[3][3];
+    uint64_t part[3][3], inside[3][3];  // of each axis: one block down, here, one up
     for (int a = 0; a < 3; ++a) {
       const uint64_t here = key & mask[a];
       part[a][0] = (here - 1) & mask[a], inside[a][0] = here != 0;
-      part[a][1] = here, inside[a][1] = true;
+      part[a][1] = here, inside[a][1] = 1;
       part[a][2] = ((here | ~mask[a]) + 1) & mask[a], inside[a][2] = here != mask[a];
     }
-    uint32_t* const mine = all + 27 * b;
-    for (int d = 0; d < (same ? own : 27); ++d) {
+    const auto look = [&](int d) {
       const int x = d % 3, y = d / 3 % 3, z = d / 9;
-      if (!(inside[0][x] & inside[1][y] & inside[2][z])) continue;
-      const int64_t found = table.find({{(key & batch) | part[0][x] | part[1][y] | part[2][z]}});
-      if (found < 0) continue;
-      mine[d] = uint32_t(found);
-      present[b] |= 1u << d;
-      if (!same) continue;
-      all[27 * found + 26 - d] = uint32_t(b);
-      present[found] |= 1u << (26 - d);
+      const uint64_t outside = (inside[0][x] & inside[1][y] & inside[2][z]) - 1;  // all ones, or none
+      return table.find((key & batch) | part[0][x] | part[1][y] | part[2][z] | outside);
+    };
+    uint32_t* const mine = all + 27 * b;
+    uint32_t here = 0;
+    if (same) {
+#pragma GCC unroll 13
+      for (int d = 0; d < own; ++d) {  // the other half by mirror
+        const uint32_t found = look(d);
+        mine[d] = found;
+        here |= uint32_t(found != source.count) << d;
+        all[27 * int64_t(found) + 26 - d] = uint32_t(b);
+        present[found] |= 1u << (26 - d);
+      }
+      mine[own] = uint32_t(b);
+      present[b] |= here | 1u << own;
+    } else {
+      for (int d = 0; d < 27; ++d) {
+        mine[d] = look(d);
+        here |= uint32_t(mine[d] != source.count) << d;
+      }
+      present[b] = here;
     }
-    if (same) mine[own] = uint32_t(b), present[b] |= 1u << own;
   }
   return {all, present};
 }
@@ -407,25 +459,29 @@ bool pairs_of_children(const uint64_t* children, int64_t num_children, const uin
   const uint64_t low = (uint64_t(1) << low_bits) - 1;
   const int64_t num_tiles = ((up ? num_children : num_parents) + tile - 1) / tile;
   I* const parent = workspace.get<I>(num_children);
-  uint64_t strangers = 0;  // where the parents are those of these children, and no others, each new key is the next one
-  for (int64_t i = 0, p = -1; i < num_children; ++i) {
-    p += i == 0 || ((children[i] ^ children[i - 1]) >> low_bits) != 0;
-    strangers |= p < num_parents ? parents[p] ^ children[i] >> low_bits : 1;
-    parent[i] = I(p);
-  }
-  for (int64_t i = 0, p = 0; strangers && i < num_children; ++i) {
-    const uint64_t key = children[i] >> low_bits;
-    while (p < num_parents && parents[p] < key) ++p;
-    parent[i] = p < num_parents && parents[p] == key ? I(p) : I(-1);
-  }
-
   int64_t* const counts = workspace.get<int64_t>(num_tiles * volume);
   std::fill_n(counts, num_tiles * volume, 0);
   const auto count_of = [=](int64_t i, I p) -> int64_t& {
     return counts[(up ? i : int64_t(p)) / tile * volume + offset[children[i] & low]];
   };
-  for (int64_t i = 0; i < num_children; ++i)
-    if (parent[i] >= 0) ++count_of(i, parent[i]);
+  // Where the parents are those of these children, and no others, each new key is the next one: nothing is looked for.
+  uint64_t strangers = num_children > 0 && num_parents == 0;
+  for (int64_t i = 0, p = -1; i < num_children && !strangers; ++i) {
+    p += i == 0 || ((children[i] ^ children[i - 1]) >> low_bits) != 0;
+    strangers = p < num_parents ? parents[p] ^ children[i] >> low_bits : 1;
+    if (strangers) break;
+    parent[i] = I(p);
+    ++count_of(i, I(p));
+  }
+  if (strangers) {
+    std::fill_n(counts, num_tiles * volume, 0);
+    for (int64_t i = 0, p = 0; i < num_children; ++i) {
+      const uint64_t key = children[i] >> low_bits;
+      while (p < num_parents && parents[p] < key) ++p;
+      parent[i] = p < num_parents && parents[p] == key ? I(p) : I(-1);
+      if (parent[i] >= 0) ++count_of(i, parent[i]);
+    }
+  }
   std::vector<int> column(volume);
   for (int64_t k = 0; k < volume; ++k) column[k] = int(k);
   Layout<I> layout{num_tiles, volume, volume, column.data(), counts};

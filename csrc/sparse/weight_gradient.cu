@@ -33,7 +33,13 @@ void run(const Tensor& on, const G& f) {
   const int64_t size = f.volume * f.matrix_size();
   if (size == 0) return;
 #ifdef __CUDACC__
-  if (!f.list.entries) return core::for_each(on, size, LinearGradientAt<G>{f});
+  if constexpr (std::is_same_v<typename G::I, int32_t>) {
+    if (!f.list.entries) {
+      if (!with_itself(on, f, [&](const G& listed) { return weight_gradient_chunks(on, listed); }))
+        core::for_each(on, size, LinearGradientAt<G>{f});
+      return;
+    }
+  }
 #endif
   if (!weight_gradient_chunks(on, f)) core::for_each(on, size, WeightGradientAt<G>{f});
 }

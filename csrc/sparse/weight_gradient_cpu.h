@@ -6,6 +6,11 @@
 // and are added to dW. So an element is the sum over its entries, in order, of the sums over their pairs, in order,
 // whoever runs what; a task is a matrix (or 64 rows of one) in a chunk, and waits for the same matrix in the chunk
 // before.
+//
+// Measured on one AVX-512 core whose multiply-add limit P is 114 GFLOP/s, 20 000 voxels with 12.6 neighbours in 3^3,
+// least of many runs: 5.3 ms for 32 channels (0.85 P), 19.4 ms for 64 (0.94 P). Rows in random order cost 2 to 4 % more
+// (7 to 8 % of 100 000), since the rows of the entry to come are fetched to the second-level cache meanwhile. In a
+// prototype without chunks, 100 000 rows ran at a sixth of the speed.
 #include <thread>
 #include <vector>
 

@@ -2,12 +2,27 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 
 #include "../core/threads.h"
 #include "sparse/weight_gradient_cpu.h"
 
 namespace hepops::sparse {
+
+// A bfloat16 of our own, since torch's is not for tests without torch.
+struct TestBrain {
+  uint16_t bits;
+  TestBrain(float x = 0) : bits(to_brain(x).bits) {}
+  operator float() const { return std::bit_cast<float>(uint32_t(bits) << 16); }
+};
+template <>
+inline constexpr Half half_of<TestBrain> = Half::brain;
+#ifdef __FLT16_MANT_DIG__
+template <>
+inline constexpr Half half_of<_Float16> = Half::ieee;
+#endif
+
 namespace {
 
 // Some tiles of rows, each offset meeting about half of them; rows are read at random.
@@ -156,6 +171,63 @@ TEST(Convolve, ThreadsDoNotMatter) {
     if (threads == 1) first_y = y, first_gradient = gradient;
     EXPECT_EQ(first_y, y) << threads;
     EXPECT_EQ(first_gradient, gradient) << threads;
+  }
+}
+
+// Rounded once: a unit of the last place where the sums in float fall on its edge.
+template <class S>
+void halves(float eps) {
+  const List list(read, written, volume, 256);
+  for (const auto& [in, out, groups, flip, transposed] : layers()) {
+    const auto xd = numbers(read * in, 1), wd = numbers(volume * in * out / groups, 2);
+    std::vector<S> x, w, y[2];
+    for (const double a : xd) x.push_back(S(float(a)));
+    for (const double a : wd) w.push_back(S(float(a)));
+    for (const int tuned : {0, 1}) {
+      y[tuned].resize(written * out);
+      const Convolution<S, S, int64_t> c{x.data(),
+                                         w.data(),
+                                         list.list(),
+                                         volume,
+                                         read,
+                                         in,
+                                         out,
+                                         groups,
+                                         flip,
+                                         transposed,
+                                         {nullptr, nullptr, nullptr, nullptr, 1, y[tuned].data(), nullptr, nullptr}};
+      if (tuned)
+        convolve_on_host(c, core::PlainThreads{2});
+      else
+        for (int64_t n = 0; n < written * out; ++n) ConvolveAt<Convolution<S, S, int64_t>>{c}(n);
+    }
+    for (int64_t n = 0; n < written * out; ++n)
+      ASSERT_NEAR(float(y[0][n]), float(y[1][n]), eps * std::abs(float(y[0][n])) + 1e-5f) << in << " to " << out;
+  }
+}
+
+TEST(Convolve, TunedIsPlainInBrainFloat) { halves<TestBrain>(1.0f / 128); }
+#ifdef __FLT16_MANT_DIG__
+TEST(Convolve, TunedIsPlainInHalf) { halves<_Float16>(1.0f / 1024); }
+#endif
+
+TEST(Convolve, HalvesKeepNanAndInfinity) {
+  constexpr int V = full_lanes<float>;
+  float from[V], back[V];
+  TestBrain to[V];
+  for (const float x : {NAN, -NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 3e38f, 1.0f, 1.00390625f, 1.01171875f}) {
+    std::fill_n(from, V, x);
+    store_narrow<TestBrain, V>(to, Simd<float, V>::load(from));
+    Simd<float, V>::store(back, load_wide<TestBrain, V>(to));
+    for (int n = 0; n < V; ++n) {
+      EXPECT_EQ(to[n].bits, TestBrain(x).bits);
+      EXPECT_EQ(std::isnan(back[n]), std::isnan(x));
+      if (std::isfinite(x)) {
+        EXPECT_NEAR(back[n], x, std::abs(x) / 256);
+      } else if (!std::isnan(x)) {
+        EXPECT_EQ(back[n], x);
+      }
+    }
   }
 }
 

@@ -173,6 +173,38 @@ TEST(ConvolveBlock, Fp16) { check_convolutions<core::Fp16>(); }
 TEST(ConvolveBlock, Tf32) { check_convolutions<core::Tf32>(); }
 TEST(ConvolveBlock, Fp32) { check_convolutions<core::Fp32>(); }
 
+TEST(ConvolveBlock, ALinearLayerReadsEachRowItself) {
+  for (const int rows : {1, 64, 150}) {
+    List<int32_t> list;
+    list.pairs.resize(rows), list.schedule.resize(rows);
+    const int tiles = int(divided(rows, tile_on_gpu));
+    list.entries.resize(tiles + 1), list.tiles.resize(tiles + 1);
+    for (int n = 0; n <= rows; ++n)
+      Itself{list.pairs.data(), list.entries.data(), list.tiles.data(), list.schedule.data(), rows, tiles}(n);
+    using C = Convolution<float, float, int32_t>;
+    auto x = random_array<float>(size_t(rows) * 40, 0.5f), weight = random_array<float>(40 * 36, 0.25f);
+    Array<float> y(size_t(rows) * 36), exact(y.size);
+    const C c{x.data(),
+              weight.data(),
+              list.view(),
+              1,
+              rows,
+              40,
+              36,
+              1,
+              false,
+              false,
+              {nullptr, nullptr, nullptr, nullptr, 1, y.data(), nullptr, nullptr}};
+    run_block(ConvolveBlock<core::Fp32, C, 32, false>{c, 1, nullptr, true, true}, 2 * tiles, {}, 0);
+    for (int row = 0; row < rows; ++row)
+      for (int o = 0; o < 36; ++o) {
+        exact[row * 36 + o] = 0;
+        for (int i = 0; i < 40; ++i) exact[row * 36 + o] += x[row * 40 + i] * weight[i * 36 + o];
+      }
+    expect_equal(y, exact);
+  }
+}
+
 template <class Kind, class I, int M, int N>
 void check_weight_gradient(const Case& p, bool transposed, bool sorted, core::Manner manner) {
   using S = Number<Kind>;

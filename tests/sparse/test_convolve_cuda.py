@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import needs_gpu
 from core.contract import assert_same_bits
-from hepops.sparse import convolve, weight_gradient
+from hepops.sparse import convolve, linear, weight_gradient
 
 from sparse import plain
 
@@ -192,3 +192,17 @@ def test_runs_in_a_cuda_graph(kind, rows):
     x.copy_(torch.randn_like(x))
     graph.replay()
     assert_same_bits(captured, run())
+
+
+@pytest.mark.parametrize("rows", [1, 64, 1000, 20_000])
+def test_values_and_gradients_of_linear_layers(kind, rows):
+    dtype = DTYPES.get(kind, torch.float32)
+    x, w, g = (torch.randn(shape).to("cuda", dtype) for shape in ((rows, 40), (40, 33), (rows, 33)))
+    x.requires_grad_(), w.requires_grad_()
+    y = linear(x, w)
+    gx, gw = torch.autograd.grad(y, (x, w), g)
+    kind = "f32" if kind == "tf32" else kind  # always true float32
+    xx, ww, gg = (a.detach().double() for a in (x, w, g))
+    assert_rounded(y.detach(), lambda a, b: a @ b, (xx, ww), kind)
+    assert_rounded(gx, lambda a, b: a @ b.T, (gg, ww), kind)
+    assert_rounded(gw, lambda a, b: a.T @ b, (xx, gg), kind)

@@ -50,6 +50,23 @@ def test_pools_see_the_active_neighbours(D, size, stride, dilation, mode):
 
 
 @pytest.mark.parametrize("mode", ["sum", "avg", "max"])
+@pytest.mark.parametrize("D, size", [(1, 3), (1, 5), (2, 3), (2, (2, 3)), (3, 3)])
+def test_pools_as_wide_as_their_stride_part_the_voxels_into_cells(D, size, mode):
+    """Of odd sizes too, where a centred box would miss some voxels and share others. So does the way back."""
+    x = some(60, D, 2, side=(60, 11, 7)[D - 1])
+    size = size if isinstance(size, tuple) else (size,) * D
+    out = F.pool(x, mode, kernel=size, stride=size)
+    assert truth.listed(out.coordinates) == truth.strided(x.coordinates, size)
+    points = [tuple(p) for p in itertools.product(*(range(n) for n in size))]
+    points.sort(key=lambda p: p[::-1])  # the first axis fastest: the lowest offset wins a tie
+    found = truth.triples(x.coordinates, out.coordinates, points)
+    assert sorted(found[:, 0].tolist()) == list(range(len(x)))  # each voxel once
+    assert_same_gradient(out.features, truth.pool(x.features, found, len(out), mode), x.features)
+    back = F.pool_transpose(out.replace(out.features.detach()), kernel=size, stride=size)
+    assert torch.equal(back.features[found[:, 0]], out.features[found[:, 1]])
+
+
+@pytest.mark.parametrize("mode", ["sum", "avg", "max"])
 def test_second_derivatives_of_pools(mode):
     coordinates = truth.random_voxels(9, 2, side=3)
     x = torch.randn(len(coordinates), 2, dtype=torch.float64, requires_grad=True)

@@ -127,7 +127,7 @@ def index(
     """
     c = integers(coordinates)
     stride = strides(stride, c.shape[1] - 1)
-    packing, keys, schedule, first, inverse = call(ops._sparse_index, c, stride, wide, plain)
+    packing, keys, schedule, first, inverse = call(ops._sparse_index.default, c, stride, wide, plain)
     if keys.shape[0] == c.shape[0]:
         first = inverse = torch.arange(c.shape[0], device=c.device)
     return Index(packing, keys, schedule, stride), first, inverse
@@ -136,7 +136,7 @@ def index(
 def _canonical(
     coordinates: Tensor, stride: tuple[int, ...], on_stride: bool, wide: bool, plain: bool
 ) -> tuple[Tensor, Index, Tensor]:
-    packing, keys, unique, place = call(ops._sparse_canonical, coordinates, stride, on_stride, plain)
+    packing, keys, unique, place = call(ops._sparse_canonical.default, coordinates, stride, on_stride, plain)
     return unique, Index(packing, keys, _in_order(unique, wide), stride), place
 
 
@@ -179,7 +179,7 @@ def coarsen(coordinates: Tensor, index: Index, factor: tuple[int, ...], *, plain
     power = factor[0].bit_length() - 1
     if factor[0] == 1 << power and len(set(factor)) == 1 and power <= _planes(index.packing) and max(stride) < 1 << 31:
         packing, keys, cells = call(
-            ops._sparse_coarsen, index.packing, index.keys, power, coordinates.dtype == torch.int64, plain
+            ops._sparse_coarsen.default, index.packing, index.keys, power, coordinates.dtype == torch.int64, plain
         )
         return cells, Index(packing, keys, _in_order(cells, wide), stride)
     cells, coarse, _ = _canonical(coordinates, stride, False, wide, plain)
@@ -202,7 +202,7 @@ def find(index: Index, queries: Tensor) -> Tensor:
         TypeError: `queries` is of another dtype.
         ValueError: another number of columns, or another device than that of the index.
     """
-    return call(ops._sparse_find, index.packing, index.keys, index.schedule, integers(queries, "queries"))
+    return call(ops._sparse_find.default, index.packing, index.keys, index.schedule, integers(queries, "queries"))
 
 
 def generate(

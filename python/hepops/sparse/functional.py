@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -239,6 +240,7 @@ def pool(
     return _made(input, key, _pooled(input.features, kernel_map, mode))
 
 
+@functools.lru_cache(maxsize=64)
 def _cell(kernel: Kernel, stride: tuple[int, ...]) -> Kernel:
     """The offsets 0 ... n-1 where a box is as large as the stride, since a centred one would miss and share voxels."""
     if kernel.shape != "box" or kernel.size != stride or any(d != 1 for d in kernel.dilation) or set(stride) == {1}:
@@ -426,7 +428,7 @@ def interpolate(input: SparseTensor, coordinates: Tensor) -> Tensor:
     corner = (low.long()[:, None] + corners[None]) * stride
     queries = torch.cat([batch.long()[:, None, None].expand(-1, len(corners), 1), corner], 2).reshape(-1, D + 1)
     rows = input.coordinate_manager.find(input.coordinate_map_key, queries).reshape(-1, len(corners))
-    return _interpolate(input.features, rows, (q - low).to(input.dtype))
+    return _interpolate(input.features, rows, q - low)
 
 
 def to_dense(

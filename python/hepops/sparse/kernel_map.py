@@ -90,7 +90,7 @@ def build(
             f"build: {target_coordinates.shape[0]} target coordinates do not belong to an index of {len(target)}"
         )
     pairs, entries, tiles = call(
-        ops._sparse_pairs,
+        ops._sparse_pairs.default,
         source.packing,
         source.keys,
         source.schedule,
@@ -121,7 +121,7 @@ def regroup(pairs: Pairs, source_schedule: Tensor, volume: int | None = None) ->
     if volume is None:
         volume = int(pairs.entries[:, 1].max()) + 1
     schedule = source_schedule.to(pairs.pairs.dtype)
-    grouped, entries, tiles = call(ops._sparse_regroup, *pairs, schedule, max(volume, 1))
+    grouped, entries, tiles = call(ops._sparse_regroup.default, *pairs, schedule, max(volume, 1))
     return Pairs(grouped, entries, tiles, schedule)
 
 

@@ -59,5 +59,5 @@ def _tf32_switch() -> bool:
 
 
 def tf32_allowed(x: Tensor) -> bool:
-    """Whether torch's switch lets a GPU multiply these numbers in tf32. A compiled graph keeps what held at its trace."""
+    """Whether torch lets a GPU multiply these numbers in tf32. A compiled graph keeps what held at its trace."""
     return x.is_cuda and x.dtype == torch.float32 and _tf32_switch()

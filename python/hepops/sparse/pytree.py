@@ -114,10 +114,11 @@ def _with_keys(flatten: Any) -> Any:
 
 def register() -> None:
     """Tell torch of both classes."""
-    for kind, flatten, unflatten in [
+    kinds: list[tuple[type, Any, Any]] = [
         (CoordinateManager, _flatten_manager, _unflatten_manager),
         (SparseTensor, _flatten, _unflatten),
-    ]:
+    ]
+    for kind, flatten, unflatten in kinds:
         pytree.register_pytree_node(
             kind,
             flatten,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .kernel_map import KernelMap
-from .lists import autocast
+from .lists import autocast, tf32_allowed
 from .norm import norm_act
 from .normalise import batch_moments, check_residual
 from .tensor import SparseTensor
@@ -45,13 +45,13 @@ class _NormActConvolve(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         residual: Tensor | None,
-        flags: tuple[float, float, bool, bool, bool, int, bool],
+        flags: tuple[float, float, bool, bool, bool, int, bool, bool],
         *lists: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        eps, slope, through, flip, _, groups, wants_moments = flags
+        eps, slope, _, flip, _, groups, wants_moments, tf32 = flags
         a = _ops.sparse_norm_act(x, mean, variance, gamma, beta, None, eps, slope, False)
         y, _, tiles = _ops._sparse_convolve_fused(
-            a, weight, *lists[:4], flip, False, groups, bias, residual, None, None, 1.0, 1, wants_moments
+            a, weight, *lists[:4], flip, False, groups, bias, residual, None, None, 1.0, 1, wants_moments, tf32
         )
         ctx.save_for_backward(x, gamma, beta, mean, variance, weight, bias, *lists)
         ctx.flags, ctx.has_residual = flags, residual is not None
@@ -62,7 +62,7 @@ class _NormActConvolve(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
         x, gamma, beta, mean, variance, weight, bias, *lists = ctx.saved_tensors
         lists = _both(lists)
-        eps, slope, through, flip, mirrored, groups, _ = ctx.flags
+        eps, slope, through, flip, mirrored, groups, _, tf32 = ctx.flags
         needs = ctx.needs_input_grad
         grad_residual = grad if ctx.has_residual else None
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a derivative of this one is asked for
@@ -73,14 +73,14 @@ class _NormActConvolve(torch.autograd.Function):
         if needs[5]:
             a = _ops.sparse_norm_act(x, *columns, None, eps, slope, False)
             grad_weight = _ops.sparse_weight_gradient(
-                a, grad, *lists, weight.shape[0], flip, mirrored, False, groups
+                a, grad, *lists, weight.shape[0], flip, mirrored, False, groups, tf32
             ).to(weight.dtype)
             del a
         if bias is not None and needs[6]:
             grad_bias = column_sum(grad).to(bias.dtype)
         if any(needs[:3]):
             grad_a = _ops.sparse_convolve(
-                grad, weight, None, *lists[4:], *lists[:4], flip ^ mirrored, mirrored, True, groups
+                grad, weight, None, *lists[4:], *lists[:4], flip ^ mirrored, mirrored, True, groups, tf32
             )
             grad_x, sums = _ops._sparse_norm_act_backward(grad_a, x, *columns, eps, slope, through)
             grad_gamma = sums[1].to(gamma.dtype) if gamma is not None else None
@@ -97,13 +97,13 @@ def _again(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients as a graph of differentiable operators: the same node in its two steps."""
     x, gamma, beta, mean, variance, weight, bias, *lists = ctx.saved_tensors
     lists = _both(lists)
-    eps, slope, through, flip, mirrored, groups, _ = ctx.flags
+    eps, slope, through, flip, mirrored, groups, _, tf32 = ctx.flags
     wanted = [i for i in (0, 1, 2, 5, 6) if ctx.needs_input_grad[i]]
     given = {0: x, 1: gamma, 2: beta, 5: weight, 6: bias}
     with torch.enable_grad():
-        leaf = {i: t.view_as(t) if t is not None else None for i, t in given.items()}
+        leaf: dict[int, Any] = {i: t.view_as(t) if t is not None else None for i, t in given.items()}
         a = norm_act(leaf[0], leaf[1], leaf[2], mean=mean, variance=variance, eps=eps, slope=slope, through=through)
-        y = _ops.sparse_convolve(a, leaf[5], leaf[6], *lists, flip, mirrored, False, groups)
+        y = _ops.sparse_convolve(a, leaf[5], leaf[6], *lists, flip, mirrored, False, groups, tf32)
         slopes = torch.autograd.grad(y, [leaf[i] for i in wanted], grad, create_graph=True, allow_unused=True)
     found = dict(zip(wanted, slopes, strict=True))
     return tuple(found.get(i) for i in range(7))
@@ -147,7 +147,7 @@ def norm_act_convolve(
     back = kernel_map.backward if needs_back and not kernel_map.mirrored else ()
     if residual is x:
         residual = x.clone()
-    flags = (eps, slope, through, kernel_map.flip, kernel_map.mirrored, groups, moments)
+    flags = (eps, slope, through, kernel_map.flip, kernel_map.mirrored, groups, moments, tf32_allowed(x))
     y, tiles = _NormActConvolve.apply(x, gamma, beta, mean, variance, weight, bias, residual, flags, *forward, *back)
     return y, tiles if moments else None
 
@@ -200,7 +200,7 @@ def infer(
     raw, after, _ = _ops._sparse_convolve_fused(
         x, weight, *kernel_map.forward, kernel_map.flip, False, layer.groups, bias,
         None if residual is None else residual.features.to(x.dtype), scale, shift, slope,
-        (1 if keep else 0) | (2 if then is not None else 0), False,
+        (1 if keep else 0) | (2 if then is not None else 0), False, tf32_allowed(x),
     )  # fmt: skip
     return (
         activated.replace(raw, key) if keep else None,

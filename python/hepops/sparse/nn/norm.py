@@ -64,9 +64,7 @@ class SyncBatchNorm(BatchNorm):
         """The module with every BatchNorm within replaced by one that shares its weights and statistics."""
         if isinstance(module, BatchNorm) and not isinstance(module, SyncBatchNorm):
             old = module.bn
-            made = cls(
-                old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats, process_group
-            )
+            made = cls(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats, process_group)
             made.bn = old
             made.training = module.training
             return made
@@ -110,7 +108,7 @@ class LayerNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """The voxels of each event and the channels of each group normalised, as torch.nn.GroupNorm; weight and bias (C)."""
+    """Voxels of an event and channels of a group normalised together, as torch.nn.GroupNorm; weight and bias (C)."""
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
