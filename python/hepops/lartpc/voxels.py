@@ -77,7 +77,7 @@ def voxelize(hits: Hits, size: float, origin: tuple[float, float, float] = (0.0,
 
 
 def corner(detector: Detector) -> tuple[float, float, float]:
-    """The lowest x, y, z of a detector's TPCs [cm]: from there, in cubes of its pitch, a pixel is a row of voxels."""
+    """The lowest x, y, z of the TPCs [cm]: from there, in cubes of the pitch, a pixel is a column of voxels."""
     corners = [(min(t.anode, t.cathode), t.y[0], t.z[0]) for t in detector.tpcs]
     x, y, z = (min(along) for along in zip(*corners, strict=True))
     return x, y, z
