@@ -7,6 +7,7 @@ python benchmarks/sparse/bench_uresnet.py [--sizes 1000 5000 20000 100000] [--js
 
 import argparse
 import itertools
+import re
 import statistics
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def spconv_network() -> torch.nn.Module | None:
         return None
     act, norm = torch.nn.LeakyReLU, torch.nn.BatchNorm1d
 
-    class Block(torch.nn.Module):
+    class Block(sp.SparseModule):
         def __init__(self, i: int, o: int, key: str) -> None:
             super().__init__()
             self.skip = torch.nn.Linear(i, o, bias=False) if i != o else None
@@ -131,14 +132,14 @@ def median(run, repeats: int, timer=clock) -> float:
 
 
 def memory() -> None:
-    """Print how far the peak of resident memory grows over a training step at 100 k, after import and events."""
-    import resource
+    """Print how far the peak of resident memory grows after import: events, network and training steps at 100 k."""
 
-    coordinates = events(100_000, seed=1)
+    def peak() -> float:  # ru_maxrss would begin at that of the process that started this one
+        return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+
     torch.nn.functional.linear(torch.rand(8, 8), torch.rand(8, 8))
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # noqa: E731
     start = peak()
-    step = Step(network(), coordinates)
+    step = Step(network(), events(100_000, seed=1))
     step()
     step()
     print(peak() - start)
