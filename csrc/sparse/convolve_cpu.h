@@ -31,8 +31,8 @@ class Tiles {
   using T = Wide<S>;
   static constexpr int64_t longest = 256;  // pairs whose addresses are worked out at a time
 
-  template <class C>
-  Tiles(const C& c, const X* x)
+  template <class C, class Parallel>
+  Tiles(const C& c, const X* x, const Parallel& parallel)
       : list_(c.list),
         epilogue_(c.epilogue),
         x_(x),
@@ -41,7 +41,7 @@ class Tiles {
         group_in_(c.group_in()),
         group_out_(c.group_out()),
         panels_(c.group_out(), c.groups),
-        matrices_(c, panels_),
+        matrices_(c, panels_, parallel),
         stride_(panels_.padded * c.groups) {}
 
   int64_t number() const { return panels_.panels.size(); }
@@ -203,7 +203,7 @@ class Tiles {
 template <class X, class C, class Parallel>
 void run_tiles(const C& c, const X* x, const Parallel& parallel) {
   using T = typename C::T;
-  const Tiles<typename C::S, X, typename C::I> tiles(c, x);
+  const Tiles<typename C::S, X, typename C::I> tiles(c, x, parallel);
   const int64_t split = c.list.num_tiles < 8 ? tiles.number() : 1;  // few tiles: their panels are tasks of their own
   for_tasks(c.list.num_tiles * split, parallel, [&](int64_t task) {
     static thread_local Buffer<T> scratch;

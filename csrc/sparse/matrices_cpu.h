@@ -12,8 +12,8 @@ namespace hepops::sparse {
 template <class X>
 class Matrices {
  public:
-  template <class C>
-  Matrices(const C& c, const Panels<X>& panels) : volume_(c.volume), flip_(c.flip) {
+  template <class C, class Parallel>
+  Matrices(const C& c, const Panels<X>& panels, const Parallel& parallel) : volume_(c.volume), flip_(c.flip) {
     using W = typename C::W;
     if constexpr (std::is_same_v<W, X>) {
       if (!c.transposed) {
@@ -30,10 +30,13 @@ class Matrices {
     group_ = c.group_in() * panels.padded;
     const int64_t used = number(c.list);
     base_ = buffer_.reserve(used * size_);
-    for (int64_t kk = 0; kk < volume_; ++kk)
-      if (slot_[kk] >= 0)
-        for (int64_t g = 0; g < c.groups; ++g)
-          pack(c, c.weight + kk * c.matrix_size(), g, panels.padded, buffer_.get() + slot_[kk] * size_ + g * group_);
+    const int64_t grain = 1 + (int64_t(1) << 14) / (1 + size_);
+    parallel(volume_, grain, [&](int64_t first, int64_t last) {
+      for (int64_t kk = first; kk < last; ++kk)
+        if (slot_[kk] >= 0)
+          for (int64_t g = 0; g < c.groups; ++g)
+            pack(c, c.weight + kk * c.matrix_size(), g, panels.padded, buffer_.get() + slot_[kk] * size_ + g * group_);
+    });
   }
 
   // Row 0 of M_k for a group
