@@ -169,7 +169,7 @@ class CoordinateManager:
 
     def size(self, key: CoordinateMapKey) -> int:
         """Number of voxels."""
-        return len(self.map(key))
+        return self.map(key).coordinates.shape[0]  # and not len(), which makes a number of a symbol
 
     def stride(self, key: CoordinateMapKey, factor: Size) -> CoordinateMapKey:
         """The map of floor(c / (s f)) s f, sorted; itself where the factor is 1."""

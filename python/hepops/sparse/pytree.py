@@ -137,10 +137,13 @@ def dynamic_shapes(example: Any) -> Any:
         >>> # torch.export.export(network, (x,), dynamic_shapes=(dynamic_shapes(x),))
     """
 
-    def each(leaf: Any) -> Any:
-        return {0: torch.export.Dim.DYNAMIC} if isinstance(leaf, Tensor) and leaf.dim() else None
+    def each(x: Any) -> Any:
+        if isinstance(x, (SparseTensor, CoordinateManager)):  # torch.export wants the leaves of other classes in lists
+            return [each(leaf) for leaf in (_flatten(x) if isinstance(x, SparseTensor) else _flatten_manager(x))[0]]
+        return {0: torch.export.Dim.DYNAMIC} if isinstance(x, Tensor) and x.dim() else None
 
-    return pytree.tree_map(each, example)
+    kinds = (SparseTensor, CoordinateManager)
+    return pytree.tree_map(each, example, is_leaf=lambda x: isinstance(x, kinds))
 
 
 def mark_dynamic(x: Any) -> None:
