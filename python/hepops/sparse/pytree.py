@@ -157,7 +157,11 @@ def mark_dynamic(x: Any) -> None:
     """
     import torch._dynamo
 
-    for leaf in pytree.tree_leaves(x):
+    leaves = pytree.tree_leaves(x)
+    for whole in pytree.tree_leaves(x, is_leaf=lambda part: isinstance(part, SparseTensor)):
+        if isinstance(whole, SparseTensor):  # what torch.compile sees beside the leaves
+            leaves += [whole.unique_index, whole.inverse_mapping]
+    for leaf in leaves:
         if isinstance(leaf, Tensor) and leaf.dim() and leaf.device.type != "meta":
             torch._dynamo.maybe_mark_dynamic(leaf, 0)
 
