@@ -209,7 +209,8 @@ std::tuple<Tensor, Tensor, Tensor> fused(const Tensor& x, const Tensor& weight, 
   p.tf32 = tf32;
   if (outputs & raw_wanted) p.raw = torch::stable::new_empty(p.x, {rows, p.out});
   if (outputs & activated_wanted) p.activated = torch::stable::new_empty(p.x, {rows, p.out});
-  if (moments) p.moments = torch::stable::new_empty(p.x, {tiles.size(0) - 1, 2, p.out}, ScalarType::Double);
+  // As many rows as `tiles` has, the last one 0: a length that is never 1 is none that torch.compile takes for fixed.
+  if (moments) p.moments = torch::stable::new_zeros(p.x, {tiles.size(0), 2, p.out}, ScalarType::Double);
   if (outputs) run(p);
   const auto or_empty = [&](const Optional& y, ScalarType kind) {
     return y ? *y : torch::stable::new_empty(p.x, {0}, kind);

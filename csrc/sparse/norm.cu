@@ -249,7 +249,8 @@ std::tuple<Tensor, Tensor> combine_moments(const Tensor& tiles, const Tensor& li
   core::check_type(tiles.scalar_type() == ScalarType::Double, "combine_moments: tiles must be float64, got ",
                    toString(tiles.scalar_type()));
   core::check_value(like.dim() == 2, "combine_moments: features must be (N, C), got shape ", core::Shape{like});
-  core::check_value(tiles.dim() == 3 && tiles.size(0) == count && tiles.size(1) == 2 && tiles.size(2) == like.size(1),
+  core::check_value(tiles.dim() == 3 && (tiles.size(0) == count || tiles.size(0) == count + 1) && tiles.size(1) == 2 &&
+                        tiles.size(2) == like.size(1),
                     "combine_moments: tiles must be (", count, ", 2, ", like.size(1), "), got shape ",
                     core::Shape{tiles});
   core::check_value(tiles.device() == like.device(), "combine_moments: tiles must be on the device of the features");

@@ -68,7 +68,7 @@ def interactions(
         ValueError: an argument out of its range, named with its value.
 
     Example:
-        >>> segments, label = interactions(Detector.module0(), events=2, seed=1)
+        >>> segments, label = interactions(Detector.module0(), events=4, seed=2)
         >>> [CLASSES[i] for i in label.unique()]
         ['muon', 'proton', 'delta', 'shower']
     """

@@ -35,6 +35,7 @@ def event_display(event: Sample, given: Tensor, pitch: float = PITCH) -> "Figure
     """
     from matplotlib.colors import LogNorm
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullFormatter
 
     if len(event.events) != 1:
         raise ValueError(f"event must be one event, got {len(event.events)}")
@@ -69,8 +70,8 @@ def event_display(event: Sample, given: Tensor, pitch: float = PITCH) -> "Figure
         space.scatter(z, x, y, s=5, depthshade=False, linewidths=0, **style)
         image = flat.scatter(z, y, s=_size(limits), marker="s", linewidths=0, **style)
         if column == 2 and wrong.any():
-            flat.scatter(place[wrong, 2], place[wrong, 1], s=2.4 * _size(limits) + 6, facecolors="none",
-                         edgecolors="black", linewidths=0.35, zorder=3)  # fmt: skip
+            flat.scatter(place[wrong, 2], place[wrong, 1], s=1.6 * _size(limits) + 4, facecolors="none",
+                         edgecolors="black", linewidths=0.3, alpha=0.55, zorder=3)  # fmt: skip
         _space(space, limits)
         space.set_title(title, fontsize=12)
         flat.set(xlabel="z [cm]", aspect="equal", xlim=limits[2], ylim=limits[1])
@@ -78,6 +79,7 @@ def event_display(event: Sample, given: Tensor, pitch: float = PITCH) -> "Figure
             flat.set_ylabel("y [cm]")
             bar = figure.colorbar(image, ax=flat, location="bottom", shrink=0.8, pad=0.03, aspect=30)
             _label(bar)
+            bar.ax.xaxis.set_minor_formatter(NullFormatter())
         _frame(flat)
     marks = [Line2D([], [], marker="s", linestyle="", color=COLOUR[c], markersize=7, label=NAMES[c]) for c in CLASSES]
     ring = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "black", "markersize": 7, "linestyle": ""}

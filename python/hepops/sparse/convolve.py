@@ -121,5 +121,5 @@ def _(x: Tensor, weight: Tensor, pairs: Tensor, entries: Tensor, tiles: Tensor, 
     return (
         x.new_empty(shape if outputs & 1 else (0,)),
         x.new_empty(shape if outputs & 2 else (0,)),
-        x.new_empty((tiles.shape[0] - 1, 2, channels) if moments else (0,), dtype=torch.float64),
+        x.new_empty((tiles.shape[0], 2, channels) if moments else (0,), dtype=torch.float64),
     )

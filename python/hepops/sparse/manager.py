@@ -171,7 +171,7 @@ class CoordinateManager:
 
     def size(self, key: CoordinateMapKey) -> int:
         """Number of voxels."""
-        return self.map(key).coordinates.shape[0]  # and not len(), which makes a number of a symbol
+        return self.map(key).coordinates.shape[0]
 
     def stride(self, key: CoordinateMapKey, factor: Size) -> CoordinateMapKey:
         """The map of floor(c / (s f)) s f, sorted; itself where the factor is 1."""
@@ -322,15 +322,56 @@ class CoordinateManager:
             offsets = kernel.table(source.stride)
             forward = build(s.index, t.coordinates, t.index, offsets)
             mirrored = source == target and kernel.is_symmetric
+            cells = (
+                kernel.shape == "box"
+                and set(kernel.dilation) == {1}
+                and target.stride == tuple(n * step for n, step in zip(kernel.size, source.stride, strict=True))
+            )
             known = KernelMap(
                 forward,
                 s.index.schedule,
                 kernel.volume,
                 mirrored=mirrored,
-                make_backward=partial(build, t.index, s.coordinates, s.index, -offsets),  # c_o = c_i - offset
+                # c_o = c_i - offset: where kernel and stride make cells, this search is faster than to regroup
+                make_backward=partial(build, t.index, s.coordinates, s.index, -offsets) if cells else None,
             )
             self._kernel_maps[name] = known
         return known
+
+    def pyramid(
+        self, key: CoordinateMapKey, levels: int, kernel: Kernel | None = None, factor: Size = 2
+    ) -> list[CoordinateMapKey]:
+        """Make all maps of a U-Net in one call, so that its layers only look them up.
+
+        Args:
+            key: the finest level. levels: how many, each coarser by `factor`.
+            kernel: of the layers within a level, by default 3 on every axis; between levels it is the factor wide.
+
+        Returns:
+            The keys of the levels.
+
+        Raises:
+            ValueError: levels below 1.
+
+        Example:
+            >>> import torch
+            >>> manager = CoordinateManager(2)
+            >>> key = manager.insert(torch.tensor([[0, 0, 0], [0, 5, 1], [1, 0, 0]])).key
+            >>> [manager.size(level) for level in manager.pyramid(key, 3)]
+            [3, 3, 3]
+        """
+        if levels < 1:
+            raise ValueError(f"levels must be at least 1, got {levels}")
+        within = kernel or Kernel.of(3, self.dimension)
+        between = Kernel.of(factor, self.dimension)
+        keys = [key]
+        for level in range(levels):
+            self.kernel_map(keys[-1], keys[-1], within)
+            if level + 1 < levels:
+                coarse = self.stride(keys[-1], factor)
+                assert self.kernel_map(keys[-1], coarse, between).backward is not None
+                keys.append(coarse)
+        return keys
 
     def keys(self, stride: Size | None = None) -> list[CoordinateMapKey]:
         """The keys of all maps, or of those with this stride."""

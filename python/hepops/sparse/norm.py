@@ -49,7 +49,7 @@ def moments(features: Tensor) -> Moments:
 
 
 def combine_moments(tiles: Tensor, features: Tensor) -> Moments:
-    """The moments of `features` from mean and M2 of each of their tiles of rows, (T, 2, C) float64."""
+    """The moments of `features` from mean and M2 of each of their tiles of rows, (T, 2, C) float64, or a row more."""
     return Moments(*call(torch.ops.hepops._sparse_combine_moments, tiles, features))
 
 

@@ -134,16 +134,19 @@ def dynamic_shapes(example: Any) -> Any:
     """What torch.export is to be told of an example: that every tensor's first axis may have any length.
 
     Example:
-        >>> # torch.export.export(network, (x,), dynamic_shapes=(dynamic_shapes(x),))
+        >>> # torch.export.export(network, (x,), dynamic_shapes=dynamic_shapes((x,)))
     """
 
-    def each(x: Any) -> Any:
-        if isinstance(x, (SparseTensor, CoordinateManager)):  # torch.export wants the leaves of other classes in lists
-            return [each(leaf) for leaf in (_flatten(x) if isinstance(x, SparseTensor) else _flatten_manager(x))[0]]
-        return {0: torch.export.Dim.DYNAMIC} if isinstance(x, Tensor) and x.dim() else None
-
-    kinds = (SparseTensor, CoordinateManager)
-    return pytree.tree_map(each, example, is_leaf=lambda x: isinstance(x, kinds))
+    if isinstance(example, Tensor):
+        return {0: torch.export.Dim.DYNAMIC} if example.dim() else None
+    if isinstance(example, (SparseTensor, CoordinateManager)):  # to torch.export, a list of their leaves
+        leaves, _ = (_flatten if isinstance(example, SparseTensor) else _flatten_manager)(example)
+        return [dynamic_shapes(leaf) for leaf in leaves]
+    if isinstance(example, dict):
+        return {name: dynamic_shapes(part) for name, part in example.items()}
+    if isinstance(example, (tuple, list)):
+        return type(example)(dynamic_shapes(part) for part in example)
+    return None
 
 
 def mark_dynamic(x: Any) -> None:
@@ -157,11 +160,9 @@ def mark_dynamic(x: Any) -> None:
     """
     import torch._dynamo
 
-    leaves = pytree.tree_leaves(x)
-    for whole in pytree.tree_leaves(x, is_leaf=lambda part: isinstance(part, SparseTensor)):
-        if isinstance(whole, SparseTensor):  # what torch.compile sees beside the leaves
-            leaves += [whole.unique_index, whole.inverse_mapping]
-    for leaf in leaves:
+    sparse = pytree.tree_leaves(x, is_leaf=lambda part: isinstance(part, SparseTensor))
+    rows = [t for part in sparse if isinstance(part, SparseTensor) for t in (part.unique_index, part.inverse_mapping)]
+    for leaf in [*pytree.tree_leaves(x), *rows]:
         if isinstance(leaf, Tensor) and leaf.dim() and leaf.device.type != "meta":
             torch._dynamo.maybe_mark_dynamic(leaf, 0)
 
