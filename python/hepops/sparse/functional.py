@@ -97,6 +97,10 @@ def up_map(
     """Where a transposed layer writes, and its kernel map."""
     manager, stride = input.coordinate_manager, per_axis("stride", stride, input.dimension)
     if coordinates is not None:
+        if any(s % f for s, f in zip(input.stride, stride, strict=True)):
+            raise ValueError(
+                f"stride of a transposed layer must divide the stride {input.stride} of its input, got {stride}"
+            )
         fine = tuple(s // f for s, f in zip(input.stride, stride, strict=True))
         key = _target(input, coordinates, fine)
     else:
@@ -507,6 +511,8 @@ def from_dense(
     strides = per_axis("stride", stride, D)
     c = where.nonzero()
     corner = c.new_tensor(min_coordinate if min_coordinate is not None else [0] * D)
+    if corner.shape != (D,):
+        raise ValueError(f"min_coordinate must have {D} entries, got {min_coordinate}")
     coordinates = torch.cat([c[:, :1], c[:, 1:] * c.new_tensor(strides) + corner], 1)
     features = cells.reshape(-1, cells.shape[-1])[where.reshape(-1).nonzero()[:, 0]]
     return SparseTensor(

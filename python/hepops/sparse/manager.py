@@ -137,6 +137,8 @@ class CoordinateManager:
             )
         rows = coordinates[first] if merged else coordinates
         rows = _as_integers(rows)
+        if rows is coordinates:
+            rows = rows.clone()  # what the caller writes to his tensor later shall not reach the map
         key = self._add(CoordinateMapKey(stride, name), CoordinateMap(rows, made))
         return Inserted(key, first, inverse, merged)
 

@@ -382,10 +382,11 @@ def _merge(features: Tensor, first: Tensor, inverse: Tensor, rule: str) -> Tenso
     n = len(first)
     if rule == "max":
         return features.gather(0, _largest(features.detach(), inverse, n))
-    total: Tensor = scatter_add(inverse, features, n)
     if rule == "sum":
-        return total
-    return total / torch.bincount(inverse, minlength=n)[:, None].to(total)
+        return scatter_add(inverse, features, n)
+    kind = torch.promote_types(features.dtype, torch.float32)  # a sum of halves may be beyond what a half holds
+    total: Tensor = scatter_add(inverse, features.to(kind), n)
+    return (total / torch.bincount(inverse, minlength=n)[:, None].to(total)).to(features.dtype)
 
 
 def _largest(features: Tensor, inverse: Tensor, n: int) -> Tensor:

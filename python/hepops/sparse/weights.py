@@ -250,10 +250,13 @@ def read_state(source: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
         path = Path(source)
         if not path.exists():
             raise FileNotFoundError(f"no file {path}")
-        if path.suffix == ".safetensors":
-            found = _safetensors().load_file(str(path))
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        read = _safetensors().load_file if path.suffix == ".safetensors" else _load
+        try:
+            found = read(str(path))
+        except OSError:
+            raise
+        except Exception as error:  # of many kinds: whatever a file of another kind makes a reader stumble over
+            raise ValueError(f"{path} holds no weights that can be read: {error}") from error
     else:
         found = source
     if not isinstance(found, Mapping):
@@ -266,6 +269,10 @@ def read_state(source: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
     if not state and len(found):
         raise ValueError(f"the source holds no tensors, but {', '.join(map(str, list(found)[:8]))}")
     return state
+
+
+def _load(path: str) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def save_weights(

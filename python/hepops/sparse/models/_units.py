@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -165,7 +166,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "sync_batch_norm": snn.SyncBatchNorm,
     "instance_norm": snn.InstanceNorm,
     "layer_norm": snn.LayerNorm,
-    "group_norm": lambda channels, num_groups, **arguments: snn.GroupNorm(num_groups, channels, **arguments),
+    "group_norm": lambda channels, **arguments: _group_norm(channels, **arguments),
     "pixel_norm": lambda channels, **arguments: PixelNorm(**arguments),
 }
 
@@ -187,6 +188,12 @@ def make_activation(source: Component) -> nn.Module:
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name](**arguments)
+
+
+def _group_norm(channels: int, num_groups: int | None = None, **arguments: Any) -> nn.Module:
+    if num_groups is None:
+        raise ValueError("group_norm needs num_groups: {'name': 'group_norm', 'num_groups': ...}")
+    return snn.GroupNorm(num_groups, channels, **arguments)
 
 
 def make_norm(source: Component, channels: int) -> nn.Module:
