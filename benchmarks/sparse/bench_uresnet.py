@@ -145,15 +145,23 @@ def memory() -> None:
     print(peak() - start)
 
 
+def again(*arguments: str) -> str:
+    """What this script prints in a process of its own: threads and peaks begin anew there."""
+    return subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True).stdout
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 20_000, 100_000])
     parser.add_argument("--memory", action="store_true", help="only measure memory, in this process")
+    parser.add_argument("--wall", type=int, metavar="THREADS", help="only measure the wall's seconds of a step at 20 k")
     parser.add_argument("--json", nargs="?", help="merge into results/<machine>.json")
     options = parser.parse_args()
     if options.memory:
         return memory()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.wall or 1)
+    if options.wall:
+        return print(median(Step(network(), events(20_000, seed=1)), 9, time.perf_counter))
     net, rival, rows = network(), spconv_network(), []
     print(f"UResNet, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, maps included, {DEVICE}")
     for size in options.sizes:
@@ -169,16 +177,10 @@ def main() -> None:
     whole: dict[str, float] = {}
     step = Step(net, events(20_000, seed=1).to(DEVICE))
     if DEVICE == "cpu":
-        wall = {}
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            wall[threads] = median(step, 7, time.perf_counter)
-        torch.set_num_threads(1)
+        wall = {threads: float(again("--wall", str(threads))) for threads in (1, 2)}
         print(f"training step on two threads: {wall[1] / wall[2]:.2f} times as fast by the wall")
         whole["two_threads"] = wall[1] / wall[2]
-        grown = float(
-            subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True).stdout
-        )
+        grown = float(again("--memory"))
         print(f"growth of peak memory, training step at 100 k: {grown:.2f} GB")
         whole["memory_GB"] = grown
     single = median(step.infer, 9)
