@@ -570,9 +570,12 @@ def test_minus_zero_is_zero():
         SparseTensor(TWO[:2], torch.tensor([[0.0, -0.0], [0.0, 0.0]]))
 
 
-def test_float32_is_exact_up_to_its_last_whole_number():
-    c = torch.tensor([[2.0**24, -(2.0**24)], [0.0, 2.0**24]])
-    assert SparseTensor(TWO[:2], c).coordinates.tolist() == [[2**24, -(2**24)], [0, 2**24]]
+def test_float32_is_taken_as_far_as_it_tells_whole_numbers_apart():
+    c = torch.tensor([[2.0**24 - 1, 1 - 2.0**24], [0.0, 2.0**24 - 1]])
+    assert SparseTensor(TWO[:2], c).coordinates.tolist() == [[2**24 - 1, 1 - 2**24], [0, 2**24 - 1]]
+    for far in ([[2.0**24 + 1, 0.0]], [[0.0, 2.0**24 + 1]]):  # which are 2^24 already
+        with pytest.raises(ValueError, match="16777216"):
+            SparseTensor(TWO[:1], torch.tensor(far))
 
 
 def test_nan_features_reach_the_voxels_that_see_them_and_no_others():

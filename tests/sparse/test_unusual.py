@@ -1,9 +1,15 @@
 """Input that nobody should give, and some that one might."""
 
+import numpy as np
 import pytest
 import torch
 from hepops.sparse import SparseTensor, functional, models, nn, weights
 from hepops.sparse.pytree import mark_dynamic
+
+
+def sparse(channels=2):
+    coordinates = torch.tensor([[0, 0, 0], [0, 1, 0], [0, 5, 2], [1, 0, 0]])
+    return SparseTensor(torch.arange(4.0 * channels).reshape(4, channels), coordinates)
 
 
 def test_coordinates_that_the_caller_changes_later_stay_what_they_were():
@@ -55,3 +61,33 @@ def test_all_that_torch_compile_sees_of_a_tensor_is_marked():
     mark_dynamic((x,))
     for leaf in (x.features, x.coordinates, x.unique_index, x.inverse_mapping):
         assert 0 in leaf._dynamo_weak_dynamic_indices
+
+
+def test_forward_mode_is_refused_and_not_zero():
+    x = sparse()
+    layer = nn.Convolution(x.num_channels, 2, 3, dimension=x.dimension)
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda f: layer(x.replace(f)).features, (x.features,), (x.features,))
+
+
+def test_what_is_no_sparse_tensor_or_does_not_suit_is_refused_by_name():
+    x = sparse()
+    layer = nn.Convolution(x.num_channels, 2, 3, dimension=x.dimension)
+    with pytest.raises(TypeError, match="input must be a SparseTensor, got Tensor"):
+        layer(x.features)
+    with pytest.raises(ValueError, match="dimension must be 1 to 6, got 7"):
+        nn.Convolution(1, 1, 3, dimension=7)
+    with pytest.raises(ValueError, match="features must be"):
+        x.features = torch.ones(len(x) + 1, 1)
+    with pytest.raises(ValueError, match="does not suit features"):
+        x.map(lambda f: f[:, :1]) + torch.ones(len(x))
+    with pytest.raises(TypeError):
+        x + np.ones((len(x), x.num_channels), np.float32)
+
+
+def test_a_union_made_twice_is_made_once():
+    x = sparse()
+    y = SparseTensor(x.features[:3], x.coordinates[:3] + 1, coordinate_manager=x.coordinate_manager)
+    first, second = x + y, x + y
+    assert first.coordinate_map_key == second.coordinate_map_key
+    assert torch.equal(first.features, second.features)

@@ -69,14 +69,14 @@ def integers(coordinates: Tensor, name: str = "coordinates") -> Tensor:
     if not bool(whole.all()):
         row = int((~whole.all(dim=1)).nonzero()[0])
         raise ValueError(f"{name} must be whole numbers, got {coordinates[row].tolist()} in row {row}")
-    if coordinates.numel() and float(coordinates[:, 0].abs().max()) > exact:
+    if coordinates.numel() and float(coordinates[:, 0].abs().max()) >= exact:  # exact + 1 is rounded to exact
         raise ValueError(
-            f"{name}: {kind} tells batch ids apart up to {exact}, got {float(coordinates[:, 0].abs().max()):.0f}; "
+            f"{name}: {kind} tells batch ids apart below {exact}, got {float(coordinates[:, 0].abs().max()):.0f}; "
             "give int64"
         )
-    if coordinates.numel() and float(coordinates.abs().max()) > exact:
+    if coordinates.numel() and float(coordinates.abs().max()) >= exact:
         raise ValueError(
-            f"{name}: {kind} tells whole numbers apart up to {exact}, got {float(coordinates.abs().max()):.0f}; "
+            f"{name}: {kind} tells whole numbers apart below {exact}, got {float(coordinates.abs().max()):.0f}; "
             "give int64"
         )
     return coordinates.long() if kind == torch.float64 else coordinates.int()

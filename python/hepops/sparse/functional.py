@@ -66,6 +66,8 @@ def _channels(what: str, input: SparseTensor, expected: int) -> None:
 
 def check_dimension(input: SparseTensor, dimension: int) -> None:
     """Refuse a tensor that has not the axes of the layer."""
+    if not isinstance(input, SparseTensor):
+        raise TypeError(f"input must be a SparseTensor, got {type(input).__name__}")
     if input.dimension != dimension:
         raise ValueError(f"input has {input.dimension} axes, the layer's dimension is {dimension}")
 

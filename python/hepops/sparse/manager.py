@@ -241,12 +241,13 @@ class CoordinateManager:
         stride = keys[0].stride
         if any(key.stride != stride for key in keys):
             raise ValueError(f"a union needs equal strides, got {[key.stride for key in keys]}")
-        coordinates, made, rows = union([self.coordinates(key) for key in keys], _at_least_one(stride))
         known = self._derived.get(("union", *keys))
-        if known is None:
-            known = self._add(CoordinateMapKey(stride, "union"), CoordinateMap(coordinates, made))
-            self._derived["union", *keys] = known
-            self.is_from(known, keys[0])
+        if known is not None:
+            return known, [self.find(known, self.coordinates(key)) for key in keys]
+        coordinates, made, rows = union([self.coordinates(key) for key in keys], _at_least_one(stride))
+        known = self._add(CoordinateMapKey(stride, "union"), CoordinateMap(coordinates, made))
+        self._derived["union", *keys] = known
+        self.is_from(known, keys[0])
         return known, rows
 
     def prune(self, key: CoordinateMapKey, keep: Tensor) -> CoordinateMapKey:

@@ -212,7 +212,7 @@ def layer_norm(
     input: SparseTensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> SparseTensor:
     """Normalised over the channels of each voxel. Differentiable any number of times."""
-    x = input.features
+    x = input.features.contiguous()  # torch adds up a row in an order that depends on its strides
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = wide - wide.mean(1, keepdim=True)
     normal = centred * torch.rsqrt((centred * centred).mean(1, keepdim=True) + eps)

@@ -1,4 +1,4 @@
-"""Sparse tensors and their managers as pytrees, so that torch.export and torch.func see plain tensors.
+"""Sparse tensors and their managers as pytrees, so that torch.export sees plain tensors.
 
 A manager's leaves are the tensors of its maps and of the kernel maps that were built when it was flattened; all that
 names them is the context. A network whose maps are given in this way needs to build none.
@@ -139,9 +139,10 @@ def dynamic_shapes(example: Any) -> Any:
 
     if isinstance(example, Tensor):
         return {0: torch.export.Dim.DYNAMIC} if example.dim() else None
-    if isinstance(example, (SparseTensor, CoordinateManager)):  # to torch.export, a list of their leaves
-        leaves, _ = (_flatten if isinstance(example, SparseTensor) else _flatten_manager)(example)
-        return [dynamic_shapes(leaf) for leaf in leaves]
+    if isinstance(example, SparseTensor):  # to torch.export, a list of its leaves
+        return [dynamic_shapes(leaf) for leaf in _flatten(example)[0]]
+    if isinstance(example, CoordinateManager):
+        return [dynamic_shapes(leaf) for leaf in _flatten_manager(example)[0]]
     if isinstance(example, dict):
         return {name: dynamic_shapes(part) for name, part in example.items()}
     if isinstance(example, (tuple, list)):

@@ -114,6 +114,12 @@ class SparseTensor:
 
     @features.setter
     def features(self, features: Tensor) -> None:
+        known = getattr(self, "_features", None)
+        key = getattr(self, "coordinate_map_key", None)
+        if isinstance(known, Tensor) and isinstance(features, Tensor) and key is not None:
+            rows = self.coordinate_manager.size(key)
+            if features.dim() != 2 or features.shape[0] != rows:
+                raise ValueError(f"features must be ({rows}, C), got {tuple(features.shape)}")
         self._features = features
         self._moments: tuple[int, Tensor | None] = (0, None)
         self._after: tuple[int, tuple[object, Tensor] | None] = (0, None)
@@ -314,8 +320,15 @@ class SparseTensor:
         if isinstance(other, SparseTensor):
             return functional.combine(op, self, other)
         if isinstance(other, (Tensor, int, float)):
-            return self.replace(op(other, self.features) if swap else op(self.features, other))
+            made = op(other, self.features) if swap else op(self.features, other)
+            if isinstance(other, Tensor) and made.shape != self.features.shape:
+                raise ValueError(
+                    f"a tensor of shape {tuple(other.shape)} does not suit features {tuple(self.features.shape)}"
+                )
+            return self.replace(made)
         return NotImplemented
+
+    __array_ufunc__ = None  # numpy shall not take us apart
 
     def __add__(self, other: Any) -> SparseTensor:
         return self._combine(other, torch.add)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hepops.core.ops import call
+
 from .kernel_map import KernelMap
 from .lists import autocast, tf32_allowed
 from .norm import norm_act
@@ -197,8 +199,8 @@ def infer(
     if then is not None:
         scale, shift = folded(then.bn)
         slope = then.slope
-    raw, after, _ = _ops._sparse_convolve_fused(
-        x, weight, *kernel_map.forward, kernel_map.flip, False, layer.groups, bias,
+    raw, after, _ = call(
+        _ops._sparse_convolve_fused, x, weight, *kernel_map.forward, kernel_map.flip, False, layer.groups, bias,
         None if residual is None else residual.features.to(x.dtype), scale, shift, slope,
         (1 if keep else 0) | (2 if then is not None else 0), False, tf32_allowed(x),
     )  # fmt: skip

@@ -39,6 +39,8 @@ class _Convolution(nn.Module):
         for name, channels in [("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)]:
             if channels < 1:
                 raise ValueError(f"{name} must be at least 1, got {channels}")
+        if not 1 <= dimension <= 6:
+            raise ValueError(f"dimension must be 1 to 6, got {dimension}")
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups must divide in_channels {in_channels} and out_channels {out_channels}, got {groups}"
