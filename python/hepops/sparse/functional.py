@@ -24,6 +24,7 @@ from .normalise import sync_batch_norm as sync_batch_norm
 from .pool import pool as _pool
 from .segment import segment_broadcast, segment_reduce
 from .tensor import SparseTensor
+from .unit import norm_act_convolve as norm_act_convolve
 
 Target = CoordinateMapKey | Tensor | SparseTensor | None
 
