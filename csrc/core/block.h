@@ -24,6 +24,14 @@
 #include "core/host_device.h"
 #include "core/team.h"
 
+// #pragma unroll of nvcc, which other compilers need not know
+#ifdef __CUDACC__
+#define HEPOPS_PRAGMA(text) _Pragma(#text)
+#define HEPOPS_UNROLL(times) HEPOPS_PRAGMA(unroll times)
+#else
+#define HEPOPS_UNROLL(times)
+#endif
+
 namespace hepops::core {
 
 // Kinds of numbers that a matrix product takes. All add in float.

@@ -43,17 +43,14 @@ struct BlockMatmul {
 
   HEPOPS_HD static void clear(Registers& r) {
     if constexpr (matrix_unit) {
-#pragma unroll
-      for (int i = 0; i < fragment_rows; ++i)
-#pragma unroll
-        for (int j = 0; j < fragment_columns; ++j)
-#pragma unroll
-          for (int word = 0; word < 4; ++word) r.d[i][j][word] = 0;
+      HEPOPS_UNROLL()
+      for (int i = 0; i < fragment_rows; ++i) HEPOPS_UNROLL()
+      for (int j = 0; j < fragment_columns; ++j) HEPOPS_UNROLL()
+      for (int word = 0; word < 4; ++word) r.d[i][j][word] = 0;
     } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < n / 8; ++j) r.d[i][j] = 0;
+      HEPOPS_UNROLL()
+      for (int i = 0; i < 4; ++i) HEPOPS_UNROLL()
+      for (int j = 0; j < n / 8; ++j) r.d[i][j] = 0;
     }
   }
 
@@ -65,18 +62,15 @@ struct BlockMatmul {
   HEPOPS_HD static void for_elements(int thread, const Registers& r, const F& f) {
     const int lane = thread % 32, row = first_row(thread / 32), column = first_column(thread / 32);
     if constexpr (matrix_unit) {
-#pragma unroll
-      for (int i = 0; i < fragment_rows; ++i)
-#pragma unroll
-        for (int j = 0; j < fragment_columns; ++j)
-#pragma unroll
-          for (int word = 0; word < 4; ++word)
-            f(row + 16 * i + 8 * (word / 2) + lane / 4, column + 8 * j + 2 * (lane % 4) + word % 2, r.d[i][j][word]);
+      HEPOPS_UNROLL()
+      for (int i = 0; i < fragment_rows; ++i) HEPOPS_UNROLL()
+      for (int j = 0; j < fragment_columns; ++j) HEPOPS_UNROLL()
+      for (int word = 0; word < 4; ++word)
+        f(row + 16 * i + 8 * (word / 2) + lane / 4, column + 8 * j + 2 * (lane % 4) + word % 2, r.d[i][j][word]);
     } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < n / 8; ++j) f(row + plain_row(lane, i), column + plain_column(lane, j), r.d[i][j]);
+      HEPOPS_UNROLL()
+      for (int i = 0; i < 4; ++i) HEPOPS_UNROLL()
+      for (int j = 0; j < n / 8; ++j) f(row + plain_row(lane, i), column + plain_column(lane, j), r.d[i][j]);
     }
   }
 
@@ -99,20 +93,19 @@ struct BlockMatmul {
 
   template <class Warp>
   HEPOPS_HD static void multiply(const Warp& warp) {
-#pragma unroll
-    for (int i = 0; i < fragment_rows; ++i)
-#pragma unroll
-      for (int j = 0; j < fragment_columns; ++j)
-        warp.template multiply<Kind>([&](auto& r, float*& d, const uint32_t*& a, const uint32_t*& b) {
-          d = r.d[i][j], a = r.a[i], b = r.b[j / 2] + 2 * (j % 2);
-        });
+    HEPOPS_UNROLL()
+    for (int i = 0; i < fragment_rows; ++i) HEPOPS_UNROLL()
+    for (int j = 0; j < fragment_columns; ++j)
+      warp.template multiply<Kind>([&](auto& r, float*& d, const uint32_t*& a, const uint32_t*& b) {
+        d = r.d[i][j], a = r.a[i], b = r.b[j / 2] + 2 * (j % 2);
+      });
   }
 
   template <class Warp>
   HEPOPS_HD static void accumulate_halves(const Warp& warp, const Stored* a, const Stored* b, int row, int column) {
-#pragma unroll
+    HEPOPS_UNROLL()
     for (int k = 0; k < depth; k += 16) {
-#pragma unroll
+      HEPOPS_UNROLL()
       for (int i = 0; i < fragment_rows; ++i)
         warp.template load_matrices<a_by_k>(
             [&](int thread) {
@@ -121,7 +114,7 @@ struct BlockMatmul {
               return a_by_k ? a + (kk + l) * a_stride + mm : a + (mm + l) * a_stride + kk;
             },
             [&](auto& r) { return r.a[i]; });
-#pragma unroll
+      HEPOPS_UNROLL()
       for (int j = 0; j < fragment_columns / 2; ++j)
         warp.template load_matrices<!b_by_n>(
             [&](int thread) {
@@ -136,25 +129,23 @@ struct BlockMatmul {
 
   template <class Warp>
   HEPOPS_HD static void accumulate_words(const Warp& warp, const float* a, const float* b, int row, int column) {
-#pragma unroll
+    HEPOPS_UNROLL()
     for (int k = 0; k < depth; k += 8) {
       warp.each([&](int thread, auto& r) {
         const int g = thread % 32 / 4, t = thread % 4;
-#pragma unroll
-        for (int i = 0; i < fragment_rows; ++i)
-#pragma unroll
-          for (int word = 0; word < 4; ++word) {
-            const int mm = row + 16 * i + 8 * (word % 2) + g, kk = k + 4 * (word / 2) + t;
-            r.a[i][word] = to_tf32(warp.load(thread, a_by_k ? a + kk * a_stride + mm : a + mm * a_stride + kk));
-          }
-#pragma unroll
-        for (int j = 0; j < fragment_columns; ++j)
-#pragma unroll
-          for (int word = 0; word < 2; ++word) {
-            const int nn = column + 8 * j + g, kk = k + 4 * word + t;
-            r.b[j / 2][2 * (j % 2) + word] =
-                to_tf32(warp.load(thread, b_by_n ? b + nn * b_stride + kk : b + kk * b_stride + nn));
-          }
+        HEPOPS_UNROLL()
+        for (int i = 0; i < fragment_rows; ++i) HEPOPS_UNROLL()
+        for (int word = 0; word < 4; ++word) {
+          const int mm = row + 16 * i + 8 * (word % 2) + g, kk = k + 4 * (word / 2) + t;
+          r.a[i][word] = to_tf32(warp.load(thread, a_by_k ? a + kk * a_stride + mm : a + mm * a_stride + kk));
+        }
+        HEPOPS_UNROLL()
+        for (int j = 0; j < fragment_columns; ++j) HEPOPS_UNROLL()
+        for (int word = 0; word < 2; ++word) {
+          const int nn = column + 8 * j + g, kk = k + 4 * word + t;
+          r.b[j / 2][2 * (j % 2) + word] =
+              to_tf32(warp.load(thread, b_by_n ? b + nn * b_stride + kk : b + kk * b_stride + nn));
+        }
       });
       multiply(warp);
     }
@@ -167,25 +158,22 @@ struct BlockMatmul {
     };
     warp.each([&](int thread, auto& r) {
       const int lane = thread % 32;
-#pragma unroll 2
+      HEPOPS_UNROLL(2)
       for (int k = 0; k < depth; k += 4) {
-#pragma unroll
+        HEPOPS_UNROLL()
         for (int i = 0; i < 4; ++i)
           r.a[i] = quad(thread, a_by_k ? a + (k + i) * a_stride + row + plain_row(lane, 0)
                                        : a + (row + plain_row(lane, i)) * a_stride + k);
         // b[j]: column j over four k where b_by_n, else k + j % 4 over four columns
-#pragma unroll
+        HEPOPS_UNROLL()
         for (int j = 0; j < n / 8; ++j)
           r.b[j] = quad(thread, b_by_n ? b + (column + plain_column(lane, j)) * b_stride + k
                                        : b + (k + j % 4) * b_stride + column + plain_column(lane, j / 4 * 4));
-#pragma unroll
-        for (int kk = 0; kk < 4; ++kk)
-#pragma unroll
-          for (int i = 0; i < 4; ++i)
-#pragma unroll
-            for (int j = 0; j < n / 8; ++j)
-              r.d[i][j] +=
-                  (a_by_k ? r.a[kk].x[i] : r.a[i].x[kk]) * (b_by_n ? r.b[j].x[kk] : r.b[j / 4 * 4 + kk].x[j % 4]);
+        HEPOPS_UNROLL()
+        for (int kk = 0; kk < 4; ++kk) HEPOPS_UNROLL()
+        for (int i = 0; i < 4; ++i) HEPOPS_UNROLL()
+        for (int j = 0; j < n / 8; ++j)
+          r.d[i][j] += (a_by_k ? r.a[kk].x[i] : r.a[i].x[kk]) * (b_by_n ? r.b[j].x[kk] : r.b[j / 4 * 4 + kk].x[j % 4]);
       }
     });
   }
@@ -199,7 +187,7 @@ HEPOPS_HD void stage(Block& block, int thread, Stored* to, const Row& row, int v
                      const Stored* anywhere) {
   if (vectors) {
     constexpr int per_copy = 16 / sizeof(Stored), copies = length / per_copy;
-#pragma unroll
+    HEPOPS_UNROLL()
     for (int u = 0; u < (rows * copies + threads - 1) / threads; ++u) {
       const int at = thread + u * threads, i = at / copies, c = at % copies * per_copy;
       if (rows * copies % threads && at >= rows * copies) break;
@@ -207,7 +195,7 @@ HEPOPS_HD void stage(Block& block, int thread, Stored* to, const Row& row, int v
       block.copy_async(thread, to + i * stride + c, from ? from + c : anywhere, from ? 16 : 0);
     }
   } else {
-#pragma unroll 2
+    HEPOPS_UNROLL(2)
     for (int at = thread; at < rows * length; at += threads) {
       const int i = at / length, c = at % length;
       const Stored* from = i < valid_rows && c < valid ? row(i) : nullptr;

@@ -120,13 +120,13 @@ struct ConvolveBlock {
       if (thread <= entries)
         block.store(thread, shared.first + thread, int(list.entries[entry + thread].first - first));
       if (thread < entries) block.store(thread, shared.offset + thread, int(list.entries[entry + thread].offset));
-#pragma unroll 1
+      HEPOPS_UNROLL(1)
       for (int i = thread; i < entries * rows; i += threads) block.store(thread, shared.table + i, I(-1));
     });
     block.sync();
     block.each([&](int thread, Registers&) {
       const int pairs = block.load(thread, shared.first + entries);
-#pragma unroll 4
+      HEPOPS_UNROLL(4)
       for (int p = thread; p < pairs; p += threads) {
         const Pair<I> pair = list.pairs[first + p];
         int low = 0, high = entries;  // the entry that p is of: first[low] <= p < first[high]
@@ -144,7 +144,7 @@ struct ConvolveBlock {
     block.each([&](int thread, Registers&) {
       for (int i = thread; i < entries * Matmul::warp_rows; i += threads) {
         bool any = false;
-#pragma unroll 4
+        HEPOPS_UNROLL(4)
         for (int row = 0; row < rows_of_a_warp; ++row)
           any |= block.load(thread, shared.table + i * rows_of_a_warp + (row + thread) % rows_of_a_warp) >= 0;
         block.store(thread, shared.present + i, uint8_t(any));
@@ -216,7 +216,7 @@ struct ConvolveBlock {
     float* to =
         partial + (task.split * c.list.num_rows + first) * c.out + task.group * c.group_out() + task.first_channel;
     block.each([&](int thread, Registers&) {
-#pragma unroll 2
+      HEPOPS_UNROLL(2)
       for (int i = thread; i < rows * N; i += threads)
         if (i / N < places && i % N < outs)
           to[i / N * c.out + i % N] = block.load(thread, shared.numbers.sums + i / N * sum_stride + i % N);
@@ -240,7 +240,7 @@ HEPOPS_HD void finish_tile(Block& block, const C& c, float* sums, const TileTask
   const int wanted = int(outs < N ? outs : N);
   const bool moments = c.epilogue.moments;
   block.each([&](int thread, auto&) {
-#pragma unroll 2
+    HEPOPS_UNROLL(2)
     for (int i = thread; i < places * N; i += threads) {
       const int row = i / N, column = i % N;
       if (column >= wanted) continue;
@@ -256,11 +256,11 @@ HEPOPS_HD void finish_tile(Block& block, const C& c, float* sums, const TileTask
     for (int column = thread; column < wanted; column += threads) {
       const float* v = sums + column;
       double sum[4] = {}, squares[4] = {};
-#pragma unroll 4
+      HEPOPS_UNROLL(4)
       for (int row = 0; row < rows_of_a_tile; ++row)
         if (row < places) sum[row % 4] += double(block.load(thread, v + row * stride));
       const double mean = (sum[0] + sum[1] + (sum[2] + sum[3])) / places;
-#pragma unroll 4
+      HEPOPS_UNROLL(4)
       for (int row = 0; row < rows_of_a_tile; ++row)
         if (row < places) {
           const double d = double(block.load(thread, v + row * stride)) - mean;

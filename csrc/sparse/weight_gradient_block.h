@@ -134,7 +134,7 @@ struct WeightGradientBlock {
     block.sync();
     block.each([&](int thread, Registers&) {
       const int pairs = block.load(thread, shared.start + batch);
-#pragma unroll 4
+      HEPOPS_UNROLL(4)
       for (int p = thread; p < pairs; p += threads) {
         int low = 0, high = batch;  // the last entry with start <= p, so not an empty one
         while (high - low > 1) {
