@@ -238,8 +238,8 @@ LARGE = 1 << 40
     [
         (torch.tensor([[0, 1.0], [0, 1.5]]), (1,), ValueError, r"whole numbers, got \[0.0, 1.5\] in row 1"),
         (torch.tensor([[0, float("nan")]]), (1,), ValueError, "whole numbers"),
-        (torch.tensor([[2.0**24 + 2, 1.0]]), (1,), ValueError, "batch ids apart up to 16777216, got 16777218"),
-        (torch.tensor([[0, -(2.0**25)]]), (1,), ValueError, "whole numbers apart up to 16777216"),
+        (torch.tensor([[2.0**24 + 2, 1.0]]), (1,), ValueError, "batch ids apart below 16777216, got 16777218"),
+        (torch.tensor([[0, -(2.0**25)]]), (1,), ValueError, "whole numbers apart below 16777216"),
         (torch.zeros(3), (1,), ValueError, r"\(N, 1 \+ D\).*got shape \(3,\)"),
         (torch.zeros(3, 1, dtype=torch.int32), (), ValueError, "D from 1 to 6"),
         (torch.zeros(3, 8, dtype=torch.int32), (1,) * 7, ValueError, "D from 1 to 6"),
