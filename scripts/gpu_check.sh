@@ -24,9 +24,9 @@ rm -rf "$site"
 "$cmake" --install "$build" --prefix "$site" > /dev/null
 cp -r python/hepops "$site/"
 export PYTHONPATH="$site"
-# What the Python at hand lacks may lie as wheels in a folder: pip download -d build/wheels pydantic typer tqdm h5py PyYAML
+# What the Python at hand lacks may lie as wheels in a folder: pip download -d build/wheels pydantic typer tqdm h5py PyYAML safetensors
 wheels=${WHEELS:-build/wheels}
-for module in pydantic typer tqdm h5py yaml; do
+for module in pydantic typer tqdm h5py yaml safetensors; do
   "$python" -c "import $module" 2> /dev/null && continue
   [ -d "$wheels" ] || fail "$python has no $module, and there is no folder $wheels to take it from"
   [ "$module" = yaml ] && module=PyYAML
