@@ -8,7 +8,6 @@ import torch
 from torch import Tensor as TorchTensor
 
 from hepops.sparse import functional as F
-from hepops.sparse.kernel import Kernel
 
 from .common import MinkowskiModuleBase, StrideType
 from .convolution import Coordinates, _generator
@@ -29,21 +28,10 @@ def _mode(mode: PoolingMode, scope: str) -> Mode:
     return mode.name.split("_")[1].lower()  # type: ignore[return-value]
 
 
-def _window(generator: KernelGenerator) -> Kernel:
-    """The kernel of a pool: a box as large as its stride begins at the output voxel, others of odd size are centred.
-
-    So the cells neither miss nor share voxels, as MinkowskiEngine bins them.
-    """
-    kernel, stride = generator.kernel, tuple(generator.kernel_stride)
-    odd = torch.tensor([n // 2 if n % 2 else 0 for n in kernel.size])
-    box = kernel.shape == "box" and kernel.size == stride and all(d == 1 for d in kernel.dilation)
-    return Kernel.of(1, kernel.dimension, offsets=kernel.table() + odd) if box and bool(odd.any()) else kernel
-
-
 def _pool(
     input: SparseTensor, mode: PoolingMode, generator: KernelGenerator, is_transpose: bool, coordinates: Coordinates
 ) -> Any:
-    stride, kernel = generator.kernel_stride, _window(generator)
+    stride, kernel = generator.kernel_stride, generator.kernel
     if is_transpose:
         fine = [s // f for s, f in zip(input.tensor_stride, stride, strict=True)]
         target = None if coordinates is None else output_target(input, coordinates, fine)
