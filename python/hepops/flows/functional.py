@@ -1,0 +1,3 @@
+"""The operators as functions."""
+
+from .spline import rational_quadratic_spline as rational_quadratic_spline
