@@ -1,15 +1,37 @@
 """Normalizing flows: fused bijections, layers, training, integration and inference."""
 
+from .autoregressive import Autoregressive as Autoregressive
 from .bases import Base as Base
 from .bases import Normal as Normal
 from .bases import Uniform as Uniform
 from .coupling import Coupling as Coupling
+from .coupling import Pointwise as Pointwise
 from .elementwise import Affine as Affine
 from .elementwise import Elementwise as Elementwise
 from .elementwise import Spline as Spline
+from .flow import Conditioned as Conditioned
 from .flow import Flow as Flow
+from .made import MADE as MADE
+from .masked import ConvNet as ConvNet
+from .masked import MaskedCoupling as MaskedCoupling
+from .masks import blocks as blocks
+from .masks import checkerboard as checkerboard
+from .masks import stripes as stripes
+from .mixing import ActNorm as ActNorm
+from .mixing import CircularShift as CircularShift
+from .mixing import LULinear as LULinear
+from .mixing import Permutation as Permutation
 from .networks import MLP as MLP
+from .networks import Periodic as Periodic
+from .networks import ResidualMLP as ResidualMLP
+from .orthogonal import Householder as Householder
+from .orthogonal import Orthogonal as Orthogonal
+from .ready import autoregressive_nsf as autoregressive_nsf
+from .ready import circular_nsf as circular_nsf
+from .ready import iaf as iaf
+from .ready import maf as maf
 from .ready import nsf as nsf
+from .ready import realnvp as realnvp
 from .spline import rational_quadratic_spline as rational_quadratic_spline
 from .transform import Compose as Compose
 from .transform import Inverse as Inverse
