@@ -16,6 +16,15 @@ from .elementwise import Affine as Affine
 from .elementwise import Elementwise as Elementwise
 from .elementwise import Spline as Spline
 from .flow import Flow as Flow
+from .manifolds import AngleFeatures as AngleFeatures
+from .manifolds import CircularSpline as CircularSpline
+from .manifolds import ExponentialMap as ExponentialMap
+from .manifolds import MoebiusMixture as MoebiusMixture
+from .manifolds import RecursiveSphere as RecursiveSphere
+from .manifolds import RecursiveTorus as RecursiveTorus
+from .manifolds import Rotation as Rotation
+from .manifolds import sphere as sphere
+from .manifolds import torus as torus
 from .networks import MLP as MLP
 from .ready import nsf as nsf
 from .spline import rational_quadratic_spline as rational_quadratic_spline
