@@ -19,8 +19,6 @@ from hepops.flows.random import BASE
 BLOCK = 4096
 _MASK = (1 << 64) - 1
 
-Integrand = Callable[[Tensor], Tensor]  # x, shape (n, d), float64, in the cube -> f, shape (n,)
-
 
 def substream(seed: int, stream: int) -> int:
     """A seed of its own for part `stream` of what `seed` names (splitmix64): parts that nest must not share numbers."""
