@@ -1,6 +1,7 @@
 """Normalizing flows: fused bijections, layers, training, integration and inference."""
 
 from .autoregressive import Autoregressive as Autoregressive
+from .affine import affine as affine
 from .bases import Base as Base
 from .bases import DiagonalNormal as DiagonalNormal
 from .bases import Haar as Haar
@@ -14,8 +15,22 @@ from .bases import UniformSphere as UniformSphere
 from .bases import VonMises as VonMises
 from .coupling import Coupling as Coupling
 from .coupling import Pointwise as Pointwise
+from .bijections import AffineFixed as AffineFixed
+from .bijections import Logit as Logit
+from .bijections import Sigmoid as Sigmoid
+from .bijections import Softplus as Softplus
+from .bijections import Standardise as Standardise
+from .bijections import Tanh as Tanh
+from .bijections import Wrap as Wrap
+from .circular import circular as circular
+from .elementwise import Additive as Additive
 from .elementwise import Affine as Affine
+from .elementwise import CircularMixture as CircularMixture
+from .elementwise import CircularSpline as CircularSpline
 from .elementwise import Elementwise as Elementwise
+from .elementwise import PiecewiseLinear as PiecewiseLinear
+from .elementwise import PiecewiseQuadratic as PiecewiseQuadratic
+from .elementwise import SigmoidMixture as SigmoidMixture
 from .elementwise import Spline as Spline
 from .flow import Conditioned as Conditioned
 from .flow import Flow as Flow
@@ -49,7 +64,11 @@ from .ready import iaf as iaf
 from .ready import maf as maf
 from .ready import nsf as nsf
 from .ready import realnvp as realnvp
+from .piecewise import piecewise_linear as piecewise_linear
+from .piecewise import piecewise_quadratic as piecewise_quadratic
+from .sigmoid_mixture import sigmoid_mixture as sigmoid_mixture
 from .spline import rational_quadratic_spline as rational_quadratic_spline
+from .squash import squash as squash
 from .transform import Compose as Compose
 from .transform import Inverse as Inverse
 from .transform import Transform as Transform
