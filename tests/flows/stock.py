@@ -97,7 +97,7 @@ def transform(name, dtype=torch.float64, device="cpu"):
     return scatter(TRANSFORMS[name](), dtype, 0.1 if "compose" in name else 0.3).to(device)
 
 
-def flow(name, dtype=torch.float64, device="cpu", scale=0.3, **more):
+def flow(name, dtype=torch.float64, device="cpu", *, scale=0.3, **more):
     return scatter(FLOWS[name](**more), dtype, scale).to(device)
 
 
