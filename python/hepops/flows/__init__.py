@@ -2,8 +2,16 @@
 
 from .autoregressive import Autoregressive as Autoregressive
 from .bases import Base as Base
+from .bases import DiagonalNormal as DiagonalNormal
+from .bases import Haar as Haar
+from .bases import Mixture as Mixture
+from .bases import MultivariateNormal as MultivariateNormal
 from .bases import Normal as Normal
+from .bases import Product as Product
+from .bases import TruncatedNormal as TruncatedNormal
 from .bases import Uniform as Uniform
+from .bases import UniformSphere as UniformSphere
+from .bases import VonMises as VonMises
 from .coupling import Coupling as Coupling
 from .coupling import Pointwise as Pointwise
 from .elementwise import Affine as Affine
