@@ -98,7 +98,9 @@ def transform(name, dtype=torch.float64, device="cpu"):
 
 
 def flow(name, dtype=torch.float64, device="cpu", *, scale=0.3, **more):
-    return scatter(FLOWS[name](**more), dtype, scale).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return scatter(FLOWS[name](**more), dtype, scale).to(device)
 
 
 def events(transform, *batch, dtype=torch.float64, device="cpu"):
