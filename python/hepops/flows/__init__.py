@@ -11,6 +11,9 @@ from .bases import TruncatedNormal as TruncatedNormal
 from .bases import Uniform as Uniform
 from .bases import UniformSphere as UniformSphere
 from .bases import VonMises as VonMises
+from .continuous import Continuous as Continuous
+from .continuous import Field as Field
+from .continuous import TimeMLP as TimeMLP
 from .coupling import Coupling as Coupling
 from .elementwise import Affine as Affine
 from .elementwise import Elementwise as Elementwise
