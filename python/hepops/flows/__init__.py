@@ -1,5 +1,6 @@
 """Normalizing flows: fused bijections, layers, training, integration and inference."""
 
+from .autoregressive import Autoregressive as Autoregressive
 from .bases import Base as Base
 from .bases import DiagonalNormal as DiagonalNormal
 from .bases import Haar as Haar
@@ -15,11 +16,13 @@ from .continuous import Continuous as Continuous
 from .continuous import Field as Field
 from .continuous import TimeMLP as TimeMLP
 from .coupling import Coupling as Coupling
+from .coupling import Pointwise as Pointwise
 from .elementwise import Affine as Affine
 from .elementwise import Elementwise as Elementwise
 from .elementwise import Spline as Spline
+from .flow import Conditioned as Conditioned
 from .flow import Flow as Flow
-from .manifolds import AngleFeatures as AngleFeatures
+from .made import MADE as MADE
 from .manifolds import CircularSpline as CircularSpline
 from .manifolds import ExponentialMap as ExponentialMap
 from .manifolds import MoebiusMixture as MoebiusMixture
@@ -28,8 +31,26 @@ from .manifolds import RecursiveTorus as RecursiveTorus
 from .manifolds import Rotation as Rotation
 from .manifolds import sphere as sphere
 from .manifolds import torus as torus
+from .masked import ConvNet as ConvNet
+from .masked import MaskedCoupling as MaskedCoupling
+from .masks import blocks as blocks
+from .masks import checkerboard as checkerboard
+from .masks import stripes as stripes
+from .mixing import ActNorm as ActNorm
+from .mixing import CircularShift as CircularShift
+from .mixing import LULinear as LULinear
+from .mixing import Permutation as Permutation
 from .networks import MLP as MLP
+from .networks import Periodic as Periodic
+from .networks import ResidualMLP as ResidualMLP
+from .orthogonal import Householder as Householder
+from .orthogonal import Orthogonal as Orthogonal
+from .ready import autoregressive_nsf as autoregressive_nsf
+from .ready import circular_nsf as circular_nsf
+from .ready import iaf as iaf
+from .ready import maf as maf
 from .ready import nsf as nsf
+from .ready import realnvp as realnvp
 from .spline import rational_quadratic_spline as rational_quadratic_spline
 from .transform import Compose as Compose
 from .transform import Inverse as Inverse
