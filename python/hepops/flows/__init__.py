@@ -22,6 +22,10 @@ from .elementwise import Elementwise as Elementwise
 from .elementwise import Spline as Spline
 from .flow import Conditioned as Conditioned
 from .flow import Flow as Flow
+from .imports import Report as Report
+from .imports import StateDictError as StateDictError
+from .imports import from_nflows as from_nflows
+from .imports import from_zuko as from_zuko
 from .made import MADE as MADE
 from .manifolds import CircularSpline as CircularSpline
 from .manifolds import ExponentialMap as ExponentialMap
