@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from . import random
 from .bases import Base
-from .coupling import Coupling
+from .coupling import Coupling, Pointwise
 from .elementwise import Spline
 from .flow import Flow
 from .networks import MLP
@@ -46,31 +46,29 @@ class Conditioner(nn.Module):
     """An MLP of numbers on lines, and of cosine and sine of those on circles.
 
     Args:
-        circle: Which of its inputs are on circles, bool; there may be none of either, then the output is a parameter.
-        start: Its output at the beginning, whatever the inputs, shape (outputs).
+        circle: Which of its inputs are on circles, bool.
+        outputs: How many.
         hidden: Widths of the MLP.
     """
 
-    def __init__(self, circle: Tensor, start: Tensor, hidden: Sequence[int]) -> None:
+    lines: Tensor
+    circles: Tensor
+
+    def __init__(self, circle: Tensor, outputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
         lines, circles = (~circle).nonzero()[:, 0], circle.nonzero()[:, 0]
         self.register_buffer("lines", lines, persistent=False)
         self.register_buffer("circles", circles, persistent=False)
-        self.network: MLP | None = None
-        if len(circle):
-            self.network = MLP(len(lines) + 2 * len(circles), len(start), hidden)
-            with torch.no_grad():
-                self.network.last.weight.zero_()
-                self.network.last.bias.copy_(start)
-        else:
-            self.constant = nn.Parameter(start.clone())
+        self.network = MLP(len(lines) + 2 * len(circles), outputs, hidden)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if self.network is None:
-            return self.constant.expand(*x.shape[:-1], -1)
-        angle = x.index_select(-1, self.circles)  # type: ignore[arg-type]
-        line = x.index_select(-1, self.lines)  # type: ignore[arg-type]
-        return self.network(torch.cat([line, angle.cos(), angle.sin()], -1))
+        angle = x.index_select(-1, self.circles)
+        return self.network(torch.cat([x.index_select(-1, self.lines), angle.cos(), angle.sin()], -1))
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that `Coupling` starts at the identity."""
+        return self.network.last
 
 
 def density_flow(
@@ -120,8 +118,11 @@ def density_flow(
                 continue
             mask = torch.zeros(len(circle), dtype=torch.bool)
             mask[members[_half(len(members), i)]] = True
-            start = spline.identity().repeat(int(mask.sum()))
-            couplings.append(Coupling(mask, spline, Conditioner(on_circle[~mask], start, hidden)))
+            if bool(mask.all()):  # a single column: nothing to depend on
+                couplings.append(Pointwise(spline, 1))
+                continue
+            network = Conditioner(on_circle[~mask], int(mask.sum()) * spline.size, hidden)
+            couplings.append(Coupling(mask, spline, network))
     return Flow(Compose(couplings), LinesAndCircles(circle)).to(dtype)
 
 

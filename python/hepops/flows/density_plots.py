@@ -192,6 +192,11 @@ def _edges(density: "Density", name: str, values: np.ndarray, bins: int) -> np.n
 
 def _contours(axis: Any, x: np.ndarray, y: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
     counts, *_ = np.histogram2d(x, y, [across, up])
+    for _ in range(3):  # binomial smoothing: the noise of single bins would hide the shape
+        for axes in (0, 1):
+            wide = np.pad(counts, [(1, 1) if a == axes else (0, 0) for a in (0, 1)], mode="edge")
+            a, b, c = (np.take(wide, range(i, i + counts.shape[axes]), axes) for i in (0, 1, 2))
+            counts = (a + 2 * b + c) / 4
     flat = np.sort(counts.ravel())[::-1]
     held = np.cumsum(flat) / max(flat.sum(), 1)
     levels = sorted(
