@@ -14,6 +14,8 @@ from .bases import UniformSphere as UniformSphere
 from .bases import VonMises as VonMises
 from .coupling import Coupling as Coupling
 from .coupling import Pointwise as Pointwise
+from .density import AnomalyScore as AnomalyScore
+from .density import Density as Density
 from .elementwise import Affine as Affine
 from .elementwise import Elementwise as Elementwise
 from .elementwise import Spline as Spline
@@ -50,6 +52,8 @@ from .ready import maf as maf
 from .ready import nsf as nsf
 from .ready import realnvp as realnvp
 from .spline import rational_quadratic_spline as rational_quadratic_spline
+from .training import fit as fit
+from .training import train_sampler as train_sampler
 from .transform import Compose as Compose
 from .transform import Inverse as Inverse
 from .transform import Transform as Transform
