@@ -27,6 +27,8 @@ from .bijections import Tanh as Tanh
 from .bijections import Wrap as Wrap
 from .circular import circular as circular
 from .elementwise import Additive as Additive
+from .density import AnomalyScore as AnomalyScore
+from .density import Density as Density
 from .elementwise import Affine as Affine
 from .elementwise import CircularMixture as CircularMixture
 from .elementwise import CircularSpline as CircularSpline
@@ -75,6 +77,8 @@ from .piecewise import piecewise_quadratic as piecewise_quadratic
 from .sigmoid_mixture import sigmoid_mixture as sigmoid_mixture
 from .spline import rational_quadratic_spline as rational_quadratic_spline
 from .squash import squash as squash
+from .training import fit as fit
+from .training import train_sampler as train_sampler
 from .transform import Compose as Compose
 from .transform import Inverse as Inverse
 from .transform import Transform as Transform
