@@ -8,6 +8,10 @@ from .elementwise import Affine as Affine
 from .elementwise import Elementwise as Elementwise
 from .elementwise import Spline as Spline
 from .flow import Flow as Flow
+from .integration import Channel as Channel
+from .integration import IntegrationWarning as IntegrationWarning
+from .integration import Integrator as Integrator
+from .integration import integrate as integrate
 from .networks import MLP as MLP
 from .ready import nsf as nsf
 from .spline import rational_quadratic_spline as rational_quadratic_spline
