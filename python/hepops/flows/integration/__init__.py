@@ -1,6 +1,9 @@
 """Integration: proposals on the unit cube, how they are learned, and the integrator that uses them."""
 
 from .channels import Channels as Channels
+from .channels import learn_shares as learn_shares
+from .flow import FlowProposal as FlowProposal
+from .gaussians import GaussianMixture as GaussianMixture
 from .learn import Candidate as Candidate
 from .learn import Learned as Learned
 from .learn import learn as learn
@@ -9,3 +12,4 @@ from .proposal import Proposal as Proposal
 from .proposal import Uniform as Uniform
 from .proposal import build as build
 from .proposal import describe as describe
+from .vegas import VegasMap as VegasMap
