@@ -127,7 +127,7 @@ class Integrator:
         learn: bool | None = None,
         learning_share: float = 0.45,
         probe_share: float = 0.1,
-        seconds_per_evaluation: float = 1e-6,
+        seconds_per_evaluation: float = 1e-5,
         checkpoint: str | Path | None = None,
         time_limit: float | None = None,
         progress: bool | Callable[[int, str], None] = False,
