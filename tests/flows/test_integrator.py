@@ -117,9 +117,9 @@ def test_discrete_axes_are_sums_with_learned_probabilities():
 
 
 def test_cuts_are_counted():
-    result = integrate(lambda x: (x[:, 0] < 0.25), 1, 20_000, seed=1, learning_share=0, probe_share=0)
+    result = integrate(lambda x: x[:, 0] < 0.25, 1, 20_000, seed=1, learning_share=0, probe_share=0)
     assert within(result, 0.25)
-    assert result.zeros == result.count - int(round(result.mean * result.count))
+    assert result.zeros == result.count - round(result.mean * result.count)
 
 
 def test_a_users_channel_with_its_own_jacobian():

@@ -58,7 +58,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(after, tmp_path, monkeypatc
     result = integrate(counted, 2, 60_000, checkpoint=state, **RUN, **MAP)
     same(result, whole)
     assert sum(calls) < result.neval - after / 3, "what was evaluated before is not evaluated again"
-    again = integrate(failing(f, 0), 2, 60_000, checkpoint=state, **MAP)  # the seed is the file's; nothing is left to do
+    again = integrate(
+        failing(f, 0), 2, 60_000, checkpoint=state, **MAP
+    )  # the seed is the file's; nothing is left to do
     same(again, whole)
 
 

@@ -14,7 +14,9 @@ from hepops.flows.integration.plan import Prepared
 def one_peak(s=0.05, dim=8, at=0.25, width=1.02):
     """A proposal that knows the peak at 1/4 only."""
     scale = width * s / math.sqrt(2) * torch.eye(dim, dtype=torch.float64)
-    peak = GaussianMixture.of(torch.ones(1, dtype=torch.float64), torch.full((1, dim), at, dtype=torch.float64), scale[None])
+    peak = GaussianMixture.of(
+        torch.ones(1, dtype=torch.float64), torch.full((1, dim), at, dtype=torch.float64), scale[None]
+    )
     return Channels([Uniform(dim), peak], [0.03, 0.97])
 
 
@@ -93,11 +95,11 @@ def test_climbers_reach_the_top():
 
         def __call__(self, u):
             self.count += len(u)
-            return -((u - 0.3) / torch.tensor([0.01, 0.3])).square().sum(1)
+            return -((u - 0.3) / torch.tensor([0.01, 0.05])).square().sum(1)
 
     start = torch.rand(50, 2, dtype=torch.float64)
     at = climb(Look(), start, Look()(start), 300, 100_000, 1, math.inf)
-    assert bool(at.done.all()) and float(at.height.min()) > -1e-3
+    assert bool(at.done.all()) and float(at.height.min()) > -0.01, "from up to 5000 below"
 
 
 def test_folding_stays_in_the_cube():

@@ -57,7 +57,7 @@ def test_types():
     [
         ({"neval": 10}, "neval must be at least 100, got 10"),
         ({"iterations": 0}, "iterations must be at least 1, got 0"),
-        ({"learning_share": 0.9, "probe_share": 0.1}, "at most 0.9 together"),
+        ({"learning_share": 0.5, "probe_share": 0.3}, "at most 0.9 together"),
         ({"target_error": -1.0}, "target_error must be positive, got -1.0"),
         ({"target_relative": 0.0}, "target_relative must be positive"),
         ({"seed": -1}, "seed must be in"),

@@ -1,6 +1,8 @@
 r"""The integrator: :math:`I = \int f(x)\, dx` as the mean of :math:`f/q` over samples of a learned density q."""
 
+import inspect
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -170,7 +172,7 @@ class Integrator:
             self.prepared = run(math.inf if time_limit is None else began + time_limit)
         out = result(integrand, plan, self.prepared, run.rows, run.kept, time.monotonic() - began)
         for text in out.warnings:
-            warnings.warn(text, IntegrationWarning, stacklevel=2)
+            warnings.warn(text, IntegrationWarning, stacklevel=_outside())
         return out
 
     def _seed(self, seed: int | None, checkpoint: str | Path | None, ranks: Ranks) -> int:
@@ -189,9 +191,10 @@ class Integrator:
             raise ValueError(f"neval must be at least 100, got {neval}")
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
-        if not (0 <= learning and 0 <= probing and learning + probing <= 0.9):
+        if not (0 <= learning and 0 <= probing and learning + 2 * probing <= 0.9):
             raise ValueError(
-                f"learning_share and probe_share must be >= 0 and at most 0.9 together, got {learning} and {probing}"
+                "learning_share and twice probe_share (a find is looked behind again) must be >= 0 and at most 0.9 "
+                f"together, got {learning} and {probing}"
             )
         for name, value in (("target_error", target), ("target_relative", relative)):
             if value is not None and not (value > 0 and math.isfinite(value)):
@@ -267,6 +270,14 @@ class Integrator:
         return integrator
 
 
+def _outside() -> int:
+    """The stacklevel, seen from the caller of this, of the first frame that is not of this module."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def integrate(f: Callable[[Any], Any], bounds: Limits, neval: int = 1_000_000, **options: Any) -> Result:
     """The integral of f over the bounds: an :class:`Integrator` that is made, used once and let go.
 
@@ -282,9 +293,6 @@ def integrate(f: Callable[[Any], Any], bounds: Limits, neval: int = 1_000_000, *
         >>> abs(gauss.mean - math.sqrt(math.pi)) < 5 * gauss.sdev
         True
     """
-    import inspect
-
     own = inspect.signature(Integrator.integrate).parameters
-    return Integrator(f, bounds, **{k: v for k, v in options.items() if k not in own}).integrate(
-        neval, **{k: v for k, v in options.items() if k in own}
-    )
+    integrator = Integrator(f, bounds, **{k: v for k, v in options.items() if k not in own})
+    return integrator.integrate(neval, **{k: v for k, v in options.items() if k in own})

@@ -28,6 +28,8 @@ def figure(result: "Result", path: str | Path | None, truth: float | None) -> An
     for column in range(columns):
         if column < len(pairs):
             _projection(axes[1, column], fig, result, *pairs[column])
+        elif dim == 1 and column == 0:
+            _line(axes[1, column], result)
         else:
             axes[1, column].axis("off")
     if path is not None:
@@ -45,7 +47,8 @@ def _iterations(axis: Any, result: "Result", truth: float | None) -> None:
         axis.axhline(truth, color=_MARK, lw=1, label="truth")
     axis.set(xlabel="iteration", ylabel="estimate", title=f"chi2/dof = {result.chi2:.2f}/{result.dof}")
     axis.ticklabel_format(useOffset=False, axis="y")
-    axis.legend(fontsize=8)
+    axis.margins(y=0.25)  # room for the legend
+    axis.legend(fontsize=8, ncols=3)
 
 
 def _learning(axis: Any, result: "Result") -> None:
@@ -57,11 +60,12 @@ def _learning(axis: Any, result: "Result") -> None:
         axis.plot(*zip(*points, strict=True), "o-", ms=3, lw=1, label=name)
     axis.axhline(result.ess, color=_MARK, lw=1, label="estimate")
     axis.set(xlabel="evaluations", ylabel="ESS", ylim=(0, 1.02), title=f"learning: {result.proposal}")
+    axis.locator_params(axis="x", nbins=5)
     axis.legend(fontsize=8)
 
 
 def _weights(axis: Any, result: "Result") -> None:
-    size = result.weights.norm(dim=1) if result.weights.shape[1] > 1 else result.weights[:, 0].abs()
+    size = _size(result)
     positive = size[size > 0]
     axis.set(
         xlabel=r"log$_{10}$ |w| / mean", ylabel="samples", title=f"{len(size) - len(positive)} of {len(size)} zero"
@@ -73,7 +77,7 @@ def _weights(axis: Any, result: "Result") -> None:
 
 def _projection(axis: Any, fig: Any, result: "Result", i: int, j: int) -> None:
     """Where samples fall (their |f| is told by colour: the mean of |w| in a cell is |f| summed over the other axes)."""
-    size = result.weights.norm(dim=1) if result.weights.shape[1] > 1 else result.weights[:, 0].abs()
+    size = _size(result)
     x = result.samples
     shown = axis.hexbin(x[:, i].numpy(), x[:, j].numpy(), size.numpy(), reduce_C_function=sum, gridsize=45,
                         cmap="viridis", mincnt=1, linewidths=0)  # fmt: skip
@@ -85,11 +89,24 @@ def _projection(axis: Any, fig: Any, result: "Result", i: int, j: int) -> None:
     fig.colorbar(shown, ax=axis, shrink=0.85)
 
 
+def _line(axis: Any, result: "Result") -> None:
+    """One axis: the density of samples, and |f| over its integral."""
+    size, x = _size(result), result.samples[:, 0].numpy()
+    axis.hist(x, bins=60, density=True, color=_BAND, label="samples")
+    axis.hist(x, bins=60, weights=size.numpy(), density=True, histtype="step", color=_INK, label="|f|")
+    axis.set(xlabel="x[0]", ylabel="density")
+    axis.legend(fontsize=8)
+
+
+def _size(result: "Result") -> torch.Tensor:
+    return result.weights.norm(dim=1) if result.weights.shape[1] > 1 else result.weights[:, 0].abs()
+
+
 def _pairs(result: "Result", dim: int, most: int = 3) -> list[tuple[int, int]]:
     """The pairs of axes that are correlated most under |f|, else the first ones."""
     if dim < 2:
         return []
-    size = result.weights.abs().sum(1)
+    size = _size(result)
     p = size / size.sum().clamp(min=1e-300)
     ranks = result.samples.argsort(0).argsort(0).to(torch.float64)
     apart = ranks - p @ ranks
