@@ -43,6 +43,10 @@ from .imports import Report as Report
 from .imports import StateDictError as StateDictError
 from .imports import from_nflows as from_nflows
 from .imports import from_zuko as from_zuko
+from .integration import Channel as Channel
+from .integration import IntegrationWarning as IntegrationWarning
+from .integration import Integrator as Integrator
+from .integration import integrate as integrate
 from .made import MADE as MADE
 from .manifolds import CircularSpline as CircularSpline
 from .manifolds import ExponentialMap as ExponentialMap

@@ -82,7 +82,11 @@ class FlowProposal(Proposal):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FlowProposal":
-        return cls(**{**config, "map": build(config["map"])})  # type: ignore[arg-type]
+        return cls(**{**config, "map": build(config["map"])})
+
+    def cost(self) -> float:
+        flops = 2 * sum(p.numel() for p in self.flow.parameters() if p.dim() == 2)
+        return self.map.cost() + flops / 4e10 + 1e-7 * self.layers + 5e-8 * self.dim * self.layers / 2
 
     def draw(self, numbers: Tensor, seed: int, step: int) -> tuple[Tensor, Tensor]:
         y, logdet_flow = self.flow.inverse(uniforms(numbers, self.dim, seed, step))
