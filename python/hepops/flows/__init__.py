@@ -1,7 +1,7 @@
 """Normalizing flows: fused bijections, layers, training, integration and inference."""
 
-from .autoregressive import Autoregressive as Autoregressive
 from .affine import affine as affine
+from .autoregressive import Autoregressive as Autoregressive
 from .bases import Base as Base
 from .bases import DiagonalNormal as DiagonalNormal
 from .bases import Haar as Haar
@@ -13,11 +13,6 @@ from .bases import TruncatedNormal as TruncatedNormal
 from .bases import Uniform as Uniform
 from .bases import UniformSphere as UniformSphere
 from .bases import VonMises as VonMises
-from .continuous import Continuous as Continuous
-from .continuous import Field as Field
-from .continuous import TimeMLP as TimeMLP
-from .coupling import Coupling as Coupling
-from .coupling import Pointwise as Pointwise
 from .bijections import AffineFixed as AffineFixed
 from .bijections import Logit as Logit
 from .bijections import Sigmoid as Sigmoid
@@ -26,12 +21,16 @@ from .bijections import Standardise as Standardise
 from .bijections import Tanh as Tanh
 from .bijections import Wrap as Wrap
 from .circular import circular as circular
-from .elementwise import Additive as Additive
+from .continuous import Continuous as Continuous
+from .continuous import Field as Field
+from .continuous import TimeMLP as TimeMLP
+from .coupling import Coupling as Coupling
+from .coupling import Pointwise as Pointwise
 from .density import AnomalyScore as AnomalyScore
 from .density import Density as Density
+from .elementwise import Additive as Additive
 from .elementwise import Affine as Affine
 from .elementwise import CircularMixture as CircularMixture
-from .elementwise import CircularSpline as CircularSpline
 from .elementwise import Elementwise as Elementwise
 from .elementwise import PiecewiseLinear as PiecewiseLinear
 from .elementwise import PiecewiseQuadratic as PiecewiseQuadratic
@@ -70,14 +69,14 @@ from .networks import Periodic as Periodic
 from .networks import ResidualMLP as ResidualMLP
 from .orthogonal import Householder as Householder
 from .orthogonal import Orthogonal as Orthogonal
+from .piecewise import piecewise_linear as piecewise_linear
+from .piecewise import piecewise_quadratic as piecewise_quadratic
 from .ready import autoregressive_nsf as autoregressive_nsf
 from .ready import circular_nsf as circular_nsf
 from .ready import iaf as iaf
 from .ready import maf as maf
 from .ready import nsf as nsf
 from .ready import realnvp as realnvp
-from .piecewise import piecewise_linear as piecewise_linear
-from .piecewise import piecewise_quadratic as piecewise_quadratic
 from .sigmoid_mixture import sigmoid_mixture as sigmoid_mixture
 from .spline import rational_quadratic_spline as rational_quadratic_spline
 from .squash import squash as squash

@@ -78,8 +78,8 @@ class AffineFixed(Transform):
             raise ValueError(f"{name}: scale must be positive and finite, got {scale.tolist()}")
         if not shift.isfinite().all():
             raise ValueError(f"{name}: shift must be finite, got {shift.tolist()}")
-        shift, scale = torch.broadcast_tensors(shift, scale)
-        for key, value in (("shift", shift.clone()), ("log_scale", scale.log())):
+        wide_shift, wide_scale = torch.broadcast_tensors(shift, scale)
+        for key, value in (("shift", wide_shift.clone()), ("log_scale", wide_scale.log())):
             if learned:
                 self.register_parameter(key, nn.Parameter(value))
             else:

@@ -61,34 +61,6 @@ class Spline(Elementwise):
         return raw
 
 
-class CircularSpline(Spline):
-    r"""A rational-quadratic spline of the circle :math:`(-\pi, \pi]`, and a rotation: K widths, heights, slopes, a phase.
-
-    The spline alone leaves :math:`\pi` where it is; the last raw parameter turns all angles, modulo :math:`2\pi`.
-    """
-
-    def __init__(self, bins: int = 8, convention: Convention = "nflows") -> None:
-        super().__init__(bins, tails="circular", convention=convention)
-        self.size += 1
-
-    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        y, logdet = super().forward(_wrap(x), raw[..., :-1])
-        return _wrap(y + raw[..., -1]), logdet
-
-    def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        return super().inverse(_wrap(y - raw[..., -1]), raw[..., :-1])
-
-    def identity(self) -> Tensor:
-        raw = super().identity()
-        raw[-1] = 0
-        return raw
-
-
-def _wrap(angle: Tensor) -> Tensor:
-    """To about [-pi, pi]; an angle that is there already keeps its bits."""
-    return angle - 2 * math.pi * (angle.detach() / (2 * math.pi)).round()
-
-
 class Affine(Elementwise):
     """y = x e^g(s) + t, raw (s, t), in the form of `scale` (`hepops.flows.affine`).
 

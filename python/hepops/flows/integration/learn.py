@@ -240,7 +240,7 @@ class _Learner:
         for name in list(self.candidates):
             own = self.candidates[name]
             members = [*own.channels, *channels] if isinstance(own, Channels) else [own, *channels]
-            mixed = Channels(members)  # type: ignore[arg-type]
+            mixed = Channels(members)
             least = torch.zeros(len(members), dtype=torch.float64)
             least[1 if isinstance(own, Channels) else 0] = self.uniform_share
             terms = mixed.terms(self.pool.x)
