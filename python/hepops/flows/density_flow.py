@@ -103,8 +103,8 @@ def density_flow(
 
     Example:
         >>> flow = density_flow([False, False, True], layers=2)
-        >>> flow.log_prob(torch.zeros(1, 3))  # - 3/2 ln 2 pi - 1/2 ln 2 pi
-        tensor([-3.6758], dtype=torch.float64)
+        >>> round(flow.log_prob(torch.zeros(3)).item(), 4)  # -2 ln 2 pi: two lines and a circle
+        -3.6758
     """
     if not circle or layers < 1:
         raise ValueError(f"density_flow: at least one column and one layer, got {len(circle)} and {layers}")
