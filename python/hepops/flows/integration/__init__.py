@@ -7,6 +7,7 @@ from .gaussians import GaussianMixture as GaussianMixture
 from .learn import Candidate as Candidate
 from .learn import Learned as Learned
 from .learn import learn as learn
+from .pool import Pool as Pool
 from .proposal import Mapped as Mapped
 from .proposal import Proposal as Proposal
 from .proposal import Uniform as Uniform
