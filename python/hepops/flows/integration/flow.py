@@ -59,7 +59,7 @@ class FlowProposal(Proposal):
     """
 
     def __init__(
-        self, map: VegasMap, layers: int | None = None, bins: int = 8, hidden: Sequence[int] = (64, 64)
+        self, map: VegasMap, layers: int | None = None, bins: int = 16, hidden: Sequence[int] = (64, 64)
     ) -> None:
         if map.strata != 1:
             raise ValueError(f"FlowProposal: the map must have no strata, got {map.strata}")
@@ -119,7 +119,7 @@ def train(
     steps: int,
     seed: int,
     uniform_share: float,
-    rate: float = 3e-3,
+    rate: float = 1e-2,
     batch: int = 2048,
     variance: float = 0.3,
 ) -> list[float]:

@@ -227,7 +227,7 @@ class _Learner:
                 steps=steps,
                 seed=substream(self.seed, (1 << 23) + turn),
                 uniform_share=self.uniform_share,
-                rate=3e-3 if turn == 0 else 1e-3,
+                rate=1e-2 if turn == 0 else 3e-3,
             )
             proposal = defended(copy.deepcopy(flow).requires_grad_(False), self.uniform_share)
             self.candidates["flow"] = proposal
