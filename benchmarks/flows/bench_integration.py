@@ -2,8 +2,8 @@
 
     python benchmarks/flows/bench_integration.py [names ...] [--seeds 1] [--no-rivals] [--json]
 
-The effective sample size per sample is (sum w)^2 / (n sum w^2) of fresh samples, what a Gaussian throws outside the cube
-counted as zeros. MadNIS trains with the same number of evaluations. `found` is the estimate over the exact value; the
+The effective sample size per sample is (sum w)^2 / (n sum w^2) of fresh samples; what a Gaussian throws outside is
+counted as zero. MadNIS trains with the same number of evaluations. `found` is the estimate over the exact value; the
 needle's second peak, a half, is found by none. Seconds are the processor's, one thread.
 """
 
