@@ -7,10 +7,10 @@ In turn, each stage as long as its budget lasts and it gains:
 3. mixture: more components while they pay;
 4. strata: the map again, from all samples, then VEGAS+'s shares of hypercubes;
 5. flow: on the map, where nothing so far is good, trained on all samples, two rounds;
-6. choice: fresh samples of every candidate, pooled, so that a candidate that lost a peak which another has is punished.
+6. choice: fresh samples of every candidate, pooled, so that one that lost a peak which another has is punished.
 
-The choice is by effective samples per second, counting f's own time and the proposals' nominal costs, not a clock's: the
-same seed gives the same proposal.
+The choice is by effective samples per second, counting f's own time and the proposals' nominal costs, not a clock's:
+the same seed gives the same proposal.
 """
 
 import copy
@@ -39,9 +39,9 @@ class Candidate:
     """A proposal that competed, and how it did on samples that no one learned from.
 
     Attributes:
-        name: "uniform", "map", "strata", "mixture", "flow", "channels".
+        name: "uniform", "map", "strata", "mixture" (and "mixture before" it grew), "flow"; each "and channels" again.
         proposal: It, with its uniform share.
-        ess: (int |f|)^2 / int f^2/q, in [0, 1], from the fresh samples of all candidates; 0 where all weights were zero.
+        ess: (int |f|)^2 / int f^2/q, in [0, 1], from fresh samples of all candidates; 0 where all weights were zero.
         max_weight: Largest |w| over the mean of |w|, among the same.
         seconds: Per sample: the proposal's nominal cost plus that of f.
         rate: ess / seconds, what the choice maximises.
@@ -159,7 +159,7 @@ class _Learner:
         self.report(stage="strata", ess=best_ess, strata=strata)
         return best
 
-    def mixture(self, budget: int, components: int = 16, most: int = 64) -> GaussianMixture | None:
+    def mixture(self, budget: int, components: int = 16, most: int = 128) -> GaussianMixture | None:
         """The tempered start, then rounds of fresh samples, each with twice the components while that pays."""
         end = self.f.used + budget
         pool, mixture, b = tempered(
@@ -188,15 +188,17 @@ class _Learner:
             self.report(stage="mixture", ess=ess, components=mixture.components)
             gained = turn == 0 or rates[-1][0] > 1.03 * max(r for r, _ in rates[:-1])
             if turn > 1 and (not gained or ess > GOOD or count > most):
+                mixture = max(rates, key=lambda r: r[0])[1]
                 break
             seed = substream(self.seed, (1 << 21) + turn)
             mixture = self.grown(pool, mixture, count, seed)
             count = count if turn == 0 else 2 * count
-        # the last one was fitted to more samples, and has not been tried where the budget ended
-        best = max(rates, key=lambda r: r[0])[1] if rates else mixture
         self.pool = self.pool.merged(pool)
-        self.candidates["mixture"] = defended(best, self.uniform_share)
-        return best
+        self.candidates["mixture"] = defended(mixture, self.uniform_share)
+        if rates and (best := max(rates, key=lambda r: r[0])[1]) is not mixture:
+            # the budget ended before the last one was tried: the choice will tell
+            self.candidates["mixture before"] = defended(best, self.uniform_share)
+        return mixture
 
     def grown(self, pool: Pool, mixture: GaussianMixture, components: int, seed: int) -> GaussianMixture:
         log_w = pool.log_weights()
@@ -225,7 +227,7 @@ class _Learner:
                 steps=steps,
                 seed=substream(self.seed, (1 << 23) + turn),
                 uniform_share=self.uniform_share,
-                rate=3e-3 if turn == 0 else 1e-3,
+                rate=1e-2 if turn == 0 else 3e-3,
             )
             proposal = defended(copy.deepcopy(flow).requires_grad_(False), self.uniform_share)
             self.candidates["flow"] = proposal
@@ -306,6 +308,8 @@ def learn(
         raise ValueError(f"learn: budget must be positive, got {budget}")
     if not 0 < uniform_share < 1:
         raise ValueError(f"learn: uniform_share must be in (0, 1), got {uniform_share}")
+    if any(channel.dim != dim for channel in channels):
+        raise ValueError(f"learn: channels must be of dim {dim}, got {[channel.dim for channel in channels]}")
     state = _Learner(Counted(f, budget), dim, seed, uniform_share, seconds_per_evaluation, progress)
     state.candidates["uniform"] = Uniform(dim)
     final = max(1, min(budget // 8, 40_000))  # kept for the choice
