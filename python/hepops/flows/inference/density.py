@@ -18,25 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import random
-from ..bases import Normal
-from ..coupling import Coupling
-from ..elementwise import Spline
 from ..flow import Flow
 from ..ready import nsf
-from ..transform import Compose
 from .fitting import Fitted, Training, fit
 
-NETWORK: dict[str, Any] = {"layers": 4, "bins": 8, "hidden": [64, 64], "bound": 5.0}
+NETWORK: dict[str, Any] = {"layers": 4, "bins": 4, "hidden": [32], "bound": 5.0, "mixing": "lu"}
 _RIDGE = 1e-6
 FlowMaker = Callable[[int, int], Flow]
-
-
-def build_flow(features: int, context: int, options: Mapping[str, Any]) -> Flow:
-    """`nsf`; of one number a spline that the context alone sets."""
-    if features > 1:
-        return nsf(features, context, **options)
-    spline = Spline(options["bins"], options["bound"])
-    return Flow(Compose([Coupling([True], spline, hidden=options["hidden"], context=context)]), Normal(1))
 
 
 class Standardise(nn.Module):
@@ -176,7 +164,7 @@ class Density(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed((seed * 1000003 + k) % 2**63)
                 width = context if embedded is None else embedded
-                body = flow(features, width) if flow is not None else build_flow(features, width, self.network)
+                body = flow(features, width) if flow is not None else nsf(features, width, **self.network)
                 made.append(Member(features, context, body, None if embedding is None else embedding()))
         self.members = nn.ModuleList(made)
 
