@@ -76,6 +76,7 @@ for bins in (8, 16):
     def ours(x, raw, *, inverse, convention="nflows", bins=bins):
         return rational_quadratic_spline_packed(x, raw, bins=bins, inverse=inverse, bound=bound, convention=convention)
 
+    torch.compiler.reset()  # else it gives up after eight shapes
     candidates = {
         "hepops": (ours, (raw,)),
         "hepops, zuko's": (lambda *a, f=ours, **k: f(*a, **k, convention="zuko"), (raw,)),
@@ -84,10 +85,10 @@ for bins in (8, 16):
         candidates[name] = function, parts
         for inverse in (False, True):
             with torch.no_grad():
-                theirs = function(x[:1000], *(p[:1000] for p in parts), inverse=inverse)
-                exact = ours(x[:1000].double(), raw[:1000].double(), inverse=inverse, convention=convention)
+                theirs = function(x, *parts, inverse=inverse)
+                exact = ours(x.double(), raw, inverse=inverse, convention=convention)
             for a, b in zip(theirs, exact, strict=True):
-                torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-2 if inverse else 2e-3)
+                torch.testing.assert_close(a[:1000].double(), b[:1000], rtol=0, atol=1e-2 if inverse else 2e-3)
 
     with torch.no_grad():
         for direction, inverse in (("forward", False), ("inverse", True)):

@@ -3,8 +3,8 @@
 // instructions of the level that a file is compiled for. Comparisons give a mask, `select` chooses.
 //
 // All is found by argument-dependent lookup. exp, log and log1p are series as in elementary.h: to 2 ulp, or for a Pack
-// that is `brief` to 1.1e-10 of the value, where the result is to be rounded to float. NaN and infinity as they should
-// be. Polynomials: Chebyshev fits (mpmath's chebyfit) of exp on |r| < ln2 / 2, of atanh(s) / s in z = s^2.
+// that is `brief` to 1.2e-10 of the value, where the result is to be rounded to float. NaN and infinity as they should
+// be. Polynomials: Chebyshev fits (mpmath's chebyfit) of (exp(r) - 1) / r on |r| < ln2 / 2, of atanh(s) / s in z = s^2.
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -143,8 +143,8 @@ struct Pack {
   }
   [[gnu::always_inline]] static Vector exp_series(Vector r) {
     if constexpr (brief)
-      return horner(r, 0.9999999999595294, 0.9999999999955055, 0.5000000107793876, 0.1666666678638044,
-                    0.041666218139710595, 0.008333283518768105, 0.0013948590286863383, 0.00019907582591325134);
+      return horner(r, 1, 1, 0.5000000047146057, 0.16666666719028936, 0.04166635277111221, 0.00833329846980059,
+                    0.0013941118895837, 0.00019899285575896282);
     else
       return horner(r, 1, 1, 1 / 2., 1 / 6., 1 / 24., 1 / 120., 1 / 720., 1 / 5040., 1 / 40320., 1 / 362880.,
                     1 / 3628800., 1 / 39916800., 1 / 479001600., 1 / 6227020800.);

@@ -48,11 +48,11 @@ void check_elementary(double tolerance) {
 
 TEST(Pack, ElementaryFunctions) { check_elementary<Pack<full_lanes<double>>>(2 * 0x1p-52); }
 
-TEST(Pack, BriefElementaryFunctions) { check_elementary<Pack<full_lanes<double>, true>>(1.1e-10); }
+TEST(Pack, BriefElementaryFunctions) { check_elementary<Pack<full_lanes<double>, true>>(1.2e-10); }
 
 template <class T>
 void check_ends() {
-  EXPECT_EQ(exp(T(0.0)).v[0] > 0.9999999999, true);
+  EXPECT_EQ(exp(T(0.0)).v[0], 1.0);
   EXPECT_LE(exp(T(-infinity)).v[0], 1e-307);
   EXPECT_TRUE(std::isnan(exp(T(nan)).v[1]));
   EXPECT_EQ(log(T(0.0)).v[0], -infinity);

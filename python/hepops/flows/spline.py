@@ -90,7 +90,7 @@ def rational_quadratic_spline(
         >>> x, logits = torch.tensor([-1.0, 0.5, 7.0]), torch.zeros(4)
         >>> y, logdet = rational_quadratic_spline(x, logits, torch.arange(4.0), logits[:3])
         >>> y
-        tensor([-4.3090, -3.3967,  7.0000])
+        tensor([-4.1719, -3.3854,  7.0000])
         >>> rational_quadratic_spline(y, logits, torch.arange(4.0), logits[:3], inverse=True)[0]
         tensor([-1.0000,  0.5000,  7.0000])
     """
