@@ -1,5 +1,5 @@
 #pragma once
-// A few doubles that are one to the formula which uses them: a SIMD register, as wide as the level that a file is
+// A few numbers that are one to the formula which uses them: a SIMD register, as wide as the level that a file is
 // compiled for. A formula that is a template on its number, and chooses by select instead of by if, runs on a Pack (the
 // CPU), on a double (a GPU, a test) and on a Dual (its derivatives) from one text.
 //
@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <type_traits>
+#include <utility>
 
 #include "core/dual.h"
 #include "core/elementary.h"
@@ -67,17 +69,24 @@ HEPOPS_HD void sin_cos_half_turn(const Dual<T, N>& x, Dual<T, N>& sine, Dual<T, 
 #pragma GCC diagnostic ignored "-Wpsabi"  // every function here is inlined: nothing is passed
 
 #if defined(__AVX512F__)
-constexpr int pack_size = 8;
+constexpr int pack_bytes = 64;
 #elif defined(__AVX__)
-constexpr int pack_size = 4;
+constexpr int pack_bytes = 32;
 #else
-constexpr int pack_size = 2;
+constexpr int pack_bytes = 16;
 #endif
 
-struct Pack {
-  typedef double Values __attribute__((vector_size(pack_size * 8)));
-  typedef int64_t Bits __attribute__((vector_size(pack_size * 8)));
-  static constexpr int size = pack_size;
+template <class R>  // float or double
+struct PackOf {
+  using B = series::Binary<R>;
+  using Int = typename B::Int;
+  static constexpr int size = pack_bytes / int(sizeof(R));
+  typedef R Values __attribute__((vector_size(pack_bytes)));
+  typedef Int Bits __attribute__((vector_size(pack_bytes)));
+  template <class S>
+  struct As {
+    typedef S type __attribute__((vector_size(pack_bytes / sizeof(R) * sizeof(S))));
+  };
   Values v;
 
   struct Mask {
@@ -86,134 +95,211 @@ struct Pack {
     HEPOPS_HD friend Mask operator|(Mask a, Mask b) { return {a.bits | b.bits}; }
     HEPOPS_HD friend Mask operator!(Mask a) { return {~a.bits}; }
     HEPOPS_HD friend bool any(Mask a) {
-      int64_t some = 0;
+      Int some = 0;
       for (int i = 0; i < size; ++i) some |= a.bits[i];
       return some != 0;
     }
   };
 
-  Pack() = default;
-  HEPOPS_HD Pack(Values v) : v(v) {}
-  HEPOPS_HD Pack(double x) : v(x - Values{}) {}  // x - 0 is x, its sign and all
-  HEPOPS_HD static Bits all(int64_t k) { return k - Bits{}; }
+  PackOf() = default;
+  HEPOPS_HD PackOf(Values v) : v(v) {}
+  HEPOPS_HD PackOf(double x) : v(R(x) - Values{}) {}  // x - 0 is x, its sign and all
+  HEPOPS_HD static Bits all(Int k) { return k - Bits{}; }
 
-  HEPOPS_HD friend Pack operator-(Pack a) { return -a.v; }
-  HEPOPS_HD friend Pack operator+(Pack a, Pack b) { return a.v + b.v; }
-  HEPOPS_HD friend Pack operator-(Pack a, Pack b) { return a.v - b.v; }
-  HEPOPS_HD friend Pack operator*(Pack a, Pack b) { return a.v * b.v; }
-  HEPOPS_HD friend Pack operator/(Pack a, Pack b) { return a.v / b.v; }
-  HEPOPS_HD Pack& operator+=(Pack b) { return v += b.v, *this; }
-  HEPOPS_HD Pack& operator-=(Pack b) { return v -= b.v, *this; }
-  HEPOPS_HD Pack& operator*=(Pack b) { return v *= b.v, *this; }
-  HEPOPS_HD friend Mask operator<(Pack a, Pack b) { return {a.v < b.v}; }
-  HEPOPS_HD friend Mask operator>(Pack a, Pack b) { return {a.v > b.v}; }
-  HEPOPS_HD friend Mask operator<=(Pack a, Pack b) { return {a.v <= b.v}; }
-  HEPOPS_HD friend Mask operator>=(Pack a, Pack b) { return {a.v >= b.v}; }
-  HEPOPS_HD friend Mask operator==(Pack a, Pack b) { return {a.v == b.v}; }
-  HEPOPS_HD friend Mask operator!=(Pack a, Pack b) { return {a.v != b.v}; }
+  // `size` numbers side by side, of double, float or a half, from and to any address
+  template <class S>
+  HEPOPS_HD static PackOf load(const S* from) {
+    PackOf x;
+    if constexpr (std::is_floating_point_v<S>) {
+      typename As<S>::type stored;
+      __builtin_memcpy(&stored, from, sizeof(stored));
+      x.v = __builtin_convertvector(stored, Values);
+    } else {
+      for (int i = 0; i < size; ++i) x.v[i] = R(float(from[i]));
+    }
+    return x;
+  }
+  template <class S>
+  HEPOPS_HD void store(S* to) const {
+    if constexpr (std::is_floating_point_v<S>) {
+      const auto stored = __builtin_convertvector(v, typename As<S>::type);
+      __builtin_memcpy(to, &stored, sizeof(stored));
+    } else {
+      for (int i = 0; i < size; ++i) to[i] = S(float(v[i]));
+    }
+  }
 
-  HEPOPS_HD friend Pack select(Mask condition, Pack a, Pack b) { return condition.bits ? a.v : b.v; }
-  HEPOPS_HD friend Pack abs(Pack a) { return Values((Bits)a.v & all(std::numeric_limits<int64_t>::max())); }
-  HEPOPS_HD friend Pack min(Pack a, Pack b) { return b.v < a.v ? b.v : a.v; }
-  HEPOPS_HD friend Pack max(Pack a, Pack b) { return a.v < b.v ? b.v : a.v; }
-  HEPOPS_HD friend Pack sqrt(Pack a) {
-    Pack root;
-    for (int i = 0; i < size; ++i) root.v[i] = __builtin_sqrt(a.v[i]);
+  HEPOPS_HD friend PackOf operator-(PackOf a) { return -a.v; }
+  HEPOPS_HD friend PackOf operator+(PackOf a, PackOf b) { return a.v + b.v; }
+  HEPOPS_HD friend PackOf operator-(PackOf a, PackOf b) { return a.v - b.v; }
+  HEPOPS_HD friend PackOf operator*(PackOf a, PackOf b) { return a.v * b.v; }
+  HEPOPS_HD friend PackOf operator/(PackOf a, PackOf b) { return a.v / b.v; }
+  HEPOPS_HD PackOf& operator+=(PackOf b) { return v += b.v, *this; }
+  HEPOPS_HD PackOf& operator-=(PackOf b) { return v -= b.v, *this; }
+  HEPOPS_HD PackOf& operator*=(PackOf b) { return v *= b.v, *this; }
+  HEPOPS_HD friend Mask operator<(PackOf a, PackOf b) { return {a.v < b.v}; }
+  HEPOPS_HD friend Mask operator>(PackOf a, PackOf b) { return {a.v > b.v}; }
+  HEPOPS_HD friend Mask operator<=(PackOf a, PackOf b) { return {a.v <= b.v}; }
+  HEPOPS_HD friend Mask operator>=(PackOf a, PackOf b) { return {a.v >= b.v}; }
+  HEPOPS_HD friend Mask operator==(PackOf a, PackOf b) { return {a.v == b.v}; }
+  HEPOPS_HD friend Mask operator!=(PackOf a, PackOf b) { return {a.v != b.v}; }
+
+  HEPOPS_HD friend PackOf select(Mask condition, PackOf a, PackOf b) { return condition.bits ? a.v : b.v; }
+  HEPOPS_HD friend PackOf abs(PackOf a) { return Values((Bits)a.v & all(std::numeric_limits<Int>::max())); }
+  HEPOPS_HD friend PackOf min(PackOf a, PackOf b) { return b.v < a.v ? b.v : a.v; }
+  HEPOPS_HD friend PackOf max(PackOf a, PackOf b) { return a.v < b.v ? b.v : a.v; }
+  HEPOPS_HD friend PackOf sqrt(PackOf a) {
+    PackOf root;
+    for (int i = 0; i < size; ++i) root.v[i] = std::sqrt(a.v[i]);
     return root;
   }
-  // to the nearest integer, for |a| < 2^51
-  HEPOPS_HD friend Pack nearest(Pack a) { return (a.v + 0x1.8p52) - 0x1.8p52; }
+  // to the nearest integer, where it is small
+  HEPOPS_HD friend PackOf nearest(PackOf a) { return (a.v + B::round) - B::round; }
 
-  HEPOPS_HD friend Pack exp(Pack x) {
-    using B = series::Binary<double>;
-    const Pack bounded = select(x < B::exp_least, B::exp_least, select(x > B::exp_most, B::exp_most, x));
-    const Values shifted = bounded.v * 0x1.71547652b82fep0 + B::round, k = shifted - B::round;
+  HEPOPS_HD friend PackOf exp(PackOf x) {
+    const PackOf bounded = select(x < B::exp_least, B::exp_least, select(x > B::exp_most, B::exp_most, x));
+    const Values shifted = bounded.v * R(0x1.71547652b82fep0) + B::round, k = shifted - B::round;
     const Values r = (bounded.v - k * B::ln2_high) - k * B::ln2_low;
-    const Bits power = (Bits)shifted - (Bits)Pack(B::round).v, half = power >> 1;
+    const Bits power = (Bits)shifted - (Bits)PackOf(B::round).v, half = power >> 1;
     return (1 + exp_tail(r)) * (Values)((half + B::exponent_bias) << B::mantissa_bits) *
            (Values)((power - half + B::exponent_bias) << B::mantissa_bits);
   }
 
-  HEPOPS_HD friend Pack expm1(Pack x) {
-    const Pack small = exp_tail(x.v);
+  HEPOPS_HD friend PackOf expm1(PackOf x) {
+    const PackOf small = exp_tail(x.v);
     return select(abs(x) < 0.35, small, exp(x) - 1.0);
   }
 
-  HEPOPS_HD friend Pack log1p(Pack u) {
-    const Pack y = 1.0 + u, lost = (u - (y - 1.0)) / y;
+  HEPOPS_HD friend PackOf log1p(PackOf u) {
+    const PackOf y = 1.0 + u, lost = (u - (y - 1.0)) / y;
     return ends(y, log_of_normal(y, lost));
   }
 
-  HEPOPS_HD friend Pack log(Pack x) {
-    const Mask tiny = x < std::numeric_limits<double>::min();
-    const Pack result = log_of_normal(select(tiny, x * 0x1p54, x), 0.0);
+  HEPOPS_HD friend PackOf log(PackOf x) {
+    const Mask tiny = x < double(std::numeric_limits<R>::min());
+    const PackOf result = log_of_normal(select(tiny, x * 0x1p54, x), 0.0);
     return ends(x, select(tiny, result - 54 * std::numbers::ln2, result));
   }
 
-  HEPOPS_HD friend Pack atan2(Pack y, Pack x) {
-    const Pack a = abs(y), b = abs(x);
+  HEPOPS_HD friend PackOf atan2(PackOf y, PackOf x) {
+    const PackOf a = abs(y), b = abs(x);
     const Mask steep = a > b;
-    const Pack above = select(steep, b, a), below = select(steep, a, b);
-    const Pack t = select(below == 0.0, below, above / below);
+    const PackOf above = select(steep, b, a), below = select(steep, a, b);
+    const PackOf t = select(below == 0.0, below, above / below);
     const Mask far = t > 0.66;
-    const Pack r = select(far, (t - 1.0) / (t + 1.0), t);
-    const Pack angle = select(far, (std::numbers::pi / 4) + atan_series(r), atan_series(r));
-    const Pack first = select(steep, (std::numbers::pi / 2) - angle, angle);
-    const Pack half = select(x < 0.0, std::numbers::pi - first, first);
-    return Values((Bits)half.v | ((Bits)y.v & all(std::numeric_limits<int64_t>::min())));
+    const PackOf r = select(far, (t - 1.0) / (t + 1.0), t), angle_of_r = atan_series(r);
+    const PackOf angle = select(far, (std::numbers::pi / 4) + angle_of_r, angle_of_r);
+    const PackOf first = select(steep, (std::numbers::pi / 2) - angle, angle);
+    const PackOf half = select(x < 0.0, std::numbers::pi - first, first);
+    return Values((Bits)half.v | ((Bits)y.v & all(std::numeric_limits<Int>::min())));
   }
 
-  HEPOPS_HD friend void sin_cos_half_turn(Pack x, Pack& sine, Pack& cosine) { sin_cos_by_series(x, sine, cosine); }
+  HEPOPS_HD friend void sin_cos_half_turn(PackOf x, PackOf& sine, PackOf& cosine) {
+    sin_cos_by_series(x, sine, cosine);
+  }
 
  private:
   // e^r - 1 for |r| < 0.35
   HEPOPS_HD static Values exp_tail(Values r) {
-    const Values tail =
-        1 / 5040. +
-        r * (1 / 40320. +
-             r * (1 / 362880. + r * (1 / 3628800. + r * (1 / 39916800. + r * (1 / 479001600. + r / 6227020800.)))));
-    return r * (1 + r * (1 / 2. + r * (1 / 6. + r * (1 / 24. + r * (1 / 120. + r * (1 / 720. + r * tail))))));
+    Values tail = 1 / R(5040) - Values{};
+    if constexpr (std::is_same_v<R, double>)
+      tail +=
+          r * (1 / 40320. +
+               r * (1 / 362880. + r * (1 / 3628800. + r * (1 / 39916800. + r * (1 / 479001600. + r / 6227020800.)))));
+    return r * (1 + r * (1 / R(2) + r * (1 / R(6) + r * (1 / R(24) + r * (1 / R(120) + r * (1 / R(720) + r * tail))))));
   }
 
-  // of a positive normal number; the method of series::log1p
-  HEPOPS_HD static Pack log_of_normal(Pack y, Pack lost) {
-    using B = series::Binary<double>;
-    constexpr int64_t one = int64_t(B::exponent_bias) << B::mantissa_bits,
-                      mantissa = (int64_t(1) << B::mantissa_bits) - 1;
+  // ln(m) = f - f^2/2 + s (f^2/2 + R(s^2)), as in elementary.h
+  HEPOPS_HD static Values log_series(Values z) {
+    if constexpr (std::is_same_v<R, float>)
+      return z * (0.66666662693f + z * (0.40000972152f + z * (0.28498786688f + z * 0.24279078841f)));
+    else
+      return z * (6.666666666666735130e-01 +
+                  z * (3.999999999940941908e-01 +
+                       z * (2.857142874366239149e-01 +
+                            z * (2.222219843214978396e-01 +
+                                 z * (1.818357216161805012e-01 +
+                                      z * (1.531383769920937332e-01 + z * 1.479819860511658591e-01))))));
+  }
+
+  // of a positive normal number
+  HEPOPS_HD static PackOf log_of_normal(PackOf y, PackOf lost) {
+    constexpr Int one = Int(B::exponent_bias) << B::mantissa_bits, mantissa = (Int(1) << B::mantissa_bits) - 1;
     const Bits bits = (Bits)y.v + (one - B::root_half);
     const Bits power = (bits >> B::mantissa_bits) - B::exponent_bias;
-    const Values k = (Values)((Bits)Pack(B::round).v + power) - B::round;
+    const Values k = (Values)((Bits)PackOf(B::round).v + power) - B::round;
     const Values f = (Values)((bits & mantissa) + B::root_half) - 1;
-    const Values s = f / (2 + f), half_square = f * f / 2, z = s * s;
-    const Values R = z * (6.666666666666735130e-01 +
-                          z * (3.999999999940941908e-01 +
-                               z * (2.857142874366239149e-01 +
-                                    z * (2.222219843214978396e-01 +
-                                         z * (1.818357216161805012e-01 +
-                                              z * (1.531383769920937332e-01 + z * 1.479819860511658591e-01))))));
-    return k * B::ln2_high + (f - (half_square - (s * (half_square + R) + (k * B::ln2_low + lost.v))));
+    const Values s = f / (2 + f), half_square = f * f / 2, series = log_series(s * s);
+    return k * B::ln2_high + (f - (half_square - (s * (half_square + series) + (k * B::ln2_low + lost.v))));
   }
 
   // What the logarithm is at 0, below and at infinity.
-  HEPOPS_HD static Pack ends(Pack y, Pack result) {
+  HEPOPS_HD static PackOf ends(PackOf y, PackOf result) {
     constexpr double infinity = std::numeric_limits<double>::infinity();
-    const Pack below = select(y == 0.0, -infinity, std::numeric_limits<double>::quiet_NaN());
+    const PackOf below = select(y == 0.0, -infinity, std::numeric_limits<double>::quiet_NaN());
     return select(y < infinity, select(y > 0.0, result, below), y);
   }
 
-  HEPOPS_HD static Pack atan_series(Pack x) {
-    const Pack z = x * x;
-    const Pack P =
+  HEPOPS_HD static PackOf atan_series(PackOf x) {
+    const PackOf z = x * x;
+    const PackOf P =
         -6.485021904942025371773e1 +
         z * (-1.228866684490136173410e2 +
              z * (-7.500855792314704667340e1 + z * (-1.615753718733365076637e1 + z * -8.750608600031904122785e-1)));
-    const Pack Q =
+    const PackOf Q =
         1.945506571482613964425e2 +
         z * (4.853903996359136964868e2 +
              z * (4.328810604912902668951e2 + z * (1.650270098316988542046e2 + z * (2.485846490142306297962e1 + z))));
     return x + x * (z * P / Q);
   }
 };
+
+using Pack = PackOf<double>;
+
+// One stage of a transposition of size x size numbers: squares of `step` change places across the diagonal.
+template <int step, class Values, int... lane>
+HEPOPS_HD void exchange(Values* row, std::integer_sequence<int, lane...>) {
+  constexpr int size = sizeof...(lane);
+  if constexpr (step < size) {
+#pragma GCC unroll 16
+    for (int i = 0; i < size; ++i) {
+      if (i & step) continue;
+      const Values a = row[i], b = row[i + step];
+      row[i] = __builtin_shufflevector(a, b, (lane & step ? size + lane - step : lane)...);
+      row[i + step] = __builtin_shufflevector(a, b, (lane & step ? size + lane : lane + step)...);
+    }
+  }
+}
+
+// load(n) gives the rows of a square, store(n, pack) takes its columns
+template <class P, class Load, class Store>
+[[gnu::always_inline]] inline void transpose(const Load& load, const Store& store) {
+  typename P::Values row[P::size];
+  constexpr std::make_integer_sequence<int, P::size> lanes;
+#pragma GCC unroll 16
+  for (int n = 0; n < P::size; ++n) row[n] = load(n).v;
+  exchange<1>(row, lanes);
+  exchange<2>(row, lanes);
+  exchange<4>(row, lanes);
+  exchange<8>(row, lanes);
+#pragma GCC unroll 16
+  for (int n = 0; n < P::size; ++n) store(n, P(row[n]));
+}
+
+// Numbers that lie in turn (a0 b0 a1 b1 ...) in two packs, apart and back together.
+template <class P, int... lane>
+HEPOPS_HD void apart(P& a, P& b, std::integer_sequence<int, lane...>) {
+  const auto first = a.v, second = b.v;
+  a.v = __builtin_shufflevector(first, second, (2 * lane)...);
+  b.v = __builtin_shufflevector(first, second, (2 * lane + 1)...);
+}
+template <class P, int... lane>
+HEPOPS_HD void in_turn(P& a, P& b, std::integer_sequence<int, lane...>) {
+  constexpr int size = P::size;
+  const auto first = a.v, second = b.v;
+  a.v = __builtin_shufflevector(first, second, (lane / 2 + (lane % 2) * size)...);
+  b.v = __builtin_shufflevector(first, second, (size / 2 + lane / 2 + (lane % 2) * size)...);
+}
 
 #pragma GCC diagnostic pop
 

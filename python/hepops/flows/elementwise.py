@@ -70,7 +70,7 @@ class Spline(Elementwise):
 
 
 class CircularSpline(Spline):
-    r"""A rational-quadratic spline of the circle :math:`(-\pi, \pi]`, and a rotation: K widths, heights, slopes, a phase.
+    r"""A rational-quadratic spline of the circle :math:`(-\pi, \pi]` and a rotation: K widths, K heights, K slopes, t.
 
     The spline alone leaves :math:`\pi` where it is; the last raw parameter turns all angles, modulo :math:`2\pi`.
     """
@@ -80,10 +80,12 @@ class CircularSpline(Spline):
         self.size += 1
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        check_size("CircularSpline", raw, self.size)
         y, logdet = super().forward(_wrap(x), raw[..., :-1])
         return _wrap(y + raw[..., -1]), logdet
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        check_size("CircularSpline", raw, self.size)
         return super().inverse(_wrap(y - raw[..., -1]), raw[..., :-1])
 
     def identity(self) -> Tensor:
@@ -117,14 +119,13 @@ class Affine(Elementwise):
         return affine(y, raw, scale=self.scale, limit=self.limit, inverse=True)
 
     def identity(self) -> Tensor:
-        """The s of scale 1, and t = 0. A sigmoid of limit 0 never reaches 1: s = 2 gives 0.982."""
+        """The s of scale 1, and t = 0. A sigmoid hardly moves where it is close to 1: it begins at 0.98."""
         if self.scale == "softplus":
             if self.limit >= 1:
                 raise ValueError(f"Affine: with softplus and limit {self.limit} no scale is 1")
             return torch.tensor([math.log(math.expm1(1 - self.limit)), 0.0])
         if self.scale == "sigmoid":
-            rise = min(max(1 - self.limit, 0.5), 1 - 1e-3)
-            return torch.tensor([min(math.log(rise / (1 - rise)) - 2, 2.0), 0.0])
+            return torch.tensor([2.0, 0.0])
         return torch.zeros(2)
 
 
@@ -189,11 +190,11 @@ class SigmoidMixture(_Fused):
     """The logit of a mixture of sigmoids (`hepops.flows.sigmoid_mixture`).
 
     Args:
-        components: K, 1 to 64.
+        components: K, 1 to 48.
     """
 
     def __init__(self, components: int = 8) -> None:
-        self.components = check_count("SigmoidMixture", "components", components, 64)
+        self.components = check_count("SigmoidMixture", "components", components, 48)
         self.size = 3 * components
 
     def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

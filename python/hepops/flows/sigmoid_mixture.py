@@ -19,15 +19,15 @@ def sigmoid_mixture(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[T
 
     Args:
         x: Shape (...), float32 or float64; y where `inverse`.
-        raw: :math:`\alpha_1 \ldots \alpha_K, b_1 \ldots b_K, \omega_1 \ldots \omega_K`, shape (..., 3 K) of any strides,
-            float64 for a float64 `x`; float32, bfloat16 or float16 for a float32 one. Leading dimensions are broadcast
-            with those of `x`. K is at most 64.
+        raw: :math:`\alpha_1 \ldots \alpha_K, b_1 \ldots b_K, \omega_1 \ldots \omega_K`, shape (..., 3 K) of any
+            strides, float64 for a float64 `x`; float32, bfloat16 or float16 for a float32 one. Leading dimensions are
+            broadcast with those of `x`. K is at most 48.
         inverse: Whether to give x from y, and :math:`\ln dx/dy`: by Newton's method with a bracket, at most 100
             evaluations, to rounding.
 
     Returns:
-        (y, ln dy/dx), each of the shape and dtype of `x`. Computed in double, rounded once. Both tails are right however
-        far: y and the slope follow the components that decide there, with nothing that underflows.
+        (y, ln dy/dx), each of the shape and dtype of `x`. Computed in double, rounded once. Both tails are right
+        however far: y and the slope follow the components that decide there, with nothing that underflows.
 
     Differentiable any number of times, with respect to `x` and `raw`: the second derivatives are made of torch's
     operators. Deterministic, element by element. NaN gives NaN.
