@@ -42,7 +42,7 @@ def circular(x: Tensor, raw: Tensor, *, weights: bool = False, inverse: bool = F
 
     Example:
         >>> circular(torch.tensor([0.0, 3.1]), torch.tensor([0.0, 0.5, 1.0]))
-        (tensor([ 1.0000, -2.1730]), tensor([ 0.2747, -0.2743]))
+        (tensor([ 1.0000, -2.1750]), tensor([ 0.2809, -0.2190]))
     """
     return call(torch.ops.hepops.flows_circular.default, *broadcast(x, raw), weights, inverse)
 

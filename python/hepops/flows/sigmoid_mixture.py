@@ -41,9 +41,9 @@ def sigmoid_mixture(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[T
         | C.-W. Huang et al., Neural autoregressive flows, arXiv:1804.00779, section 3.1
 
     Example:
-        >>> y, logdet = sigmoid_mixture(torch.tensor([0.0, 30.0]), torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0, 0.0]))
+        >>> y, logdet = sigmoid_mixture(torch.tensor([-2.0, 30.0]), torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0, 0.0]))
         >>> sigmoid_mixture(y, torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0, 0.0]), inverse=True)[0]
-        tensor([ 0., 30.])
+        tensor([-2., 30.])
     """
     return call(torch.ops.hepops.flows_sigmoid_mixture.default, *broadcast(x, raw), inverse)
 
