@@ -26,7 +26,7 @@ HEPOPS_HD Stretch<T> stretch(const T& s, Scale scale, double limit) {
     return {g, exp(g), T(1.0) / (d * d)};
   }
   if (scale == Scale::Tanh) {
-    const T h = tanh_of(s / T(limit)), g = limit * h;
+    const T h = tanh_of(s / T(limit)), g = T(limit) * h;
     return {g, exp(g), T(1.0) - h * h};
   }
   if (scale == Scale::Softplus) {
@@ -34,12 +34,13 @@ HEPOPS_HD Stretch<T> stretch(const T& s, Scale scale, double limit) {
     return {log(factor), factor, sigmoid(s) / factor};
   }
   const T rise = sigmoid(s + T(2.0)), factor = rise + T(limit);
-  return {log(factor), factor, rise * sigmoid(-2.0 - s) / factor};
+  return {log(factor), factor, rise * sigmoid(T(-2.0) - s) / factor};
 }
 
 struct Affine {
   Scale scale;
   double limit;
+  static constexpr bool wide = false;
 
   HEPOPS_HD int slots() const { return 2; }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Bijections of one number with P raw parameters, and what is made of any of them. A bijection is a struct
 //
+//   wide                whether it computes float32 in double
 //   slots()             P, and what it keeps beside: how many numbers a lane has
 //   prepare(p)          raw parameters -> what the formulas use, in place
 //   forward(x, p)       f(x) and l = ln |df/dx|
@@ -15,7 +16,7 @@
 // Both need x alone, so that the inverse keeps its result and not its argument.
 #include <limits>
 
-#include "core/doubles.h"
+#include "core/packed.h"
 
 namespace hepops::flows {
 
@@ -103,7 +104,7 @@ HEPOPS_HD T softplus_slope(const T& y) {
 // (1 - e^-2x) / (1 + e^-2x)
 template <class T>
 HEPOPS_HD T tanh_of(const T& x) {
-  const T m = expm1(-2.0 * abs(x)), t = -m / (T(2.0) + m);
+  const T m = expm1(T(-2.0) * abs(x)), t = -m / (T(2.0) + m);
   return select(x < T(0.0), -t, t);
 }
 

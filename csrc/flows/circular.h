@@ -25,6 +25,7 @@ HEPOPS_HD T wrap(const T& x) {
 struct Circular {
   int components;
   bool weighted;
+  static constexpr bool wide = true;
 
   HEPOPS_HD int slots() const { return components * (weighted ? 2 : 1) + 1; }
 

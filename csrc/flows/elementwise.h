@@ -3,7 +3,7 @@
 // into scratch, changed there in place, and for a gradient written back. Raw parameters have any strides: they are read
 // once, in whatever order they lie in.
 //
-// A block is 32 elements in the first cache on a CPU, a few packs of SIMD lanes; on a GPU it is the elements of one
+// A block is 64 elements in the first cache on a CPU, a few packs of SIMD lanes; on a GPU it is the elements of one
 // block of threads in shared memory, which the threads fill together.
 #include <tuple>
 #include <vector>
@@ -17,11 +17,24 @@ namespace hepops::flows {
 
 using core::in, core::out, core::ScalarType, core::Tensor;
 
+// What a bijection computes in where x is of type T: double, or T itself where it is well enough.
+template <class B, class T>
+using Number = std::conditional_t<B::wide, double, T>;
+
+// A number of one type as another, halves by way of float.
+template <class To, class From>
+HEPOPS_HD To as(From x) {
+  if constexpr (sizeof(To) < 4 || sizeof(From) < 4)
+    return To(float(x));
+  else
+    return To(x);
+}
+
 // Raw parameter p of element i lies at data[leading.place(i) + p * stride].
 template <class S>
 struct Raw {
   const S* data = nullptr;
-  core::Leading leading;
+  core::Leading leading{1, {1}, {0}};
   int64_t stride = 0;
   int count = 0;
 };
@@ -29,14 +42,15 @@ struct Raw {
 template <class B, class T, class S>
 struct Forward {
   static constexpr bool writes_raw = false;
+  using R = Number<B, T>;
   B bijection;
   bool inverse;
   Raw<S> raw;
   const T* x;
   T *value, *logdet;
 
-  template <class R, class Load, class Store>
-  HEPOPS_HD void operator()(const Lane<R>& lane, const Load& load, const Store& store) const {
+  template <class N, class Load, class Store>
+  HEPOPS_HD void operator()(const Lane<N>& lane, const Load& load, const Store& store) const {
     const auto image = apply(bijection, load(x), lane, inverse);
     store(value, image.value);
     store(logdet, image.logdet);
@@ -46,6 +60,7 @@ struct Forward {
 template <class B, class T, class S>
 struct Backward {
   static constexpr bool writes_raw = true;
+  using R = Number<B, T>;
   B bijection;
   bool inverse;
   Raw<S> raw;
@@ -53,9 +68,9 @@ struct Backward {
   T* grad_x;
   S* grad_raw;  // (n, P)
 
-  template <class R, class Load, class Store>
-  HEPOPS_HD void operator()(const Lane<R>& lane, const Load& load, const Store& store) const {
-    const Image<R> grad{load(grad_value), load(grad_logdet)};
+  template <class N, class Load, class Store>
+  HEPOPS_HD void operator()(const Lane<N>& lane, const Load& load, const Store& store) const {
+    const Image<N> grad{load(grad_value), load(grad_logdet)};
     store(grad_x, apply_backward(bijection, grad, load(x), lane, inverse));
   }
 };
@@ -69,37 +84,29 @@ struct OnBlock {
   int64_t n;
 
   HEPOPS_HD void operator()(int64_t block, const core::Team& team) const {
-    double* scratch = reinterpret_cast<double*>(team.memory);
+    using R = typename F::R;
+    R* scratch = reinterpret_cast<R*>(team.memory);
     const int64_t width = team.size + 1, first = block * team.size;
     const int count = int(n - first < team.size ? n - first : team.size), P = f.raw.count;
     const bool by_parameter = f.raw.stride != 1;  // the order that memory is read in
     for (int m = team.rank; m < count * P; m += team.size) {
       const int element = by_parameter ? m % count : m / P, p = by_parameter ? m / count : m % P;
       const int64_t place = f.raw.leading.place(first + element) + p * f.raw.stride;
-      scratch[p * width + element] = double(f.raw.data[place]);
+      scratch[p * width + element] = as<R>(f.raw.data[place]);
     }
     team.sync();
     if (team.rank < count) {
       const int64_t i = first + team.rank;
-      f(
-          Lane<double>{scratch + team.rank, width}, [i](const auto* from) { return double(from[i]); },
-          [i](auto* to, double value) { to[i] = std::remove_reference_t<decltype(*to)>(value); });
+      const auto load = [i](const auto* from) { return R(from[i]); };
+      const auto store = [i](auto* to, R value) { to[i] = std::remove_reference_t<decltype(*to)>(value); };
+      f(Lane<R>{scratch + team.rank, width}, load, store);
     }
     if constexpr (F::writes_raw) {
       using S = std::remove_reference_t<decltype(*f.grad_raw)>;
       team.sync();
       for (int m = team.rank; m < count * P; m += team.size)
-        f.grad_raw[first * P + m] = S(float_or_double<S>(scratch[m % P * width + m / P]));
+        f.grad_raw[first * P + m] = as<S>(scratch[m % P * width + m / P]);
     }
-  }
-
- private:
-  template <class S>
-  HEPOPS_HD static auto float_or_double(double x) {
-    if constexpr (sizeof(S) < 4)
-      return float(x);
-    else
-      return x;
   }
 };
 
@@ -107,81 +114,107 @@ template <class F>
 void run(const Tensor& on, int64_t n, int slots, const F& f) {
   constexpr size_t most = 48 * 1024;
   int threads = 128;
-  while (threads > 32 && size_t(slots) * (threads + 1) * sizeof(double) > most) threads /= 2;
-  const size_t bytes = size_t(slots) * (threads + 1) * sizeof(double);
+  while (threads > 32 && size_t(slots) * (threads + 1) * sizeof(typename F::R) > most) threads /= 2;
+  const size_t bytes = size_t(slots) * (threads + 1) * sizeof(typename F::R);
   core::for_each_row(on, (n + threads - 1) / threads, bytes, OnBlock<F>{f, n}, threads);
 }
 
 #else
 
-constexpr int block_size = 32;
+constexpr int block_size = 64;
 
-template <class S>
-[[gnu::always_inline]] inline S rounded(double x) {
-  if constexpr (sizeof(S) < 4)
-    return S(float(x));
-  else
-    return S(x);
-}
+// Numbers one by one: without the barrier the loop becomes SIMD gathers, which are slow on many processors.
+inline void one_by_one() { asm volatile("" ::: "memory"); }
 
 // Brings the raw parameters of `count` elements to rows of block_size; what stands behind them is 0.
-template <class S>
-void gather(const Raw<S>& raw, int64_t first, int count, double* scratch) {
+template <class S, class R>
+void gather(const Raw<S>& raw, int64_t first, int count, R* scratch) {
+  using P = core::PackedOf<R>;
   int64_t place[block_size];
   for (int i = 0; i < count; ++i) place[i] = raw.leading.place(first + i);
-  const bool even = raw.leading.dims == 1;
-  for (int p = 0; p < raw.count; ++p) {
-    double* row = scratch + p * block_size;
-    if (count == block_size && even) {
-      const S* from = raw.data + place[0] + p * raw.stride;
-      const int64_t step = raw.leading.stride[0];
-#pragma GCC ivdep
-      for (int i = 0; i < block_size; ++i) row[i] = double(from[i * step]);
-    } else {
-      for (int i = 0; i < block_size; ++i) row[i] = i < count ? double(raw.data[place[i] + p * raw.stride]) : 0;
+  for (int i = count; i < block_size; ++i)
+    for (int p = 0; p < raw.count; ++p) scratch[p * block_size + i] = 0;
+  const auto one = [&](int i, int p) {
+    scratch[p * block_size + i] = as<R>(raw.data[place[i] + p * raw.stride]);
+    one_by_one();
+  };
+  const int64_t inner = raw.leading.size[raw.leading.dims - 1];
+  constexpr std::make_integer_sequence<int, P::size> lanes;
+  if (raw.count == 2 && raw.stride == 1 && count == block_size && place[count - 1] - place[0] == 2 * (count - 1) &&
+      raw.leading.dims == 1) {
+    for (int i = 0; i < block_size; i += P::size) {
+      P a = P::load(raw.data + place[0] + 2 * i), b = P::load(raw.data + place[0] + 2 * i + P::size);
+      core::apart(a, b, lanes);
+      a.store(scratch + i), b.store(scratch + block_size + i);
     }
+  } else if (raw.stride == 1) {
+    const int squares = raw.count / P::size * P::size, packs = count / P::size * P::size;
+    for (int i = 0; i < packs; i += P::size)
+      for (int p = 0; p < squares; p += P::size)
+        core::transpose<P>([&](int n) { return P::load(raw.data + place[i + n] + p); },
+                           [&](int n, P v) { v.store(scratch + (p + n) * block_size + i); });
+    for (int i = 0; i < count; ++i)
+      for (int p = i < packs ? squares : 0; p < raw.count; ++p) one(i, p);
+  } else if (raw.leading.stride[raw.leading.dims - 1] == 1 && first % inner + count <= inner) {  // channels first
+    for (int p = 0; p < raw.count; ++p)
+      for (int i = 0; i < count; ++i) scratch[p * block_size + i] = as<R>(raw.data[place[0] + p * raw.stride + i]);
+  } else {
+    for (int p = 0; p < raw.count; ++p)
+      for (int i = 0; i < count; ++i) one(i, p);
   }
 }
 
-template <class F>
-void run_block(const F& f, int64_t first, int count, core::Doubles* scratch) {
-  using core::Doubles;
-  gather(f.raw, first, count, reinterpret_cast<double*>(scratch));
-  for (int i = 0; i < count; i += Doubles::size) {
-    const int valid = std::min(Doubles::size, count - i);
+// And back, element by element.
+template <class S, class R>
+void scatter(const R* scratch, int64_t first, int count, int parameters, S* to) {
+  using P = core::PackedOf<R>;
+  if (parameters == 2 && count == block_size) {
+    constexpr std::make_integer_sequence<int, P::size> lanes;
+    for (int i = 0; i < block_size; i += P::size) {
+      P a = P::load(scratch + i), b = P::load(scratch + block_size + i);
+      core::in_turn(a, b, lanes);
+      a.store(to + 2 * (first + i)), b.store(to + 2 * (first + i) + P::size);
+    }
+    return;
+  }
+  const int squares = parameters / P::size * P::size, packs = count / P::size * P::size;
+  for (int i = 0; i < packs; i += P::size)
+    for (int p = 0; p < squares; p += P::size)
+      core::transpose<P>([&](int n) { return P::load(scratch + (p + n) * block_size + i); },
+                         [&](int n, P v) { v.store(to + (first + i + n) * parameters + p); });
+  for (int i = 0; i < count; ++i)
+    for (int p = i < packs ? squares : 0; p < parameters; ++p)
+      to[(first + i) * parameters + p] = as<S>(scratch[p * block_size + i]), one_by_one();
+}
+
+template <class F, class P>
+void run_block(const F& f, int64_t first, int count, P* scratch) {
+  using R = typename F::R;
+  gather(f.raw, first, count, reinterpret_cast<R*>(scratch));
+  for (int i = 0; i < count; i += P::size) {
+    const int valid = std::min(P::size, count - i);
     const auto load = [&](const auto* from) {
-      Doubles x(0.5);  // a number that every domain has
-      if (valid == Doubles::size) {
-        for (int lane = 0; lane < Doubles::size; ++lane) x.v[lane] = double(from[first + i + lane]);
-      } else {
-        for (int lane = 0; lane < valid; ++lane) x.v[lane] = double(from[first + i + lane]);
-      }
+      if (valid == P::size) return P::load(from + first + i);
+      P x(0.5);  // a number that every domain has
+      for (int lane = 0; lane < valid; ++lane) x.v[lane] = R(from[first + i + lane]);
       return x;
     };
-    const auto store = [&](auto* to, const Doubles& x) {
+    const auto store = [&](auto* to, const P& x) {
       using T = std::remove_reference_t<decltype(*to)>;
-      if (valid == Doubles::size) {
-        for (int lane = 0; lane < Doubles::size; ++lane) to[first + i + lane] = T(x.v[lane]);
-      } else {
-        for (int lane = 0; lane < valid; ++lane) to[first + i + lane] = T(x.v[lane]);
-      }
+      if (valid == P::size) return x.store(to + first + i);
+      for (int lane = 0; lane < valid; ++lane) to[first + i + lane] = T(x.v[lane]);
     };
-    f(Lane<Doubles>{scratch + i / Doubles::size, block_size / Doubles::size}, load, store);
+    f(Lane<P>{scratch + i / P::size, block_size / P::size}, load, store);
   }
-  if constexpr (F::writes_raw) {
-    using S = std::remove_reference_t<decltype(*f.grad_raw)>;
-    const double* from = reinterpret_cast<const double*>(scratch);
-    const int P = f.raw.count;
-    for (int i = 0; i < count; ++i)
-      for (int p = 0; p < P; ++p) f.grad_raw[(first + i) * P + p] = rounded<S>(from[p * block_size + i]);
-  }
+  if constexpr (F::writes_raw) scatter(reinterpret_cast<const R*>(scratch), first, count, f.raw.count, f.grad_raw);
 }
 
 template <class F>
 void run(const Tensor&, int64_t n, int slots, const F& f) {
+  using P = core::PackedOf<typename F::R>;
   torch::stable::parallel_for(0, (n + block_size - 1) / block_size, 64, [&](int64_t begin, int64_t end) {
     const F local = f;
-    std::vector<core::Doubles> scratch((slots + 1) * (block_size / core::Doubles::size));
+    std::vector<P> scratch((slots + 1) * (block_size / P::size));
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * block_size;
       run_block(local, first, int(std::min<int64_t>(block_size, n - first)), scratch.data());

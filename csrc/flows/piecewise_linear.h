@@ -15,6 +15,7 @@ HEPOPS_HD T clamp(const T& x) {
 
 struct PiecewiseLinear {
   int bins;
+  static constexpr bool wide = true;
 
   HEPOPS_HD int slots() const { return bins + 1; }
 

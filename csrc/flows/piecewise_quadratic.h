@@ -17,6 +17,7 @@ struct PiecewiseQuadratic {
   int bins;
 
   static constexpr double floor = 1e-3;
+  static constexpr bool wide = true;
 
   HEPOPS_HD int slots() const { return 2 * bins + 2; }
   HEPOPS_HD double above_floor() const { return 1 - floor * bins; }

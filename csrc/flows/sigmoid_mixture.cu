@@ -8,8 +8,8 @@ namespace {
 
 SigmoidMixture bijection(const Tensor& raw) {
   const int64_t P = raw.dim() > 0 ? raw.size(-1) : 0, K = P / 3;
-  core::check_value(K >= 1 && K <= 64 && P == 3 * K,
-                    "sigmoid_mixture: raw must hold 3 K parameters for 1 to 64 components, got ", P);
+  core::check_value(K >= 1 && K <= 48 && P == 3 * K,
+                    "sigmoid_mixture: raw must hold 3 K parameters for 1 to 48 components, got ", P);
   return {int(K)};
 }
 

@@ -10,7 +10,8 @@
 //   S  = sum w sigmoid(z) = e^M+ A+ / Z,   1 - S = sum w sigmoid(-z) = e^M- A- / Z,   S_x = sum w a s s' = e^M' A' / Z,
 //   z = a x + b,  s = sigmoid(z),  s' = sigmoid(-z),  w = e^c / Z
 //
-// and y = ln S - ln(1 - S), l = ln S_x - ln S - ln(1 - S). With the terms' shares p+, p-, p' of their sums:
+// (M = 0 where that is near enough) and y = ln S - ln(1 - S), l = ln S_x - ln S - ln(1 - S). With the terms' shares p+,
+// p-, p' of their sums:
 //
 //   y_z = p+ s' + p- s,     l_z = p' (s' - s) - p+ s' + p- s
 //   y_a = x y_z,  l_a = x l_z + p'/a,  y_b = y_z,  l_b = l_z,  y_c = p+ - p-,  l_c = p' - p+ - p- + w
@@ -22,10 +23,11 @@ struct SigmoidMixture {
   int components;
 
   static constexpr double floor = 1e-3;
+  static constexpr bool wide = true;
 
-  HEPOPS_HD int slots() const { return 3 * components + 1; }
+  HEPOPS_HD int slots() const { return 4 * components + 1; }
 
-  // a, b, c = logit - the largest, Z
+  // a, b, c = logit - the largest, e^c, and Z, their sum
   template <class T>
   HEPOPS_HD void prepare(const Lane<T>& p) const {
     const int K = components;
@@ -34,9 +36,9 @@ struct SigmoidMixture {
     for (int k = 0; k < K; ++k) {
       p[k] = softplus(p[k]) + T(floor);
       p[2 * K + k] = p[2 * K + k] - most;
-      sum += exp(p[2 * K + k]);
+      sum += p[3 * K + k] = exp(p[2 * K + k]);
     }
-    p[3 * K] = sum;
+    p[4 * K] = sum;
   }
 
   template <class T>
@@ -46,8 +48,9 @@ struct SigmoidMixture {
 
   template <class T>
   struct At : Slopes<T> {
-    T most[3];  // M+, M-, M'
-    T sum[3];   // A+, A-, A'
+    T most[3];                      // M+, M-, M'
+    T sum[3];                       // A+, A-, A'
+    decltype(T(0.0) < T(0.0)) far;  // where M are not 0
 
     HEPOPS_HD T value() const { return (most[0] - most[1]) + log(sum[0] / sum[1]); }
     HEPOPS_HD T log_slope(const T& Z) const { return shift() + log(ratio(Z)); }
@@ -63,14 +66,20 @@ struct SigmoidMixture {
     T s, other;  // s, s'
     T term[3];   // relative to the largest of each sum
 
-    HEPOPS_HD Component(const T& x, int k, int K, const Lane<T>& p, const T (&most)[3]) {
-      const T z = p[k] * x + p[K + k], c = p[2 * K + k], e = exp(-abs(z)), large = T(1.0) / (T(1.0) + e);
+    HEPOPS_HD Component(const T& x, int k, int K, const Lane<T>& p, const At<T>& at) {
+      const T z = p[k] * x + p[K + k], e = exp(-abs(z)), large = T(1.0) / (T(1.0) + e);
       const auto up = z >= T(0.0);
       s = select(up, large, e * large);
       other = select(up, e * large, large);
-      term[0] = exp(c + min(z, T(0.0)) - most[0]) * large;
-      term[1] = exp(c + min(-z, T(0.0)) - most[1]) * large;
-      term[2] = p[k] * exp(c - abs(z) - most[2]) * (large * large);
+      const T near = p[3 * K + k];
+      term[0] = near * s;
+      term[1] = near * other;
+      term[2] = p[k] * (near * (s * other));
+      if (!any(at.far)) return;
+      const T c = p[2 * K + k];
+      term[0] = select(at.far, exp(c + min(z, T(0.0)) - at.most[0]) * large, term[0]);
+      term[1] = select(at.far, exp(c + min(-z, T(0.0)) - at.most[1]) * large, term[1]);
+      term[2] = select(at.far, p[k] * exp(c - abs(z) - at.most[2]) * (large * large), term[2]);
     }
   };
 
@@ -84,8 +93,10 @@ struct SigmoidMixture {
       const T large[3] = {c + min(z, T(0.0)), c + min(-z, T(0.0)), c - abs(z)};
       for (int n = 0; n < 3; ++n) at.most[n] = k == 0 ? large[n] : max(at.most[n], large[n]);
     }
+    at.far = at.most[2] < T(-600.0);  // the least of the three; nearer, nothing that counts underflows
+    for (int n = 0; n < 3; ++n) at.most[n] = select(at.far, at.most[n], T(0.0));
     for (int k = 0; k < K; ++k) {
-      const Component<T> component(x, k, K, p, at.most);
+      const Component<T> component(x, k, K, p, at);
       for (int n = 0; n < 3; ++n) at.sum[n] += component.term[n];
     }
     return at;
@@ -94,7 +105,7 @@ struct SigmoidMixture {
   template <class T>
   HEPOPS_HD Image<T> forward(const T& x, const Lane<T>& p) const {
     const auto at = sums(x, p);
-    return {at.value(), at.log_slope(p[3 * components])};
+    return {at.value(), at.log_slope(p[4 * components])};
   }
 
   // Each component alone would be at y where a x + b = y: the mixture is there between the first and the last.
@@ -107,7 +118,7 @@ struct SigmoidMixture {
       high = k == 0 ? x : max(high, x);
     }
     if (components == 1) return low;
-    const T Z = p[3 * components];
+    const T Z = p[4 * components];
     const auto f = [&](const T& x) {
       const auto at = sums(x, p);
       return Image<T>{at.value(), at.slope(Z)};
@@ -132,7 +143,7 @@ struct SigmoidMixture {
     At<T> at = sums(x, p);
     at.f = at.l = T(0.0);
     for (int k = 0; k < components; ++k) {
-      const Part<T> part(Component<T>(x, k, components, p, at.most), at.sum);
+      const Part<T> part(Component<T>(x, k, components, p, at), at.sum);
       at.f += p[k] * part.y;
       at.l += p[k] * part.l;
     }
@@ -142,10 +153,10 @@ struct SigmoidMixture {
   template <class T>
   HEPOPS_HD void gradient(const At<T>& at, const T& a, const T& b, const T& x, const Lane<T>& p) const {
     const int K = components;
-    const T Z = p[3 * K];
+    const T Z = p[4 * K];
     for (int k = 0; k < K; ++k) {
-      const Part<T> part(Component<T>(x, k, K, p, at.most), at.sum);
-      const T along_z = a * part.y + b * part.l, weight = exp(p[2 * K + k]) / Z;
+      const Part<T> part(Component<T>(x, k, K, p, at), at.sum);
+      const T along_z = a * part.y + b * part.l, weight = p[3 * K + k] / Z;
       p[2 * K + k] = a * (part.share[0] - part.share[1]) + b * (part.share[2] - part.share[0] - part.share[1] + weight);
       p[K + k] = along_z;
       p[k] = (x * along_z + b * part.share[2] / p[k]) * softplus_slope(p[k] - T(floor));

@@ -14,6 +14,7 @@ enum class Kind : int { Softplus, Tanh, Sigmoid };
 
 struct Squash {
   Kind kind;
+  static constexpr bool wide = false;
 
   HEPOPS_HD int slots() const { return 0; }
 
@@ -31,32 +32,38 @@ struct Squash {
   template <class T>
   HEPOPS_HD Image<T> forward(const T& x, const Lane<T>&) const {
     const T size = abs(x);
-    if (kind == Kind::Softplus) return {softplus(x), -softplus(-x)};
+    if (kind == Kind::Softplus) {
+      const T common = log1p(exp(-size));
+      return {max(x, T(0.0)) + common, min(x, T(0.0)) - common};
+    }
     if (kind == Kind::Tanh) {
-      const T y = tanh_of(x), far = 2.0 * (std::numbers::ln2 - size - log1p(exp(-2.0 * size)));
+      const T y = tanh_of(x), far = T(2.0) * (T(std::numbers::ln2) - size - log1p(exp(T(-2.0) * size)));
       return {y, select(size < T(0.5), log1p(-y * y), far)};
     }
     const T e = exp(-size), large = T(1.0) / (T(1.0) + e);
-    return {select(x < T(0.0), e * large, large), -size - 2.0 * log1p(e)};
+    return {select(x < T(0.0), e * large, large), -size - T(2.0) * log1p(e)};
   }
 
   template <class T>
   HEPOPS_HD T inverse(const T& y, const Lane<T>&) const {
     if (kind == Kind::Softplus) return select(y < T(0.5), log(expm1(y)), y + log1p(-exp(-y)));  // ln(e^y - 1)
     if (kind == Kind::Tanh) {
-      const T size = abs(y), x = 0.5 * log1p(2.0 * size / (T(1.0) - size));
+      const T size = abs(y), x = T(0.5) * log1p(T(2.0) * size / (T(1.0) - size));
       return select(y < T(0.0), -x, x);
     }
     const auto middle = (y > T(0.25)) & (y < T(0.75));  // where both logarithms nearly cancel
-    return select(middle, log1p((2.0 * y - T(1.0)) / (T(1.0) - y)), log(y) - log1p(-y));
+    return select(middle, log1p((T(2.0) * y - T(1.0)) / (T(1.0) - y)), log(y) - log1p(-y));
   }
 
   template <class T>
   HEPOPS_HD Slopes<T> slopes(const T& x, const Lane<T>& p) const {
-    if (kind == Kind::Softplus) return {sigmoid(x), sigmoid(-x)};
+    const T e = exp(-abs(x)), large = T(1.0) / (T(1.0) + e), small = e * large;
+    const auto up = x >= T(0.0);
+    const T above = select(up, large, small), below = select(up, small, large);  // sigmoid(x), sigmoid(-x)
+    if (kind == Kind::Softplus) return {above, below};
+    if (kind == Kind::Sigmoid) return {large * small, below - above};
     const auto [y, logdet] = forward(x, p);
-    if (kind == Kind::Tanh) return {exp(logdet), -2.0 * y};
-    return {exp(logdet), -tanh_of(0.5 * x)};
+    return {exp(logdet), T(-2.0) * y};
   }
 
   template <class T>

@@ -46,14 +46,14 @@ def affine(
 
     Args:
         x: Shape (...), float32 or float64; y where `inverse`.
-        raw: (s, t), shape (..., 2) of any strides, float64 for a float64 `x`; float32, bfloat16 or float16 for a float32
-            one. Leading dimensions are broadcast with those of `x`.
+        raw: (s, t), shape (..., 2) of any strides, float64 for a float64 `x`; float32, bfloat16 or float16 for a
+            float32 one. Leading dimensions are broadcast with those of `x`.
         scale: The form of the scale.
         limit: L.
         inverse: Whether to give :math:`x = (y - t)\, e^{-g}`, and :math:`-g`.
 
     Returns:
-        (y, ln dy/dx), each of the shape and dtype of `x`. Computed in double, rounded once.
+        (y, ln dy/dx), each of the shape and dtype of `x`, computed in it.
 
     Differentiable any number of times, with respect to `x` and `raw`: the second derivatives are made of torch's
     operators. Deterministic, element by element. NaN gives NaN.

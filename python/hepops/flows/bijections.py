@@ -67,19 +67,19 @@ class AffineFixed(Transform):
 
     def __init__(self, shift: float | Tensor = 0.0, scale: float | Tensor = 1.0, learned: bool = False) -> None:
         super().__init__()
-        shift, scale = (torch.as_tensor(v, dtype=_dtype(v)) for v in (shift, scale))
+        a, b = torch.as_tensor(shift, dtype=_dtype(shift)), torch.as_tensor(scale, dtype=_dtype(scale))
         name = type(self).__name__
-        if shift.dim() > 1 or scale.dim() > 1:
+        if a.dim() > 1 or b.dim() > 1:
             raise ValueError(
                 f"{name}: shift and scale must be numbers or of shape (D), "
-                f"got shapes {tuple(shift.shape)} and {tuple(scale.shape)}"
+                f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
             )
-        if not (scale.isfinite() & (scale > 0)).all():
-            raise ValueError(f"{name}: scale must be positive and finite, got {scale.tolist()}")
-        if not shift.isfinite().all():
-            raise ValueError(f"{name}: shift must be finite, got {shift.tolist()}")
-        wide_shift, wide_scale = torch.broadcast_tensors(shift, scale)
-        for key, value in (("shift", wide_shift.clone()), ("log_scale", wide_scale.log())):
+        if not (b.isfinite() & (b > 0)).all():
+            raise ValueError(f"{name}: scale must be positive and finite, got {b.tolist()}")
+        if not a.isfinite().all():
+            raise ValueError(f"{name}: shift must be finite, got {a.tolist()}")
+        a, b = torch.broadcast_tensors(a, b)
+        for key, value in (("shift", a.clone()), ("log_scale", b.log())):
             if learned:
                 self.register_parameter(key, nn.Parameter(value))
             else:
@@ -88,11 +88,15 @@ class AffineFixed(Transform):
     def _logdet(self, x: Tensor) -> Tensor:
         return event_sum(self.log_scale.expand(x.shape[-1:]), 1).expand(x.shape[:-1])
 
+    def _scale(self, x: Tensor) -> Tensor:
+        """In the wider of the two dtypes, so that it is that of the log-determinant."""
+        return self.log_scale.to(torch.promote_types(x.dtype, self.log_scale.dtype)).exp().to(x.dtype)
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x * self.log_scale.exp().to(x.dtype) + self.shift.to(x.dtype), self._logdet(x)
+        return x * self._scale(x) + self.shift.to(x.dtype), self._logdet(x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (y - self.shift.to(y.dtype)) * (-self.log_scale).exp().to(y.dtype), -self._logdet(y)
+        return (y - self.shift.to(y.dtype)) / self._scale(y), -self._logdet(y)
 
 
 class Standardise(AffineFixed):

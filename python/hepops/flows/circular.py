@@ -19,9 +19,9 @@ def circular(x: Tensor, raw: Tensor, *, weights: bool = False, inverse: bool = F
 
     Args:
         x: Angles, shape (...), float32 or float64; any real number stands for its angle. y where `inverse`.
-        raw: :math:`s_1 \ldots s_K`, then, where `weights`, the K logits of :math:`w`, then :math:`t`: shape (..., K + 1)
-            or (..., 2 K + 1) of any strides, float64 for a float64 `x`; float32, bfloat16 or float16 for a float32 one.
-            Leading dimensions are broadcast with those of `x`. K is at most 64.
+        raw: :math:`s_1 \ldots s_K`, then, where `weights`, the K logits of :math:`w`, then :math:`t`: shape (..., K +
+            1) or (..., 2 K + 1) of any strides, float64 for a float64 `x`; float32, bfloat16 or float16 for a float32
+            one. Leading dimensions are broadcast with those of `x`. K is at most 64.
         weights: Whether the weights are learned; else they are :math:`1/K`.
         inverse: Whether to give x from y, and :math:`\ln dx/dy`. In closed form for K = 1; else by Newton's method with
             a bracket, at most 100 evaluations, to rounding.
@@ -42,7 +42,7 @@ def circular(x: Tensor, raw: Tensor, *, weights: bool = False, inverse: bool = F
 
     Example:
         >>> circular(torch.tensor([0.0, 3.1]), torch.tensor([0.0, 0.5, 1.0]))
-        (tensor([ 1.0000, -2.1730]), tensor([ 0.2747, -0.2743]))
+        (tensor([ 1.0000, -2.1750]), tensor([ 0.2809, -0.2190]))
     """
     return call(torch.ops.hepops.flows_circular.default, *broadcast(x, raw), weights, inverse)
 

@@ -81,14 +81,13 @@ class Affine(Elementwise):
         return affine(y, raw, scale=self.scale, limit=self.limit, inverse=True)
 
     def identity(self) -> Tensor:
-        """The s of scale 1, and t = 0. A sigmoid of limit 0 never reaches 1: s = 2 gives 0.982."""
+        """The s of scale 1, and t = 0. A sigmoid hardly moves where it is close to 1: it begins at 0.98."""
         if self.scale == "softplus":
             if self.limit >= 1:
                 raise ValueError(f"Affine: with softplus and limit {self.limit} no scale is 1")
             return torch.tensor([math.log(math.expm1(1 - self.limit)), 0.0])
         if self.scale == "sigmoid":
-            rise = min(max(1 - self.limit, 0.5), 1 - 1e-3)
-            return torch.tensor([min(math.log(rise / (1 - rise)) - 2, 2.0), 0.0])
+            return torch.tensor([2.0, 0.0])
         return torch.zeros(2)
 
 
@@ -153,11 +152,11 @@ class SigmoidMixture(_Fused):
     """The logit of a mixture of sigmoids (`hepops.flows.sigmoid_mixture`).
 
     Args:
-        components: K, 1 to 64.
+        components: K, 1 to 48.
     """
 
     def __init__(self, components: int = 8) -> None:
-        self.components = check_count("SigmoidMixture", "components", components, 64)
+        self.components = check_count("SigmoidMixture", "components", components, 48)
         self.size = 3 * components
 
     def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

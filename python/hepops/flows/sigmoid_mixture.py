@@ -19,15 +19,15 @@ def sigmoid_mixture(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[T
 
     Args:
         x: Shape (...), float32 or float64; y where `inverse`.
-        raw: :math:`\alpha_1 \ldots \alpha_K, b_1 \ldots b_K, \omega_1 \ldots \omega_K`, shape (..., 3 K) of any strides,
-            float64 for a float64 `x`; float32, bfloat16 or float16 for a float32 one. Leading dimensions are broadcast
-            with those of `x`. K is at most 64.
+        raw: :math:`\alpha_1 \ldots \alpha_K, b_1 \ldots b_K, \omega_1 \ldots \omega_K`, shape (..., 3 K) of any
+            strides, float64 for a float64 `x`; float32, bfloat16 or float16 for a float32 one. Leading dimensions are
+            broadcast with those of `x`. K is at most 48.
         inverse: Whether to give x from y, and :math:`\ln dx/dy`: by Newton's method with a bracket, at most 100
             evaluations, to rounding.
 
     Returns:
-        (y, ln dy/dx), each of the shape and dtype of `x`. Computed in double, rounded once. Both tails are right however
-        far: y and the slope follow the components that decide there, with nothing that underflows.
+        (y, ln dy/dx), each of the shape and dtype of `x`. Computed in double, rounded once. Both tails are right
+        however far: y and the slope follow the components that decide there, with nothing that underflows.
 
     Differentiable any number of times, with respect to `x` and `raw`: the second derivatives are made of torch's
     operators. Deterministic, element by element. NaN gives NaN.
@@ -41,9 +41,9 @@ def sigmoid_mixture(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[T
         | C.-W. Huang et al., Neural autoregressive flows, arXiv:1804.00779, section 3.1
 
     Example:
-        >>> y, logdet = sigmoid_mixture(torch.tensor([0.0, 30.0]), torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0, 0.0]))
+        >>> y, logdet = sigmoid_mixture(torch.tensor([-2.0, 30.0]), torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0, 0.0]))
         >>> sigmoid_mixture(y, torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0, 0.0]), inverse=True)[0]
-        tensor([ 0., 30.])
+        tensor([-2., 30.])
     """
     return call(torch.ops.hepops.flows_sigmoid_mixture.default, *broadcast(x, raw), inverse)
 

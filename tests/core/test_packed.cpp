@@ -1,4 +1,4 @@
-#include "core/doubles.h"
+#include "core/packed.h"
 
 #include <gtest/gtest.h>
 
@@ -20,7 +20,7 @@ double ulps(double ours, long double exact) {
 // f on a pack whose first number is x, and the others something else
 template <class F>
 double first(const F& f, double x) {
-  Doubles p(0.3);
+  Packed p(0.3);
   p.v[0] = x;
   return f(p).v[0];
 }
@@ -37,7 +37,7 @@ double worst(const F& f, const G& exact, double low, double high, int steps = 10
 
 #define PACKED(f) [](auto x) { return f(x); }
 
-TEST(Doubles, FunctionsAreWithinTwoUlp) {
+TEST(Packed, FunctionsAreWithinTwoUlp) {
   for (const double size : {1e-3, 1.0, 30.0, 700.0}) {
     EXPECT_LT(worst(PACKED(exp), PACKED(std::exp), -size, size), 2);
     EXPECT_LT(worst(PACKED(expm1), PACKED(std::expm1), -size, size), 5) << size;  // above 0.35 it is exp - 1
@@ -46,7 +46,7 @@ TEST(Doubles, FunctionsAreWithinTwoUlp) {
   }
 }
 
-TEST(Doubles, LogarithmsOfAllSizes) {
+TEST(Packed, LogarithmsOfAllSizes) {
   double most = 0;
   for (int i = -1074 * 4; i < 1023 * 4; ++i) {
     const double x = double(std::exp2((long double)i / 4));
@@ -56,24 +56,24 @@ TEST(Doubles, LogarithmsOfAllSizes) {
   EXPECT_LT(most, 2);
 }
 
-TEST(Doubles, AnglesInEveryDirection) {
+TEST(Packed, AnglesInEveryDirection) {
   double most = 0;
   for (int i = -2000; i <= 2000; ++i)
     for (const double length : {1e-200, 0.3, 1e200}) {
       const double angle = std::numbers::pi * i / 2000, x = length * std::cos(angle), y = length * std::sin(angle);
-      Doubles px(1.0), py(-1.0);
+      Packed px(1.0), py(-1.0);
       px.v[0] = x, py.v[0] = y;
       most = std::max(most, ulps(atan2(py, px).v[0], std::atan2((long double)y, (long double)x)));
     }
   EXPECT_LT(most, 2);
-  EXPECT_EQ(atan2(Doubles(0.0), Doubles(0.0)).v[0], 0);
-  EXPECT_EQ(atan2(Doubles(-1.0), Doubles(0.0)).v[0], -std::numbers::pi / 2);
+  EXPECT_EQ(atan2(Packed(0.0), Packed(0.0)).v[0], 0);
+  EXPECT_EQ(atan2(Packed(-1.0), Packed(0.0)).v[0], -std::numbers::pi / 2);
 }
 
-TEST(Doubles, SineAndCosine) {
+TEST(Packed, SineAndCosine) {
   for (const bool sine : {true, false}) {
-    const auto ours = [sine](Doubles x) {
-      Doubles s, c;
+    const auto ours = [sine](Packed x) {
+      Packed s, c;
       sin_cos_half_turn(x, s, c);
       return sine ? s : c;
     };
@@ -90,7 +90,7 @@ TEST(Doubles, SineAndCosine) {
   }
 }
 
-TEST(Doubles, EndsAreThoseOfTheStandard) {
+TEST(Packed, EndsAreThoseOfTheStandard) {
   for (const double x : {0.0, -0.0, infinity, -infinity, nan, 1e300, -1e300, 5e-324, -745.0, 709.78}) {
     EXPECT_LT(ulps(first(PACKED(exp), x), std::exp((long double)x)), 2) << x;
     EXPECT_LT(ulps(first(PACKED(log), x), std::log((long double)x)), 2) << x;
@@ -99,10 +99,10 @@ TEST(Doubles, EndsAreThoseOfTheStandard) {
   }
 }
 
-TEST(Doubles, ChoosesByNumber) {
-  Doubles a(1.0), b(2.0);
+TEST(Packed, ChoosesByNumber) {
+  Packed a(1.0), b(2.0);
   a.v[0] = 3, a.v[1] = nan;
-  const Doubles least = min(b, a), most = max(b, a), chosen = select(a > b, Doubles(10.0), Doubles(20.0));
+  const Packed least = min(b, a), most = max(b, a), chosen = select(a > b, Packed(10.0), Packed(20.0));
   EXPECT_EQ(least.v[0], 2);
   EXPECT_EQ(most.v[0], 3);
   EXPECT_EQ(chosen.v[0], 10);
@@ -110,7 +110,7 @@ TEST(Doubles, ChoosesByNumber) {
   EXPECT_EQ(min(b, a).v[1], 2);  // a NaN in the second place loses, as in core::min
   EXPECT_TRUE(any(a > b));
   EXPECT_FALSE(any(a > 5.0));
-  EXPECT_EQ(abs(Doubles(-0.5)).v[0], 0.5);
+  EXPECT_EQ(abs(Packed(-0.5)).v[0], 0.5);
 }
 
 }  // namespace
