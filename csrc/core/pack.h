@@ -3,7 +3,7 @@
 // instructions of the level that a file is compiled for. Comparisons give a mask, `select` chooses.
 //
 // All is found by argument-dependent lookup. exp, log and log1p are series as in elementary.h: to 2 ulp, or for a Pack
-// that is `brief` to 1e-10 of the value, where the result is to be rounded to float. NaN and infinity as they should
+// that is `brief` to 1.1e-10 of the value, where the result is to be rounded to float. NaN and infinity as they should
 // be. Polynomials: Chebyshev fits (mpmath's chebyfit) of exp on |r| < ln2 / 2, of atanh(s) / s in z = s^2.
 #include <bit>
 #include <cmath>
@@ -38,6 +38,9 @@ struct Pack {
   using Bits = typename Simd<int64_t, V>::type;
   using Chosen = Mask<Bits>;
   Vector v;
+#ifdef __AVX512F__
+  static constexpr __mmask8 every = __mmask8(-1);
+#endif
 
   Pack() = default;  // not initialised, as a double is not
   [[gnu::always_inline]] Pack(Vector x) : v(x) {}
@@ -51,18 +54,18 @@ struct Pack {
     Simd<S, V>::store(p, narrowed<S>());
   }
 
-  // Numbers of another type S. GCC 12 takes two halves for what is one instruction.
+  // Numbers of another type S. GCC 12 takes two halves for what is one instruction, and warns of that without a mask.
   template <class S>
   [[gnu::always_inline]] static Pack widened(typename Simd<S, V>::type x) {
 #ifdef __AVX512F__
-    if constexpr (std::is_same_v<S, float> && V == 8) return Vector(_mm512_cvtps_pd(x));
+    if constexpr (std::is_same_v<S, float> && V == 8) return Vector(_mm512_maskz_cvtps_pd(every, x));
 #endif
     return __builtin_convertvector(x, Vector);
   }
   template <class S>
   [[gnu::always_inline]] typename Simd<S, V>::type narrowed() const {
 #ifdef __AVX512F__
-    if constexpr (std::is_same_v<S, float> && V == 8) return _mm512_cvtpd_ps(v);
+    if constexpr (std::is_same_v<S, float> && V == 8) return _mm512_maskz_cvtpd_ps(every, v);
 #endif
     return __builtin_convertvector(v, typename Simd<S, V>::type);
   }

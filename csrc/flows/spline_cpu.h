@@ -15,7 +15,7 @@ namespace hepops::flows {
 
 constexpr int spline_lanes = core::full_lanes<double>;
 
-// float needs no more than 1e-10 of the elementary functions.
+// A result that is rounded to float needs no more of the elementary functions than 1e-10.
 template <class X>
 using PackOf = core::Pack<spline_lanes, sizeof(X) == sizeof(float)>;
 
