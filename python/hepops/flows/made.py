@@ -106,7 +106,7 @@ class MADE(nn.Module):
             mask = torch.tensor(high)[:, None] >= torch.tensor(low)[None, :] + int(strict)
             if i == 0:  # context is the last of the columns
                 mask = mask.roll(-context, 1)
-            self.register_buffer(f"mask{i}", mask, persistent=False)
+            self.register_buffer(f"mask{i}", mask.to(torch.get_default_dtype()), persistent=False)
         self._plan = _Plan(self.visits, [list(d) for d in degrees], parameters)
         if not self._plan.is_sorted:  # units by degree, where the weights have them otherwise
             for i, units in enumerate([self._plan.columns, *self._plan.sorted, self._plan.rows]):

@@ -28,14 +28,21 @@ class Pick(nn.Module):
         self.register_buffer("order", torch.cat([active, passive]).argsort(), persistent=False)  # puts (a, b) back
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # split and unbind rather than slices: the gradients of the parts are put together in one operation
+        D = x.shape[-1]
         if self.range is not None:
             start, stop = self.range
-            a, D = x[..., start:stop], x.shape[-1]
             if start == 0:
-                return a, x[..., stop:]
-            return a, x[..., :start] if stop == D else torch.cat([x[..., :start], x[..., stop:]], -1)
+                a, b = x.split([stop, D - stop], -1)
+                return a, b
+            if stop == D:
+                b, a = x.split([start, D - start], -1)
+                return a, b
+            low, a, high = x.split([start, stop - start, D - stop], -1)
+            return a, torch.cat([low, high], -1)
         if self.parity is not None:
-            return x[..., self.parity :: 2], x[..., 1 - self.parity :: 2]
+            pair = x.unflatten(-1, (D // 2, 2)).unbind(-1)
+            return pair[self.parity], pair[1 - self.parity]
         return x.index_select(-1, self.active), x.index_select(-1, self.passive)
 
     def join(self, a: Tensor, b: Tensor) -> Tensor:
