@@ -88,7 +88,7 @@ def test_base_of_lines_and_circles():
     base = LinesAndCircles([False, True, True, False])
     z = base.draw(50_000, seed=1).double()
     assert z[:, 1].abs().max() <= math.pi and z[:, 0].abs().max() > 3.2
-    assert np.abs(np.corrcoef(np.stack([*z.T, *(z**2).T, *z.cos().T])) - np.eye(12))[:4, [0, 1, 2, 3]].max() < 0.02
+    assert np.abs(np.corrcoef(np.stack([*z.T, *(z**2).T, *z.cos().T])) - np.eye(12))[:4].max() < 0.03
     torch.testing.assert_close(z[:, [1, 2]].var(0), torch.full((2,), math.pi**2 / 3).double(), rtol=0.02, atol=0)
     line = Normal(2).log_prob(z[:, [0, 3]].float())
     torch.testing.assert_close(base.log_prob(z), line - 2 * math.log(2 * math.pi), rtol=0, atol=1e-5)

@@ -169,6 +169,15 @@ def test_no_noise_at_the_optimum_of_a_spline_flow(dtype):
     assert log_w.abs().max() == 0 and not log_w.requires_grad
 
 
+def test_the_baseline_leaves_one_out():
+    log_q = torch.tensor([-1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
+    log_p = torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(reinforce(log_q, log_p), log_q)
+    s = (log_q - log_p).detach()
+    others = torch.stack([s[[1, 2]].mean(), s[[0, 2]].mean(), s[[0, 1]].mean()])
+    torch.testing.assert_close(gradient, (s - others) / 3)
+
+
 def test_path_gradient_leaves_the_parameters_as_they_were():
     flow = _flow()
     loss, _ = path_gradient(flow, _log_p, 8, seed=1)
