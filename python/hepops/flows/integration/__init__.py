@@ -13,4 +13,5 @@ from .proposal import Proposal as Proposal
 from .proposal import Uniform as Uniform
 from .proposal import build as build
 from .proposal import describe as describe
+from .rotated import RotatedMap as RotatedMap
 from .vegas import VegasMap as VegasMap

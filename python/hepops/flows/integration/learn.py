@@ -5,7 +5,7 @@ In turn, each stage as long as its budget lasts and it gains:
 1. map: VEGAS iterations, the edges refined from all samples so far;
 2. tempered: the tempered start of a Gaussian mixture, on its own samples, lest the map hide a peak from it;
 3. mixture: more components while they pay;
-4. strata: the map again, from all samples, then VEGAS+'s shares of hypercubes;
+4. strata: the map again, from all samples, then VEGAS+'s shares of hypercubes; a map along principal axes;
 5. flow: on the map, where nothing so far is good, trained on all samples, two rounds;
 6. choice: fresh samples of every candidate, pooled, so that one that lost a peak which another has is punished.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .pool import Counted
 from .proposal import Proposal, Uniform
-from .stages import FLOW_BELOW, Stages
+from .stages import FLOW_BELOW, GOOD, Stages
 from .stages import Candidate as Candidate
 
 
@@ -76,7 +76,8 @@ def learn(
         progress: Called with each entry of the history as it is made.
 
     Returns:
-        The best proposal and the account of how it was found. Nothing in it depends on a clock or on threads' order.
+        The best proposal and the account of how it was found. It is the same in every run
+        with the same number of threads.
 
     Raises:
         ValueError: An argument is none of these, or f gives another shape. What f raises itself passes through.
@@ -116,10 +117,11 @@ def learn(
         if len(state.pool.x):
             if below is not None:
                 below = state.strata(below)
+                if "map" in candidates and state.best() < GOOD:
+                    state.rotated()
             if channels:
                 state.with_users(channels)
-            best = max(state.pool.ess(p.log_prob(state.pool.x)) for p in state.candidates.values())
-            if below is not None and "flow" in candidates and best < FLOW_BELOW:
+            if below is not None and "flow" in candidates and state.best() < FLOW_BELOW:
                 state.flow(below, flow_steps)
                 if channels:
                     state.with_users(channels)

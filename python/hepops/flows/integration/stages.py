@@ -13,6 +13,7 @@ from .flow import FlowProposal, train
 from .gaussians import GaussianMixture, fit, split
 from .pool import Counted, Pool, effective
 from .proposal import Proposal, substream
+from .rotated import RotatedMap
 from .tempered import compress, defended, fit_best, tempered
 from .vegas import VegasMap
 
@@ -25,7 +26,7 @@ class Candidate:
     """A proposal that competed, and how it did on samples that no one learned from.
 
     Attributes:
-        name: "uniform", "map", "strata", "mixture" (and "mixture before" it grew), "flow"; each "and channels" again.
+        name: "uniform", "map", "strata", "rotated", "mixture" ("mixture before" it grew), "flow"; each "and channels".
         proposal: It, with its uniform share.
         ess: (int |f|)^2 / int f^2/q, in [0, 1], from fresh samples of all candidates; 0 where all weights were zero.
         max_weight: Largest |w| over the mean of |w|, among the same.
@@ -123,6 +124,26 @@ class Stages:
             self.candidates["strata"] = defended(cubed, self.uniform_share)
         self.report(stage="strata", ess=best_ess, strata=strata)
         return best
+
+    def rotated(self, steps: int = 6) -> None:
+        """A map along the principal axes of all samples: refined on them, then on its own as well."""
+        if self.dim < 2 or effective(self.pool.log_weights()) < 10 * self.dim:
+            return
+        current = RotatedMap(self.dim, increments=min(max(self.batch // 64, 16), 256))
+        current.align(self.pool.x, self.pool.log_weights())
+        for turn in range(2):
+            for _ in range(steps):
+                current.refine(self.pool.x, 2 * self.pool.log_f - self.pool.log_mix, 1.0)
+            proposal = defended(copy.deepcopy(current), self.uniform_share)
+            ess = self.pool.ess(proposal.log_prob(self.pool.x))
+            if turn == 0 and ess > 0.1:
+                ess = self.draw(self.pool, proposal, self.batch)
+            self.report(stage="rotated", ess=ess)
+        self.candidates["rotated"] = proposal
+
+    def best(self) -> float:
+        """The best ESS so far, as the pool has it."""
+        return max((self.pool.ess(p.log_prob(self.pool.x)) for p in self.candidates.values()), default=0.0)
 
     def mixture(self, budget: int, components: int = 16, most: int = 128) -> GaussianMixture | None:
         """The tempered start, then rounds of fresh samples, each with twice the components while that pays."""
