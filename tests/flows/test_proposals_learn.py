@@ -129,6 +129,22 @@ def test_spikes_at_the_walls():
     assert ess > 0.9 and abs(mean - math.log(1 + 1e6) ** 2) < 4.5 * sdev
 
 
+def test_resonance_in_a_sum_takes_a_turned_map():
+    """Tails of 1/t^2 across the diagonal: no product of axes, and no Gaussians' shape."""
+    width = 0.002
+
+    def f(x):
+        return 1 / ((x[:, 0] + x[:, 1] - 0.9) ** 2 + width**2)
+
+    found = learn(f, 2, 150_000, 3, candidates=("map",))
+    ess, mean, sdev = fresh(f, found.proposal)
+    s = 0.9  # int f = int_0^2 min(t, 2 - t) / ((t - s)^2 + width^2) dt
+    steps = torch.linspace(math.atan(-s / width), math.atan((2 - s) / width), 200_001, dtype=torch.float64)
+    t = s + width * steps.tan()
+    exact = torch.trapezoid(torch.minimum(t, 2 - t) / width, steps).item()
+    assert found.candidates[0].name == "rotated" and ess > 0.8 and abs(mean - exact) < 4.5 * sdev
+
+
 def test_cuts_are_learned():
     def f(x):  # a disc within a corner
         return ((x * x).sum(1) < 0.49).to(x.dtype)

@@ -11,6 +11,7 @@ from hepops.flows.integration import (
     GaussianMixture,
     Mapped,
     Proposal,
+    RotatedMap,
     Uniform,
     VegasMap,
     build,
@@ -63,11 +64,21 @@ def channels(dim):
     return Channels([inner, vegas_map(dim, strata=3), Uniform(dim), mixture(dim)], [0.5, 0.3, 0.2, 0.0])
 
 
+def rotated(dim):
+    proposal = RotatedMap(dim, 20)
+    proposal.map.load_state_dict(vegas_map(dim).state_dict())
+    proposal.turn(
+        torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))[0]
+    )
+    return proposal
+
+
 KINDS = {
     "uniform": Uniform,
     "map": vegas_map,
     "strata": lambda dim: vegas_map(dim, strata=4),
     "mixture": mixture,
+    "rotated": rotated,
     "flow": flow,
     "mapped": squared,
     "channels": channels,
@@ -175,6 +186,7 @@ def test_bad_arguments_are_refused_by_name():
         (lambda: GaussianMixture(2, 0), "components"),
         (lambda: FlowProposal(VegasMap(1)), "one coordinate"),
         (lambda: FlowProposal(VegasMap(2, strata=2)), "no strata"),
+        (lambda: RotatedMap(2).turn(torch.ones(2, 2, dtype=torch.float64)), "orthonormal"),
         (lambda: build({"kind": "Nothing"}), "kind must be"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -17,6 +17,7 @@ from .proposal import Uniform as Uniform
 from .proposal import build as build
 from .proposal import describe as describe
 from .result import Result as Result
+from .rotated import RotatedMap as RotatedMap
 from .unweight import Events as Events
 from .user import Channel as Channel
 from .vegas import VegasMap as VegasMap

@@ -46,6 +46,16 @@ class VegasMap(Proposal):
         dim: d.
         increments: N, per axis.
         strata: Hypercubes along each axis; 1 for the map alone. Their number is strata^d.
+
+    Example:
+        >>> f = hepops.flows.integration.integrands.camel(2)
+        >>> vegas = hepops.flows.integration.VegasMap(2, increments=64)
+        >>> for step in range(5):
+        ...     x, log_q = vegas.sample(4096, seed=1, step=step)
+        ...     vegas.refine(x, 2 * f(x).log() - log_q)
+        >>> y, logdet = vegas.to_y(x)
+        >>> torch.allclose(vegas.to_x(y)[0], x, rtol=0, atol=1e-15)
+        True
     """
 
     edges: Tensor
