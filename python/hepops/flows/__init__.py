@@ -33,6 +33,15 @@ from .mixing import ActNorm as ActNorm
 from .mixing import CircularShift as CircularShift
 from .mixing import LULinear as LULinear
 from .mixing import Permutation as Permutation
+from .manifolds import AngleFeatures as AngleFeatures
+from .manifolds import CircularSpline as CircularSpline
+from .manifolds import ExponentialMap as ExponentialMap
+from .manifolds import MoebiusMixture as MoebiusMixture
+from .manifolds import RecursiveSphere as RecursiveSphere
+from .manifolds import RecursiveTorus as RecursiveTorus
+from .manifolds import Rotation as Rotation
+from .manifolds import sphere as sphere
+from .manifolds import torus as torus
 from .networks import MLP as MLP
 from .networks import Periodic as Periodic
 from .networks import ResidualMLP as ResidualMLP

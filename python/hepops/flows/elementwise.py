@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .spline import Bound, Convention, Tails, rational_quadratic_spline, slope_count
+from .spline import Bound, Convention, Tails, rational_quadratic_spline_packed, slope_count
 
 
 class Elementwise:
@@ -38,16 +38,8 @@ class Spline(Elementwise):
         self.size = 2 * bins + slope_count(bins, tails)
 
     def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        K = self.bins
-        return rational_quadratic_spline(
-            x,
-            raw[..., :K],
-            raw[..., K : 2 * K],
-            raw[..., 2 * K :],
-            inverse=inverse,
-            tails=self.tails,
-            bound=self.bound,
-            convention=self.convention,
+        return rational_quadratic_spline_packed(
+            x, raw, bins=self.bins, inverse=inverse, tails=self.tails, bound=self.bound, convention=self.convention
         )
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

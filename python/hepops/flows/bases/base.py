@@ -122,6 +122,8 @@ def child_seed(seed: int, k: int) -> int:
     The finaliser of SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, OOPSLA 2014, doi:10.1145/2660193.2660195).
     """
     mask = (1 << 64) - 1
+    if not 0 <= seed <= mask:
+        raise ValueError(f"seed must be in [0, 2^64), got {seed}")
     x = (seed + (k + 1) * 0x9E3779B97F4A7C15) & mask
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask

@@ -10,6 +10,7 @@ from .integrator import integrate as integrate
 from .learn import Candidate as Candidate
 from .learn import Learned as Learned
 from .learn import learn as learn
+from .pool import Pool as Pool
 from .proposal import Mapped as Mapped
 from .proposal import Proposal as Proposal
 from .proposal import Uniform as Uniform

@@ -27,6 +27,13 @@ class Channels(Proposal):
     Args:
         channels: The proposals :math:`q_k`, of one dim.
         shares: :math:`\alpha_k \ge 0`; normalised to sum 1. Equal where None.
+
+    Example:
+        >>> from hepops.flows.integration import Channels, Uniform, VegasMap
+        >>> q = Channels([VegasMap(2), Uniform(2)], [0.97, 0.03])
+        >>> x, log_q = q.sample(1000, seed=1)
+        >>> torch.equal(q.sample(10, seed=1, first=500)[0], x[500:510])
+        True
     """
 
     shares: Tensor

@@ -176,7 +176,7 @@ def fit(
 
 
 def split(mixture: GaussianMixture, scores: Tensor, into: int) -> GaussianMixture:
-    """More components: those of the highest scores, shape (K,), become two, a deviation apart along the longest axis."""
+    """More components: those of the highest scores, shape (K,), become two, a deviation apart along the long axis."""
     extra = min(into - mixture.components, mixture.components)
     chosen = scores.argsort(descending=True)[:extra]
     scales = mixture.scales[chosen]

@@ -171,7 +171,13 @@ def build(config: dict[str, Any]) -> Proposal:
 
 
 class Uniform(Proposal):
-    """q = 1 on the cube."""
+    """q = 1 on the cube.
+
+    Example:
+        >>> x, log_q = hepops.flows.integration.Uniform(3).sample(5, seed=1)
+        >>> x.shape, x.dtype, log_q.unique()
+        (torch.Size([5, 3]), torch.float64, tensor([0.], dtype=torch.float64))
+    """
 
     def draw(self, numbers: Tensor, seed: int, step: int) -> tuple[Tensor, Tensor]:
         return uniforms(numbers, self.dim, seed, step), self._place.new_zeros(len(numbers))
@@ -190,6 +196,15 @@ class Mapped(Proposal):
 
     Both functions act row by row. A channel made of functions is not described by plain data: a saved integrator is
     given its channels again (:meth:`config` raises).
+
+    Example:
+        >>> square = hepops.flows.integration.Mapped(  # x = u^2, for an integrand that grows as 1/sqrt(x)
+        ...     1,
+        ...     lambda u: (u**2, (2 * u).log().sum(1)),
+        ...     lambda x: (x.sqrt(), -(2 * x.sqrt()).log().sum(1)),
+        ... )
+        >>> square.log_prob(torch.tensor([[0.25]])).exp()
+        tensor([1.], dtype=torch.float64)
     """
 
     def __init__(

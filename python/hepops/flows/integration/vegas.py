@@ -1,7 +1,8 @@
 r"""VEGAS+: a map per axis that flattens f, and shares of samples per hypercube of the flattened cube.
 
 The map takes y in the unit cube to x axis by axis: axis a has N increments between edges :math:`e_{a0} = 0 < e_{a1}
-< \dots < e_{aN} = 1`, and :math:`x_a = e_{ai} + (N y_a - i)(e_{a,i+1} - e_{ai})`, :math:`i = \lfloor N y_a \rfloor`, so that
+< \dots < e_{aN} = 1`, and :math:`x_a = e_{ai} + (N y_a - i)(e_{a,i+1} - e_{ai})`, :math:`i = \lfloor N y_a \rfloor`.
+Then
 
 .. math:: q(x) = p_h M \prod_a \frac{1}{N (e_{a,i+1} - e_{ai})},
 
@@ -45,6 +46,16 @@ class VegasMap(Proposal):
         dim: d.
         increments: N, per axis.
         strata: Hypercubes along each axis; 1 for the map alone. Their number is strata^d.
+
+    Example:
+        >>> f = hepops.flows.integration.integrands.camel(2)
+        >>> vegas = hepops.flows.integration.VegasMap(2, increments=64)
+        >>> for step in range(5):
+        ...     x, log_q = vegas.sample(4096, seed=1, step=step)
+        ...     vegas.refine(x, 2 * f(x).log() - log_q)
+        >>> y, logdet = vegas.to_y(x)
+        >>> torch.allclose(vegas.to_x(y)[0], x, rtol=0, atol=1e-15)
+        True
     """
 
     edges: Tensor
@@ -81,7 +92,8 @@ class VegasMap(Proposal):
         i = torch.searchsorted(self.edges, x.T.contiguous(), right=True).T.sub(1).clamp(0, self.increments - 1)
         low, high = (self.edges.gather(1, k.T).T for k in (i, i + 1))
         width = high - low
-        return (i + (x - low) / width) / self.increments, -(width * self.increments).log().sum(1)
+        y = ((i + (x - low) / width) / self.increments).clamp(0, 1)
+        return y, -(width * self.increments).log().sum(1)
 
     def cube(self, y: Tensor) -> Tensor:
         """The hypercube of y, shape (n,), int64: axis 0 slowest."""
@@ -135,14 +147,14 @@ class VegasMap(Proposal):
 
     @torch.no_grad()
     def stratified(self, total: int, seed: int, first: int = 0, n: int | None = None, step: int = 0) -> Stratified:
-        """Samples first ... first + n - 1 of `total`, in the order of the hypercubes; all that are left where n is None."""
+        """Samples first ... first + n - 1 of `total`, in the order of the hypercubes; n None: all that are left."""
         n = total - first if n is None else n
         counts = self.allocation(total)
         numbers = torch.arange(first, first + n, device=counts.device)
         h = torch.searchsorted(counts.cumsum(0), numbers, right=True)
         y = (self._corner(h) + uniforms(numbers, self.dim, seed, step)) / self.strata
         x, logdet = self.to_x(y)
-        return Stratified(x, (counts[h] / total * len(counts)).log() - logdet, h)
+        return Stratified(x, (counts[h].to(torch.float64) / total * len(counts)).log() - logdet, h)
 
     def stratified_estimate(self, weights: Tensor, stratum: Tensor) -> tuple[float, float]:
         r"""The integral and its standard deviation from all samples of a total: weights f exp(-log_q).
@@ -198,7 +210,7 @@ class VegasMap(Proposal):
 
     @torch.no_grad()
     def stratify(self, x: Tensor, log_f: Tensor, log_p: Tensor, beta: float = 0.75, floor: float = 0.1) -> None:
-        r"""Gives hypercubes their shares, of :math:`\sqrt{\langle w^2 \rangle_h}`, w = f/q_map, and spreads, of sd_h(w)^beta.
+        r"""Gives hypercubes their shares and spreads: the rms of w = f/q_map in each, and its sd to the power beta.
 
         Independent samples have the least variance at shares of the root mean square of the weights, stratified ones at
         shares of their standard deviation (damped by beta against its noise, 2009.05112, eq. 35).
