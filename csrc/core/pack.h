@@ -3,12 +3,16 @@
 // instructions of the level that a file is compiled for. Comparisons give a mask, `select` chooses.
 //
 // All is found by argument-dependent lookup. exp, log and log1p are series as in elementary.h: to 2 ulp, or for a Pack
-// that is `brief` to 1e-10 of the value, where the result is to be rounded to float. NaN and infinity as they should
+// that is `brief` to 1.1e-10 of the value, where the result is to be rounded to float. NaN and infinity as they should
 // be. Polynomials: Chebyshev fits (mpmath's chebyfit) of exp on |r| < ln2 / 2, of atanh(s) / s in z = s^2.
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "core/simd.h"
 
@@ -34,19 +38,36 @@ struct Pack {
   using Bits = typename Simd<int64_t, V>::type;
   using Chosen = Mask<Bits>;
   Vector v;
+#ifdef __AVX512F__
+  static constexpr __mmask8 every = __mmask8(-1);
+#endif
 
   Pack() = default;  // not initialised, as a double is not
   [[gnu::always_inline]] Pack(Vector x) : v(x) {}
-  [[gnu::always_inline]] Pack(double x) {
-    for (int i = 0; i < V; ++i) v[i] = x;
-  }
+  [[gnu::always_inline]] Pack(double x) : v(x - Vector{}) {}
   template <class S>
   [[gnu::always_inline]] static Pack load(const S* p) {
-    return __builtin_convertvector((Simd<S, V>::load(p)), Vector);
+    return widened<S>(Simd<S, V>::load(p));
   }
   template <class S>
   [[gnu::always_inline]] void store(S* p) const {
-    Simd<S, V>::store(p, __builtin_convertvector(v, typename Simd<S, V>::type));
+    Simd<S, V>::store(p, narrowed<S>());
+  }
+
+  // Numbers of another type S. GCC 12 takes two halves for what is one instruction, and warns of that without a mask.
+  template <class S>
+  [[gnu::always_inline]] static Pack widened(typename Simd<S, V>::type x) {
+#ifdef __AVX512F__
+    if constexpr (std::is_same_v<S, float> && V == 8) return Vector(_mm512_maskz_cvtps_pd(every, x));
+#endif
+    return __builtin_convertvector(x, Vector);
+  }
+  template <class S>
+  [[gnu::always_inline]] typename Simd<S, V>::type narrowed() const {
+#ifdef __AVX512F__
+    if constexpr (std::is_same_v<S, float> && V == 8) return _mm512_maskz_cvtpd_ps(every, v);
+#endif
+    return __builtin_convertvector(v, typename Simd<S, V>::type);
   }
 
   [[gnu::always_inline]] friend Pack operator-(Pack a) { return -a.v; }
@@ -75,23 +96,21 @@ struct Pack {
   }
   template <class S>
   [[gnu::always_inline]] friend Pack round_to(S, Pack a) {
-    return __builtin_convertvector(__builtin_convertvector(a.v, typename Simd<S, V>::type), Vector);
+    return widened<S>(a.template narrowed<S>());
   }
   friend Pack fmod(Pack a, Pack b) {
     for (int i = 0; i < V; ++i) a.v[i] = std::fmod(a.v[i], b.v[i]);
     return a;
   }
 
-  // 2^k e^r, k = round(x / ln 2); below -708 it is 0, above 709 infinite
+  // 2^k e^r, k = round(x / ln 2), for x up to 709; below -708 it stays at e^-708
   [[gnu::always_inline]] friend Pack exp(Pack x) {
-    constexpr double round = 0x1.8p52;  // x + round has the nearest integer in its last bits
-    const Vector bounded = max(x, Pack(-709.0)).v;
+    constexpr double round = 0x1.8p52 + 1023;  // x + round has the nearest integer in its last bits, and 2^k's exponent
+    const Vector bounded = max(x, Pack(-708.0)).v;
     const Vector shifted = bounded * 0x1.71547652b82fep0 + round, k = shifted - round;
-    const Vector r = (bounded - k * 0x1.62e42feep-1) - k * 0x1.a39ef35793c76p-33;
-    const Bits power = reinterpret_cast<Bits>(shifted) << 52;
-    const Vector y = reinterpret_cast<Vector>(reinterpret_cast<Bits>(exp_series(r)) + power);
-    const Vector low = bounded < -708.0 ? Vector{} : y;
-    return bounded < 709.0 ? low : bounded * std::numeric_limits<double>::infinity();
+    const Vector r =
+        brief ? bounded - k * 0x1.62e42fefa39efp-1 : (bounded - k * 0x1.62e42feep-1) - k * 0x1.a39ef35793c76p-33;
+    return exp_series(r) * reinterpret_cast<Vector>(reinterpret_cast<Bits>(shifted) << 52);
   }
 
   // x = 2^k m, m in [sqrt(1/2), sqrt(2)): k ln 2 + 2 atanh(s), s = (m - 1) / (m + 1)

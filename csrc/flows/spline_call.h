@@ -43,11 +43,15 @@ struct Spline {
   HEPOPS_HD Domain<double> domain(const int64_t (&at)[num_operands]) const {
     return {low ? double(low[at[low_]]) : lower, high ? double(high[at[high_]]) : upper};
   }
-  // which of the given slopes stand at the ends of bin j; what it names for an end that has none is not used
-  HEPOPS_HD int first_slope(int j) const { return tails == Tails::linear ? (j > 0 ? j - 1 : 0) : j; }
-  HEPOPS_HD int second_slope(int j) const {
-    if (tails == Tails::linear) return j < num_slopes() ? j : num_slopes() - 1;
-    return tails == Tails::circular && j + 1 == bins ? 0 : j + 1;
+  // which of the given slopes stand at the ends of a bin; what is named for an end that has none is not used
+  template <class T>
+  HEPOPS_HD T first_slope(const T& bin) const {
+    return tails == Tails::linear ? max(bin - T(1), T(0)) : bin;
+  }
+  template <class T>
+  HEPOPS_HD T second_slope(const T& bin) const {
+    if (tails == Tails::linear) return min(bin, T(bins - 2));
+    return tails == Tails::circular ? select(bin == T(bins - 1), T(0), bin + T(1)) : bin + T(1);
   }
 };
 

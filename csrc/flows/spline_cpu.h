@@ -15,7 +15,7 @@ namespace hepops::flows {
 
 constexpr int spline_lanes = core::full_lanes<double>;
 
-// float needs no more than 1e-10 of the elementary functions.
+// A result that is rounded to float needs no more of the elementary functions than 1e-10.
 template <class X>
 using PackOf = core::Pack<spline_lanes, sizeof(X) == sizeof(float)>;
 
@@ -64,10 +64,7 @@ template <class P>
         Tile<P, V> tile;
         core::unroll<V>(HEPOPS_UNROLLED(l) { tile.row[l] = core::Simd<P, V>::load(from + at[l] + k); });
         tile.transpose();
-        core::unroll<V>(HEPOPS_UNROLLED(l) {
-          core::Simd<double, V>::store(to + (k + l) * V,
-                                       __builtin_convertvector(tile.row[l], typename core::Simd<double, V>::type));
-        });
+        core::unroll<V>(HEPOPS_UNROLLED(l) { Wide::template widened<P>(tile.row[l]).store(to + (k + l) * V); });
       }
     }
   }
@@ -107,6 +104,7 @@ class Walk {
     for (int o = 0; o < num_operands; ++o) {
       base_[o] = 0;
       for (int d = 0; d < layout.dims; ++d) base_[o] += index_[d] * layout.strides[o][d];
+      for (int l = 0; l < V; ++l) lane_[o][l] = l * layout.strides[o][layout.dims - 1];
     }
   }
 
@@ -115,9 +113,8 @@ class Walk {
     together = n == V && index_[last] + V <= layout_.sizes[last];
     if (together) {
       for (int o = 0; o < num_operands; ++o) {
-        const int64_t stride = layout_.strides[o][last];
-        for (int l = 0; l < V; ++l) at[o][l] = base_[o] + l * stride;
-        base_[o] += V * stride;
+        for (int l = 0; l < V; ++l) at[o][l] = base_[o] + lane_[o][l];
+        base_[o] += V * lane_[o][1];
       }
       index_[last] += V;
       if (index_[last] == layout_.sizes[last]) carry();
@@ -142,6 +139,7 @@ class Walk {
   }
   const Layout& layout_;
   int64_t index_[max_dims], base_[num_operands];
+  Lane lane_[num_operands];  // beyond the first of V
 };
 
 // The exponentials of V elements' logits, a row a bin.
@@ -200,17 +198,20 @@ struct PackSource {
   [[gnu::always_inline]] void raw_slopes(const T& index, T& raw0, T& raw1) const {
     raw0 = raw1 = T(0);
     if (spline.num_slopes() == 0) return;
-    double raw[2][V];
-    const int64_t step = spline.layout.steps[slopes_];
-    int32_t bin[V];
-    index.store(bin);
-    for (int l = 0; l < V; ++l) {
-      const P* from = spline.slopes + slopes_at[l];
-      raw[0][l] = double(from[spline.first_slope(bin[l]) * step]);
-      raw[1][l] = double(from[spline.second_slope(bin[l]) * step]);
-    }
-    raw0 = T::load(raw[0]);
-    raw1 = T::load(raw[1]);
+    raw0 = raw(spline.first_slope(index));
+    raw1 = raw(spline.second_slope(index));
+  }
+
+ private:
+  [[gnu::always_inline]] T raw(const T& slope) const {
+    int32_t number[V];
+    slope.store(number);
+    return [&]<int... l>(std::integer_sequence<int, l...>) __attribute__((always_inline)) {
+      using S = std::conditional_t<is_native<P>, P, float>;
+      const typename core::Simd<S, V>::type all = {
+          S(spline.slopes[slopes_at[l] + number[l] * spline.layout.steps[slopes_]])...};
+      return T::template widened<S>(all);
+    }(std::make_integer_sequence<int, V>());
   }
 };
 

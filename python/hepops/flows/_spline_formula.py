@@ -61,9 +61,8 @@ def formula(
     else:
         inside = (x >= low) & (x <= high)
         z = torch.where(inside, x, (low + high) / 2)  # anything that has finite slopes
-    knots = [low[..., None] + span[..., None] * pad(v.cumsum(-1)[..., :-1], (1, 1)) for v in (w, h)]
-    for k in knots:
-        k[..., -1] = high
+    inner = [low[..., None] + span[..., None] * pad(v.cumsum(-1)[..., :-1], (1, 0)) for v in (w, h)]
+    knots = [torch.cat([k, high[..., None].expand(*k.shape[:-1], 1)], -1) for k in inner]
     edges = knots[1] if inverse else knots[0]
     k = ((z[..., None] >= edges[..., 1:-1]).sum(-1, keepdim=True)).clamp(max=bins - 1)
     edges_of = [torch.broadcast_to(v, (*x.shape, bins + 1)) for v in knots]

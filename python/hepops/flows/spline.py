@@ -14,6 +14,7 @@ from ._spline_formula import Convention as Convention
 from ._spline_formula import Tails as Tails
 from ._spline_formula import domain, formula
 from ._spline_formula import slope_count as slope_count
+from ._spline_func import Forward, batched, transforms_active
 
 _TAILS: tuple[Tails, ...] = ("linear", "circular", None)  # their numbers in the operator
 _CONVENTIONS: tuple[Convention, ...] = ("nflows", "zuko")
@@ -159,7 +160,7 @@ def _ends(bound: Bound, tails: Tails, x: Tensor) -> tuple[list[Tensor], float, f
             raise ValueError("rational_quadratic_spline: bound has no gradient, detach it")
         return ends, 0.0, 1.0
     low, high = float(low), float(high)
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+    if not -math.inf < low < high < math.inf:
         what = "must be positive and finite" if not isinstance(bound, tuple) else "must be finite, low below high"
         raise ValueError(f"rational_quadratic_spline: bound {what}, got {bound}")
     return [], low, high
@@ -186,7 +187,7 @@ def _apply(
     widths, heights, slopes = raw if len(raw) == 3 else (raw[0], None, None)
     low, high = ends or (None, None)
     numbers = lower, upper, bins, _TAILS.index(tails), _CONVENTIONS.index(convention), inverse
-    op = torch.ops.hepops.flows_rational_quadratic_spline.default
+    op = Forward.apply if transforms_active() else torch.ops.hepops.flows_rational_quadratic_spline.default
     return call(op, x, widths, heights, slopes, low, high, *numbers)
 
 
@@ -209,34 +210,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, grad_value: Tensor, grad_logdet: Tensor) -> tuple[Tensor | None, ...]:
     op = torch.ops.hepops._flows_rational_quadratic_spline_backward.default
-    *grads, heights, slopes = op(grad_value, grad_logdet, *ctx.saved_tensors, *ctx.numbers)
-    separate = ctx.saved_tensors[2] is not None
+    saved = ctx.saved_tensors  # once: a checkpoint computes them again each time
+    *grads, heights, slopes = op(grad_value, grad_logdet, *saved, *ctx.numbers)
+    separate = saved[2] is not None
     return *grads, heights if separate else None, slopes if separate else None, *(None,) * 8
 
 
 register_autograd("hepops::flows_rational_quadratic_spline", _backward, setup_context=_setup)
-
-
-def _gradients(tensors: list[Any], numbers: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """What _flows_rational_quadratic_spline_backward computes, in torch's operators and float64."""
-    grad_value, grad_logdet, x, widths, heights, slopes, low, high = tensors
-    lower, upper, K, tails, convention, inverse = numbers
-    inputs = [x, widths] if heights is None else [x, widths, heights, slopes]
-    if low is None:  # in the dtype of x, as the operator has them
-        low, high = (torch.tensor(b, dtype=x.dtype, device=x.device) for b in (lower, upper))
-    wide = [t.double() for t in inputs]
-    parameters = wide[1:] if len(wide) == 4 else [wide[1][..., :K], wide[1][..., K : 2 * K], wide[1][..., 2 * K :]]
-    outputs = formula(
-        wide[0],
-        *parameters,
-        inverse=inverse,
-        tails=_TAILS[tails],
-        bound=(low.double(), high.double()),
-        convention=_CONVENTIONS[convention],
-    )
-    seeds = grad_value.double(), grad_logdet.double()
-    grads = torch.autograd.grad(outputs, inputs, seeds, create_graph=True)
-    return *grads, *(widths.new_empty(0) for _ in range(4 - len(grads)))
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -244,40 +224,44 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.numbers = inputs[8:]
 
 
-def _double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-    create = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # views, so that a gradient reaches an input by its own path alone
-        tensors = [
-            None if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_(2 <= n < 6)
-            for n, t in enumerate(ctx.saved_tensors)
-        ]
-        wanted = {n: t for n, t in enumerate(tensors[:6]) if t is not None and ctx.needs_input_grad[n]}
-        outputs = [(g, s) for g, s in zip(_gradients(tensors, ctx.numbers), v, strict=True) if g.requires_grad]
-        slopes = torch.autograd.grad(
-            [g for g, _ in outputs],
-            list(wanted.values()),
-            [s for _, s in outputs],
-            create_graph=create,
-            allow_unused=True,
+def double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+    """The derivative of the backward operator, in torch's operators: it can be differentiated any number of times."""
+    lower, upper, K, tails, convention, inverse = ctx.numbers
+    *inputs, low, high = ctx.saved_tensors
+    given = [n for n in range(6) if inputs[n] is not None]
+    if low is None:  # in the dtype of x, as the operator has them
+        low, high = (torch.tensor(b, dtype=inputs[2].dtype, device=inputs[2].device) for b in (lower, upper))
+
+    def spline(x: Tensor, widths: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        heights, slopes = rest or (widths[..., K : 2 * K], widths[..., 2 * K :])
+        return formula(
+            x.double(),
+            widths[..., :K].double(),
+            heights.double(),
+            slopes.double(),
+            inverse=inverse,
+            tails=_TAILS[tails],
+            bound=(low.double(), high.double()),
+            convention=_CONVENTIONS[convention],
         )
-    found = dict(zip(wanted, slopes, strict=True))
+
+    def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
+        seeds, arguments = tensors[:2], tensors[2:]
+        return torch.func.vjp(spline, *arguments)[1](tuple(g.double() for g in seeds))
+
+    results = torch.func.vjp(gradients, *(inputs[n] for n in given))[1](tuple(v[: len(given) - 2]))
+    found = dict(zip(given, results, strict=True))
     return tuple(found.get(n) for n in range(14))
 
 
-register_autograd("hepops::_flows_rational_quadratic_spline_backward", _double_backward, setup_context=_setup_backward)
+register_autograd("hepops::_flows_rational_quadratic_spline_backward", double_backward, setup_context=_setup_backward)
 
 
 def _batched(op: Any, tensors: int) -> Any:
-    """The rule of vmap: the batch is one more leading dimension, of every tensor."""
-
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, ...]:
-        batched: list[Any] = [
-            t if t is None else t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
-            for t, d in zip(arguments[:tensors], in_dims[:tensors], strict=True)
-        ]
-        outputs = op(*batched, *arguments[tensors:])
-        return outputs, tuple(0 if o.dim() == batched[0].dim() or o.numel() else None for o in outputs)
+        moved = batched(info, in_dims, arguments, tensors)
+        outputs = op(*moved)
+        return outputs, tuple(0 if o.dim() == moved[0].dim() or o.numel() else None for o in outputs)
 
     return rule
 

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..sums import event_sum
 from .base import Parametrised, as_parameters
+from .quadrature import legendre
 
 CELLS, NODES, STEPS = 32, 12, 8
 
@@ -94,17 +93,11 @@ def wrap(theta: Tensor) -> Tensor:
     return theta - 2 * math.pi * torch.round(theta / (2 * math.pi))
 
 
-@cache
-def _legendre(n: int) -> tuple[list[float], list[float]]:
-    x, w = np.polynomial.legendre.leggauss(n)
-    return ((x + 1) / 2).tolist(), (w / 2).tolist()
-
-
 def _integral(start: Tensor, length: Tensor, kappa: Tensor) -> Tensor:
     """Of exp(-2 kappa sin^2(t/2)) over [start, start + length], by Gauss and Legendre."""
-    x, w = (torch.tensor(v, dtype=torch.float64, device=kappa.device) for v in _legendre(NODES))
-    t = start[..., None] + length[..., None] * x
-    return length * (w * (-2 * kappa[..., None] * torch.sin(t / 2).square()).exp()).sum(-1)
+    x, w = legendre(NODES, kappa.device)
+    t = start[..., None] + length[..., None] / 2 * (1 + x)
+    return length / 2 * (w * (-2 * kappa[..., None] * torch.sin(t / 2).square()).exp()).sum(-1)
 
 
 def _quantile(p: Tensor, kappa: Tensor) -> Tensor:
