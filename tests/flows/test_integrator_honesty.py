@@ -81,6 +81,17 @@ def test_a_lost_peak_is_mended(monkeypatch):
     assert result.Q > 1e-3 and len(result.warnings) == 1
 
 
+def test_a_peak_that_no_sample_met_is_found():
+    """f underflows to 0 outside of a six hundredth of a percent of the square."""
+    width = 5e-4
+
+    def f(x):
+        return torch.exp(-((x - 0.37) / width).square().sum(1)) / (math.pi * width**2)
+
+    result = Integrator(f, 2).integrate(60_000, seed=3, learning_share=0)
+    assert abs(result.mean - 1) < 5 * result.sdev < 0.1 and result.notes
+
+
 def test_without_the_look_nothing_is_said():
     """The control: the same integral without the look is wrong in silence."""
     integrator = Integrator(integrands.needle8, 8)

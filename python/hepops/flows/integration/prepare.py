@@ -51,7 +51,7 @@ class Preparation:
         known = self._pilot(prepared, 0)
         for turn in range(ROUNDS):
             budget = self.plan.probe_budget // (1 if turn == 0 else 2)
-            if budget < enough(self.domain.dim) or not prepared.largest > 0:
+            if budget < enough(self.domain.dim):
                 break
             self._look(prepared, known, turn, budget)
             lost = self._lost(prepared)
@@ -105,7 +105,8 @@ class Preparation:
         weights[inside] = values / q[:, None]
         prepared.sigma, prepared.mean = weights.std(0).tolist(), weights.mean(0).tolist()
         size = self.integrand.size(values) / q
-        prepared.largest = float(size.max()) if len(size) else 0.0
+        # where every weight is zero, whatever the look finds is a peak
+        prepared.largest = max(float(size.max()) if len(size) else 0.0, 1e-290)
         prepared.piloting += self.integrand.count - before
         return u[size.topk(min(8, len(size))).indices]
 
