@@ -47,7 +47,6 @@ from .integration import IntegrationWarning as IntegrationWarning
 from .integration import Integrator as Integrator
 from .integration import integrate as integrate
 from .made import MADE as MADE
-from .manifolds import AngleFeatures as AngleFeatures
 from .manifolds import CircularSpline as CircularSpline
 from .manifolds import ExponentialMap as ExponentialMap
 from .manifolds import MoebiusMixture as MoebiusMixture
