@@ -210,25 +210,23 @@ def calibrate(
         test,
         t,
         posterior.summary(t, 20_000, seed),
-        Summary.of(prior, linear(score, prior, t, 20_000, seed)),
+        Summary.of(prior, linear(score, prior, 20_000, seed)),
         sbc(posterior, test.theta, test.x, seed=seed),
         *coverage,
     )
 
 
-def linear(score: Score, prior: Box, t: Tensor, n: int, seed: int) -> Tensor:
-    """Draws (n, K) of the posterior were the simulator linear: normal around the score's estimate, inside the box."""
+def linear(score: Score, prior: Box, n: int, seed: int) -> Tensor:
+    """Draws (n, K) were the simulator linear: normal around the fit, by the Fisher information, inside the box."""
     generator = torch.Generator().manual_seed(seed)
     size = score.errors
     factor = torch.linalg.cholesky(score.covariance / (size * size[:, None]))
     kept, count = [], 0
     for _ in range(100):
         z = torch.randn(4 * n, len(size), generator=generator, dtype=torch.float64) @ factor.T
-        theta = score.estimate(t + z)
+        theta = score.estimate(z)
         kept.append(theta[prior.inside(theta)])
         count += len(kept[-1])
         if count >= n:
             return torch.cat(kept)[:n]
-    raise ValueError(
-        "the estimate lies so far outside the prior's box that no draw falls into it: is `width` too small?"
-    )
+    raise ValueError("the fit lies so far outside the prior's box that no draw falls into it")
