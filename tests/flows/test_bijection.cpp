@@ -122,21 +122,21 @@ TEST(Bijection, Squash) {
 // A lane of a pack is a number of its own.
 template <class B>
 void check_packs(const B& bijection, int parameters, double low, double high) {
-  using core::Pack;
+  using core::Packed;
   std::mt19937 random(2);
   std::uniform_real_distribution<double> uniform(low, high);
   std::normal_distribution<double> normal(0, 2);
   for (int trial = 0; trial < 100; ++trial) {
-    std::vector<Pack> raw(bijection.slots() + 1, Pack(0.0));
-    Pack x;
-    for (int lane = 0; lane < Pack::size; ++lane) {
+    std::vector<Packed> raw(bijection.slots() + 1, Packed(0.0));
+    Packed x;
+    for (int lane = 0; lane < Packed::size; ++lane) {
       x.v[lane] = uniform(random);
       for (int k = 0; k < parameters; ++k) raw[k].v[lane] = normal(random);
     }
     for (const bool inverse : {false, true}) {
       auto working = raw;
-      const auto image = apply(bijection, x, Lane<Pack>{working.data(), 1}, inverse);
-      for (int lane = 0; lane < Pack::size; ++lane) {
+      const auto image = apply(bijection, x, Lane<Packed>{working.data(), 1}, inverse);
+      for (int lane = 0; lane < Packed::size; ++lane) {
         std::vector<double> own(bijection.slots() + 1);
         for (int k = 0; k < parameters; ++k) own[k] = raw[k].v[lane];
         const auto one = apply(bijection, double(x.v[lane]), Lane<double>{own.data(), 1}, inverse);
