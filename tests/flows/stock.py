@@ -97,8 +97,10 @@ def transform(name, dtype=torch.float64, device="cpu"):
     return scatter(TRANSFORMS[name](), dtype, 0.1 if "compose" in name else 0.3).to(device)
 
 
-def flow(name, dtype=torch.float64, device="cpu", scale=0.3, **more):
-    return scatter(FLOWS[name](**more), dtype, scale).to(device)
+def flow(name, dtype=torch.float64, device="cpu", *, scale=0.3, **more):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return scatter(FLOWS[name](**more), dtype, scale).to(device)
 
 
 def events(transform, *batch, dtype=torch.float64, device="cpu"):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .coupling import bounds_of
+from .coupling import bounds_of, in_reach
 from .elementwise import Elementwise
 from .made import MADE
 from .networks import start_at
@@ -60,8 +60,8 @@ class Autoregressive(Transform):
         start_at(network, bijection.identity().repeat(features))
 
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
-        raw = self.network(x, context)
-        return raw.unflatten(-1, (self.features, self.bijection.size)).to(x.dtype)
+        raw = self.network(x, context).unflatten(-1, (self.features, self.bijection.size))
+        return in_reach(self.bijection, raw, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x, context)
@@ -80,7 +80,7 @@ class Autoregressive(Transform):
         visit = self.network.visit(rows.shape[0], context)
         found: list[tuple[Tensor, Tensor]] = []
         for feature in self.network.visits:
-            x, logdet = self.bijection.inverse(rows[:, feature], visit.raw().to(y.dtype))
+            x, logdet = self.bijection.inverse(rows[:, feature], in_reach(self.bijection, visit.raw(), y))
             visit.tell(x)
             found.append((x, logdet))
         order = sorted(range(self.features), key=self.network.visits.__getitem__)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ._spline_formula import domain
 from .elementwise import Elementwise, Spline
 from .networks import MLP, start_at
 from .pick import Pick
-from .spline import domain
 from .sums import event_sum
 from .transform import Bounds, Transform
 
@@ -21,6 +21,11 @@ def bounds_of(bijection: Elementwise) -> tuple[Bounds | None, Bounds | None]:
         box = domain(bijection.bound, None)
         return box, box
     return getattr(bijection, "domain", None), getattr(bijection, "codomain", None)
+
+
+def in_reach(bijection: Elementwise, raw: Tensor, x: Tensor) -> Tensor:
+    """The parameters in a dtype that the bijection takes beside x; under autocast a network gives 16 bits."""
+    return raw if raw.dtype == x.dtype or isinstance(bijection, Spline) else raw.to(x.dtype)
 
 
 class Pointwise(Transform):
@@ -119,7 +124,7 @@ class Coupling(Transform):
 
     def _change(self, function: Function, a: Tensor, b: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         raw = self.network(b, context).unflatten(-1, (self.active_count, self.bijection.size))
-        a, logdet = function(a, raw.to(a.dtype))
+        a, logdet = function(a, in_reach(self.bijection, raw, a))
         return a, event_sum(logdet, 1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

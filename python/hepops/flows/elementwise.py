@@ -1,8 +1,14 @@
 """Bijections of single numbers whose parameters a network gives: what couplings are made of."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from .affine import Scale, affine, scale_limit
+from .circular import circular
+from .piecewise import piecewise_linear, piecewise_quadratic
+from .sigmoid_mixture import sigmoid_mixture
 from .spline import Bound, Convention, Tails, rational_quadratic_spline_packed, slope_count
 
 
@@ -56,20 +62,156 @@ class Spline(Elementwise):
 
 
 class Affine(Elementwise):
-    """y = x exp(s) + t, raw (s, t); s is clipped softly to `limit`."""
+    """y = x e^g(s) + t, raw (s, t), in the form of `scale` (`hepops.flows.affine`).
+
+    Args:
+        scale: "exp", "softclip", "tanh", "softplus" or "sigmoid".
+        limit: The form's constant, its default where None.
+    """
 
     size = 2
 
-    def __init__(self, limit: float = 5.0) -> None:
-        self.limit = limit
-
-    def _parameters(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        return self.limit * torch.tanh(raw[..., 0] / self.limit), raw[..., 1]
+    def __init__(self, scale: Scale = "tanh", limit: float | None = None) -> None:
+        self.scale, self.limit = scale, scale_limit(scale, limit)
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        s, t = self._parameters(raw)
-        return x * s.exp() + t, s
+        return affine(x, raw, scale=self.scale, limit=self.limit)
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        s, t = self._parameters(raw)
-        return (y - t) * (-s).exp(), -s
+        return affine(y, raw, scale=self.scale, limit=self.limit, inverse=True)
+
+    def identity(self) -> Tensor:
+        """The s of scale 1, and t = 0. A sigmoid of limit 0 never reaches 1: s = 2 gives 0.982."""
+        if self.scale == "softplus":
+            if self.limit >= 1:
+                raise ValueError(f"Affine: with softplus and limit {self.limit} no scale is 1")
+            return torch.tensor([math.log(math.expm1(1 - self.limit)), 0.0])
+        if self.scale == "sigmoid":
+            rise = min(max(1 - self.limit, 0.5), 1 - 1e-3)
+            return torch.tensor([min(math.log(rise / (1 - rise)) - 2, 2.0), 0.0])
+        return torch.zeros(2)
+
+
+class Additive(Elementwise):
+    """y = x + t, raw (t), with a log-derivative of 0.
+
+    L. Dinh, D. Krueger, Y. Bengio, NICE, arXiv:1410.8516
+    """
+
+    size = 1
+
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return x + _one(raw).to(x.dtype), torch.zeros_like(x)
+
+    def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return y - _one(raw).to(y.dtype), torch.zeros_like(y)
+
+
+def _one(raw: Tensor) -> Tensor:
+    if raw.shape[-1] != 1:
+        raise ValueError(f"Additive: raw must hold 1 parameter, got shape {tuple(raw.shape)}")
+    return raw[..., 0]
+
+
+class _Fused(Elementwise):
+    """What an operator of (x, raw, inverse) does."""
+
+    def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply(x, raw, False)
+
+    def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply(y, raw, True)
+
+
+class CircularMixture(_Fused):
+    """The mixture of non-compact projections and a rotation (`hepops.flows.circular`).
+
+    Args:
+        components: K, 1 to 64.
+        weights: Whether the weights are learned; else they are 1 / K.
+    """
+
+    def __init__(self, components: int = 4, weights: bool = False) -> None:
+        self.components, self.weights = check_count("CircularMixture", "components", components, 64), weights
+        self.size = components * (2 if weights else 1) + 1
+
+    def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        check_size("CircularMixture", raw, self.size)
+        return circular(x, raw, weights=self.weights, inverse=inverse)
+
+    def identity(self) -> Tensor:
+        """Near the identity: components that are alike would have the same gradients, and stay alike."""
+        raw = torch.zeros(self.size)
+        raw[: self.components] = torch.linspace(-0.1, 0.1, self.components) if self.components > 1 else 0.0
+        return raw
+
+
+class SigmoidMixture(_Fused):
+    """The logit of a mixture of sigmoids (`hepops.flows.sigmoid_mixture`).
+
+    Args:
+        components: K, 1 to 64.
+    """
+
+    def __init__(self, components: int = 8) -> None:
+        self.components = check_count("SigmoidMixture", "components", components, 64)
+        self.size = 3 * components
+
+    def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        check_size("SigmoidMixture", raw, self.size)
+        return sigmoid_mixture(x, raw, inverse=inverse)
+
+    def identity(self) -> Tensor:
+        """Near the identity: all slopes 1, the places spread over (-0.5, 0.5), lest all components stay alike."""
+        raw = torch.zeros(self.size)
+        raw[: self.components] = math.log(math.expm1(1 - 1e-3))
+        if self.components > 1:
+            raw[self.components : 2 * self.components] = torch.linspace(-0.5, 0.5, self.components)
+        return raw
+
+
+class PiecewiseLinear(_Fused):
+    """The piecewise linear distribution function on [0, 1] (`hepops.flows.piecewise_linear`).
+
+    Args:
+        bins: K, 1 to 128.
+    """
+
+    def __init__(self, bins: int = 16) -> None:
+        self.bins = self.size = check_count("PiecewiseLinear", "bins", bins, 128)
+
+    def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        check_size("PiecewiseLinear", raw, self.size)
+        return piecewise_linear(x, raw, inverse=inverse)
+
+
+class PiecewiseQuadratic(_Fused):
+    """The piecewise quadratic distribution function on [0, 1] (`hepops.flows.piecewise_quadratic`).
+
+    Args:
+        bins: K, 1 to 64.
+    """
+
+    def __init__(self, bins: int = 16) -> None:
+        self.bins = check_count("PiecewiseQuadratic", "bins", bins, 64)
+        self.size = 2 * bins + 1
+
+    def _apply(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        check_size("PiecewiseQuadratic", raw, self.size)
+        return piecewise_quadratic(x, raw, inverse=inverse)
+
+
+def check_count(name: str, what: str, count: int, most: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name}: {what} must be an integer, got {count!r}")
+    if not 1 <= count <= most:
+        raise ValueError(f"{name}: {what} must be 1 to {most}, got {count}")
+    return count
+
+
+def check_size(name: str, raw: Tensor, size: int) -> None:
+    if raw.dim() == 0 or raw.shape[-1] != size:
+        raise ValueError(f"{name}: raw must have {size} parameters in its last dimension, got shape {tuple(raw.shape)}")

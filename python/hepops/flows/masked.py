@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .coupling import Function, bounds_of
+from .coupling import Function, bounds_of, in_reach
 from .elementwise import Elementwise
 from .networks import _MODULES, Activation, check_activation, start_at
 from .sums import event_sum
@@ -143,7 +143,7 @@ class MaskedCoupling(Transform):
         raw = raw.unflatten(-self.dims - 1, (self.channels, self.bijection.size)).movedim(-self.dims - 1, -1)
         if self.event_dim == self.dims:
             raw = raw.squeeze(-self.dims - 2)
-        y, logdet = function(x, raw.to(x.dtype))
+        y, logdet = function(x, in_reach(self.bijection, raw, x))
         return torch.where(self.mask, y, x), event_sum(torch.where(self.mask, logdet, 0), self.event_dim)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

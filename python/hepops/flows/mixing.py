@@ -127,7 +127,8 @@ class LULinear(Transform):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
         lower, upper, diagonal = self._factors()
-        y = _times(x, lower @ upper)
+        with torch.autocast(x.device.type, enabled=False):
+            y = _times(x, lower @ upper)
         if self.permute is not None:
             y = self.permute(y)[0]
         return y if self.bias is None else y + self.bias, self._logdet(x, diagonal)

@@ -61,7 +61,12 @@ def _between(mixing: Mixing, features: int, seed: int) -> Transform:
 
 
 def _stack(
-    who: str, features: int, layers: int, layer: Callable[[int], Sequence[Transform]], base: Base, options: Options
+    who: str,
+    features: int,
+    layers: int,
+    layer: Callable[[int], Sequence[Transform]],
+    base: Callable[[], Base],
+    options: Options,
 ) -> Flow:
     """`layers` layers with the mixing between them, over the base."""
     if features < 1 or layers < 1:
@@ -73,7 +78,7 @@ def _stack(
             transforms.append(_between(mixing, features, seed + i))
         transforms += layer(i)
     stack = Compose(transforms, options.get("recompute"), options.get("every"))
-    return Flow(stack, options.get("base") or base, validate=options.get("validate"))
+    return Flow(stack, options.get("base") or base(), validate=options.get("validate"))
 
 
 def _network(inputs: int, outputs: int, context: int, options: Options) -> nn.Module:
@@ -129,7 +134,12 @@ def nsf(
     """
     spline = Spline(bins, bound, convention=convention)
     return _stack(
-        "nsf", features, layers, lambda i: [_coupling(spline, features, context, i, options)], Normal(features), options
+        "nsf",
+        features,
+        layers,
+        lambda i: [_coupling(spline, features, context, i, options)],
+        lambda: Normal(features),
+        options,
     )
 
 
@@ -153,7 +163,7 @@ def realnvp(features: int, context: int = 0, *, layers: int = 8, **options: Unpa
         features,
         layers,
         lambda i: [_coupling(Affine(), features, context, i, options)],
-        Normal(features),
+        lambda: Normal(features),
         options,
     )
 
@@ -250,7 +260,7 @@ def _autoregressive(
         transform = Autoregressive(bijection, made)
         return [transform.inv if inverse else transform]
 
-    return _stack(who, features, layers, layer, Normal(features), options)
+    return _stack(who, features, layers, layer, lambda: Normal(features), options)
 
 
 def circular_nsf(
@@ -284,4 +294,4 @@ def circular_nsf(
         network = Periodic(_network(2 * (features - active), active * spline.size, context, options))
         return [CircularShift(features), Coupling(mask, spline, network, context=context)]
 
-    return _stack("circular_nsf", features, layers, layer, Uniform(features, -math.pi, math.pi), options)
+    return _stack("circular_nsf", features, layers, layer, lambda: Uniform(features, -math.pi, math.pi), options)

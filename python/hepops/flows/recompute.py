@@ -80,8 +80,9 @@ class _Inverting(torch.autograd.Function):
         return y, total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True: what follows would enter it as a constant
+            raise RuntimeError('Compose: recompute="inverse" is differentiable once, "inputs" as often as its layers')
         y, context, *weights = ctx.saved_tensors
         grads: dict[int, Tensor] = {}  # by the id of what they belong to: layers may share weights
         enabled, dtype = ctx.autocast

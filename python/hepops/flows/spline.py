@@ -210,8 +210,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, grad_value: Tensor, grad_logdet: Tensor) -> tuple[Tensor | None, ...]:
     op = torch.ops.hepops._flows_rational_quadratic_spline_backward.default
-    *grads, heights, slopes = op(grad_value, grad_logdet, *ctx.saved_tensors, *ctx.numbers)
-    separate = ctx.saved_tensors[2] is not None
+    saved = ctx.saved_tensors  # once: a checkpoint computes them again each time
+    *grads, heights, slopes = op(grad_value, grad_logdet, *saved, *ctx.numbers)
+    separate = saved[2] is not None
     return *grads, heights if separate else None, slopes if separate else None, *(None,) * 8
 
 

@@ -173,8 +173,8 @@ def reweighted_mean(
         ValueError: shapes that do not fit, no weights, NaN or +inf among them.
 
     Example:
-        >>> reweighted_mean(torch.tensor([1.0, 5.0]), torch.tensor([0.75, 0.25]).log()).value
-        tensor(2., dtype=torch.float64)
+        >>> reweighted_mean(torch.tensor([1.0, 5.0, 7.0]), torch.tensor([0.0, 0.0, -torch.inf])).value
+        tensor(3., dtype=torch.float64)
     """
     log_w = _checked(log_w)
     if observable.shape[-1:] != log_w.shape[-1:]:
@@ -323,7 +323,7 @@ def ordered_sum(x: Tensor, *, double_double: bool = False, group: "dist.ProcessG
         group: Sum over its ranks too, whose terms follow each other; None: this process alone.
 
     Example:
-        >>> x = torch.tensor([1e16, 1.0, -1e16], dtype=torch.float64)
+        >>> x = torch.tensor([1e16, -1e16, 1.0], dtype=torch.float64)
         >>> ordered_sum(x), ordered_sum(x, double_double=True)
         (tensor(0., dtype=torch.float64), tensor(1., dtype=torch.float64))
     """

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
@@ -11,6 +10,7 @@ from torch.special import log_ndtr, ndtri
 from ..sums import event_sum
 from .base import Parametrised, as_parameters
 from .normal import HALF_LOG_2PI
+from .quadrature import legendre
 
 
 class TruncatedNormal(Parametrised):
@@ -133,7 +133,7 @@ def _log_mass(alpha: Tensor, beta: Tensor) -> Tensor:
     close = width * (1 + middle.abs()) < 2
     p, q = (_log_ndtr(x) for x in (torch.where(close, -1.0, a), torch.where(close, 1.0, b)))
     apart = q + torch.log(-torch.expm1(p - q))
-    x, w = (torch.tensor(v, dtype=torch.float64, device=a.device) for v in np.polynomial.legendre.leggauss(16))
+    x, w = legendre(16, a.device)
     half, middle = torch.where(close, width / 2, 1.0), torch.where(close, middle, 0.0)
     d = half[..., None] * x
     integral = (w * (-d * (middle[..., None] + d / 2)).exp()).sum(-1)

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..sums import event_sum
 from .base import Parametrised, as_parameters
+from .quadrature import legendre
 
-CELLS, NODES, STEPS = 32, 12, 8
+CELLS, NODES, STEPS = 128, 6, 4
 
 
 class VonMises(Parametrised):
@@ -22,8 +21,8 @@ class VonMises(Parametrised):
     support.
 
     A sample is one uniform number u through the inverse of the distribution function,
-    :math:`P(|\theta - \mu| < t) = |2u - 1|`. The integral over [0, t] is kept at the ends of 32 cells and finished by
-    12 Gauss-Legendre nodes; eight bracketed Newton steps, in double, end at its rounding. Samples are differentiable
+    :math:`P(|\theta - \mu| < t) = |2u - 1|`. The integral over [0, t] is kept at the ends of 128 cells and finished by
+    six Gauss-Legendre nodes; four bracketed Newton steps, in double, end at its rounding. Samples are differentiable
     in both parameters: the last step's derivative is that of the implicit function.
 
     Args:
@@ -94,17 +93,11 @@ def wrap(theta: Tensor) -> Tensor:
     return theta - 2 * math.pi * torch.round(theta / (2 * math.pi))
 
 
-@cache
-def _legendre(n: int) -> tuple[list[float], list[float]]:
-    x, w = np.polynomial.legendre.leggauss(n)
-    return ((x + 1) / 2).tolist(), (w / 2).tolist()
-
-
 def _integral(start: Tensor, length: Tensor, kappa: Tensor) -> Tensor:
     """Of exp(-2 kappa sin^2(t/2)) over [start, start + length], by Gauss and Legendre."""
-    x, w = (torch.tensor(v, dtype=torch.float64, device=kappa.device) for v in _legendre(NODES))
-    t = start[..., None] + length[..., None] * x
-    return length * (w * (-2 * kappa[..., None] * torch.sin(t / 2).square()).exp()).sum(-1)
+    x, w = legendre(NODES, kappa.device)
+    t = start[..., None] + length[..., None] / 2 * (1 + x)
+    return length / 2 * (w * (-2 * kappa[..., None] * torch.sin(t / 2).square()).exp()).sum(-1)
 
 
 def _quantile(p: Tensor, kappa: Tensor) -> Tensor:

@@ -71,6 +71,9 @@ class Channels(Proposal):
                 terms[others, k] = channel.density(x[others].clamp(0, 1))  # type: ignore[operator]
         return x, torch.logsumexp(terms + self.shares.log(), 1)
 
+    def cost(self) -> float:
+        return 1e-7 + sum(c.cost() for c, s in zip(self.channels, self.shares.tolist(), strict=True) if s > 0)  # type: ignore[operator]
+
     def terms(self, x: Tensor) -> Tensor:
         """ln q_k(x), shape (n, K), of points in the cube."""
         return torch.stack([channel.log_prob(x) for channel in self.channels], 1)  # type: ignore[operator]
@@ -86,3 +89,32 @@ class Channels(Proposal):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Channels":
         return cls([build(c) for c in config["channels"]])
+
+
+@torch.no_grad()
+def learn_shares(log_terms: Tensor, log_moment: Tensor, least: Tensor, steps: int = 100) -> Tensor:
+    r"""The shares of least variance, by the multiplicative rule of Kleiss and Pittau.
+
+    The second moment :math:`\sum_i c_i / q(x_i)`, :math:`q = \sum_k \alpha_k q_k`, is convex in the shares and has its
+    minimum where every :math:`W_k = \sum_i c_i q_k(x_i) / q(x_i)^2` of a channel in use is the same:
+    :math:`\alpha_k \leftarrow \alpha_k \sqrt{W_k}`, normalised, with each share kept at its least.
+
+    Args:
+        log_terms: ln q_k(x_i), shape (n, K).
+        log_moment: ln c_i = ln(f^2 / p), p the density of the points, shape (n,).
+        least: The least share of each, shape (K,), of sum at most 1.
+        steps: Of the rule.
+
+    Returns:
+        The shares, shape (K,).
+    """
+    free = 1 - least.sum()
+    alpha = torch.full_like(least, 1 / len(least)) * free + least
+    for _ in range(steps):
+        log_q = torch.logsumexp(log_terms + alpha.log(), 1)
+        log_W = torch.logsumexp(log_moment[:, None] + log_terms - 2 * log_q[:, None], 0)
+        alpha = alpha * (0.5 * (log_W - log_W.max())).exp()
+        alpha = alpha / alpha.sum()
+        above = (alpha - least).clamp(min=0)
+        alpha = least + (above * free / above.sum() if above.sum() > 0 else 0 * above)
+    return alpha / alpha.sum()

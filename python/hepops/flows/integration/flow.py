@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from hepops.flows.coupling import Coupling
 from hepops.flows.elementwise import Spline
 from hepops.flows.networks import MLP
-from hepops.flows.transform import Compose
 
 from .pool import Pool
 from .proposal import Proposal, build, describe, uniforms
@@ -34,7 +33,11 @@ class Single(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.network(x.to(torch.float32).mul(2).sub(1)).to(x.dtype)
+        return self.network(x.to(torch.float32).mul(2).sub(1))
+
+    @property
+    def last(self) -> nn.Linear:
+        return self.network.last  # type: ignore[return-value]
 
 
 def masks(dim: int, layers: int) -> list[Tensor]:
@@ -56,7 +59,7 @@ class FlowProposal(Proposal):
     """
 
     def __init__(
-        self, map: VegasMap, layers: int | None = None, bins: int = 8, hidden: Sequence[int] = (64, 64)
+        self, map: VegasMap, layers: int | None = None, bins: int = 16, hidden: Sequence[int] = (64, 64)
     ) -> None:
         if map.strata != 1:
             raise ValueError(f"FlowProposal: the map must have no strata, got {map.strata}")
@@ -66,32 +69,47 @@ class FlowProposal(Proposal):
         self.layers = 2 * max(1, math.ceil(math.log2(map.dim))) if layers is None else layers
         self.bins, self.hidden = bins, tuple(hidden)
         self.map = map
-        couplings: list[Any] = []
+        self.couplings = nn.ModuleList()
         for mask in masks(map.dim, self.layers):
-            bijection = Spline(bins, tails=None)
-            active = int(mask.sum())
-            network = MLP(map.dim - active, active * bijection.size, self.hidden)
-            with torch.no_grad():
-                network.last.weight.zero_()
-                network.last.bias.copy_(bijection.identity().repeat(active))
-            couplings.append(Coupling(mask, bijection, Single(network.to(torch.float32))))
-        self.flow = Compose(couplings)
+            bijection, active = Spline(bins, tails=None), int(mask.sum())
+            network = MLP(map.dim - active, active * bijection.size, self.hidden).to(torch.float32)
+            self.couplings.append(Coupling(mask, bijection, Single(network)))
+
+    def to_z(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """y -> z and ln |dz/dy|."""
+        total = y.new_zeros(len(y), dtype=torch.float64)
+        for coupling in self.couplings:
+            y, logdet = coupling(y)
+            y, total = y.clamp(0, 1), total + logdet  # rounding must not leave the next one's domain
+        return y, total
+
+    def to_y(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z -> y and ln |dy/dz|: the inverse of `to_z`."""
+        total = z.new_zeros(len(z), dtype=torch.float64)
+        for coupling in reversed(self.couplings):
+            z, logdet = coupling.inverse(z)  # type: ignore[operator]
+            z, total = z.clamp(0, 1), total + logdet
+        return z, total
 
     def config(self) -> dict[str, Any]:
         return {"map": describe(self.map), "layers": self.layers, "bins": self.bins, "hidden": list(self.hidden)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FlowProposal":
-        return cls(**{**config, "map": build(config["map"])})  # type: ignore[arg-type]
+        return cls(**{**config, "map": build(config["map"])})
+
+    def cost(self) -> float:
+        flops = 2 * sum(p.numel() for p in self.couplings.parameters() if p.dim() == 2)
+        return self.map.cost() + flops / 4e10 + 1e-7 * self.layers + 5e-8 * self.dim * self.layers / 2
 
     def draw(self, numbers: Tensor, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        y, logdet_flow = self.flow.inverse(uniforms(numbers, self.dim, seed, step))
-        x, logdet_map = self.map.to_x(y.clamp(0, 1))
+        y, logdet_flow = self.to_y(uniforms(numbers, self.dim, seed, step))
+        x, logdet_map = self.map.to_x(y)
         return x, -logdet_flow - logdet_map
 
     def density(self, x: Tensor) -> Tensor:
         y, logdet = self.map.to_y(x)
-        return self.flow(y)[1] + logdet
+        return self.to_z(y)[1] + logdet
 
 
 def train(
@@ -101,7 +119,7 @@ def train(
     steps: int,
     seed: int,
     uniform_share: float,
-    rate: float = 3e-3,
+    rate: float = 1e-2,
     batch: int = 2048,
     variance: float = 0.3,
 ) -> list[float]:
@@ -129,7 +147,7 @@ def train(
         y, logdet = proposal.map.to_y(pool.x)
         y = y.to(torch.float32)
         log_f = pool.log_f - torch.logsumexp(log_w, 0)
-    optimiser = torch.optim.Adam(proposal.flow.parameters(), lr=rate)
+    optimiser = torch.optim.Adam(proposal.couplings.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed >> 1)
     edges = (log_w - log_w.max()).exp().cumsum(0)
@@ -137,7 +155,7 @@ def train(
     for step in range(steps):
         places = torch.rand(batch, dtype=torch.float64, generator=generator) * edges[-1]
         rows = torch.searchsorted(edges, places, right=True).clamp(max=len(edges) - 1)
-        log_q = proposal.flow(y[rows])[1] + logdet[rows]
+        log_q = proposal.to_z(y[rows])[1] + logdet[rows]
         if step < (1 - variance) * steps:
             loss = -log_q.mean()
         else:
@@ -145,7 +163,7 @@ def train(
             loss = torch.logsumexp(log_f[rows] - log_q, 0) - math.log(batch)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(proposal.flow.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(proposal.couplings.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))

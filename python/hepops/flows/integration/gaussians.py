@@ -68,6 +68,9 @@ class GaussianMixture(Proposal):
         x = self.means[k] + torch.einsum("nij,nj->ni", self.scales[k], z)
         return x, self.density(x)
 
+    def cost(self) -> float:
+        return 2e-7 + self.components * (1e-8 + 3e-9 * self.dim)
+
     def terms(self, x: Tensor) -> Tensor:
         """ln(alpha_k N_k(x)), shape (n, K)."""
         return gaussian_terms(x, self.shares.log(), self.means, self.whiten)
@@ -173,7 +176,7 @@ def fit(
 
 
 def split(mixture: GaussianMixture, scores: Tensor, into: int) -> GaussianMixture:
-    """More components: those of the highest scores (shape (K,)) become two each, a deviation apart along the longest axis."""
+    """More components: those of the highest scores, shape (K,), become two, a deviation apart along the long axis."""
     extra = min(into - mixture.components, mixture.components)
     chosen = scores.argsort(descending=True)[:extra]
     scales = mixture.scales[chosen]

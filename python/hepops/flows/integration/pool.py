@@ -74,6 +74,7 @@ class Pool:
         r"""ln of the terms of :math:`\int f^2 / q`, the sum of what is given for ln q at the points."""
         return 2 * self.log_f - self.log_mix - log_q
 
+    @torch.no_grad()
     def ess(self, log_q: Tensor) -> float:
         r""":math:`(\int |f|)^2 / \int f^2/q`: the effective sample size per sample that a proposal will have."""
         if not len(self.x):

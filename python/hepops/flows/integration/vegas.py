@@ -1,7 +1,8 @@
 r"""VEGAS+: a map per axis that flattens f, and shares of samples per hypercube of the flattened cube.
 
 The map takes y in the unit cube to x axis by axis: axis a has N increments between edges :math:`e_{a0} = 0 < e_{a1}
-< \dots < e_{aN} = 1`, and :math:`x_a = e_{ai} + (N y_a - i)(e_{a,i+1} - e_{ai})`, :math:`i = \lfloor N y_a \rfloor`, so that
+< \dots < e_{aN} = 1`, and :math:`x_a = e_{ai} + (N y_a - i)(e_{a,i+1} - e_{ai})`, :math:`i = \lfloor N y_a \rfloor`.
+Then
 
 .. math:: q(x) = p_h M \prod_a \frac{1}{N (e_{a,i+1} - e_{ai})},
 
@@ -81,7 +82,8 @@ class VegasMap(Proposal):
         i = torch.searchsorted(self.edges, x.T.contiguous(), right=True).T.sub(1).clamp(0, self.increments - 1)
         low, high = (self.edges.gather(1, k.T).T for k in (i, i + 1))
         width = high - low
-        return (i + (x - low) / width) / self.increments, -(width * self.increments).log().sum(1)
+        y = ((i + (x - low) / width) / self.increments).clamp(0, 1)
+        return y, -(width * self.increments).log().sum(1)
 
     def cube(self, y: Tensor) -> Tensor:
         """The hypercube of y, shape (n,), int64: axis 0 slowest."""
@@ -119,6 +121,9 @@ class VegasMap(Proposal):
             return logdet
         return logdet + (self.shares[self.cube(y)] * len(self.shares)).log()
 
+    def cost(self) -> float:
+        return 1e-7 + 3e-8 * self.dim + (1e-7 if self.strata > 1 else 0.0)
+
     # ---- VEGAS+'s stratified samples
 
     def allocation(self, total: int) -> Tensor:
@@ -132,14 +137,14 @@ class VegasMap(Proposal):
 
     @torch.no_grad()
     def stratified(self, total: int, seed: int, first: int = 0, n: int | None = None, step: int = 0) -> Stratified:
-        """Samples first ... first + n - 1 of `total`, in the order of the hypercubes; n is all that are left if None."""
+        """Samples first ... first + n - 1 of `total`, in the order of the hypercubes; n None: all that are left."""
         n = total - first if n is None else n
         counts = self.allocation(total)
         numbers = torch.arange(first, first + n, device=counts.device)
         h = torch.searchsorted(counts.cumsum(0), numbers, right=True)
         y = (self._corner(h) + uniforms(numbers, self.dim, seed, step)) / self.strata
         x, logdet = self.to_x(y)
-        return Stratified(x, (counts[h] / total * len(counts)).log() - logdet, h)
+        return Stratified(x, (counts[h].to(torch.float64) / total * len(counts)).log() - logdet, h)
 
     def stratified_estimate(self, weights: Tensor, stratum: Tensor) -> tuple[float, float]:
         r"""The integral and its standard deviation from all samples of a total: weights f exp(-log_q).
@@ -157,23 +162,23 @@ class VegasMap(Proposal):
     # ---- learning
 
     @torch.no_grad()
-    def refine(self, x: Tensor, w: Tensor, alpha: float = 0.75) -> None:
-        r"""Moves the edges: increments where :math:`\sqrt{\langle w^2 \rangle}` is large shrink.
+    def refine(self, x: Tensor, log_c: Tensor, alpha: float = 0.75) -> None:
+        r"""Moves the edges: increments that add much to the variance shrink.
 
-        :math:`d_i \propto \sqrt{\sum_{x \in i} w^2 \Delta_i}`, smoothed over neighbours, damped to
-        :math:`[(1 - d)/\ln(1/d)]^\alpha` and shared equally among the new increments (2009.05112, eq. 17-22).
+        Increment i of an axis adds :math:`d_i = \sum_{x \in i} c / q_{map}` to the second moment; smoothed over
+        neighbours, normalised and damped to :math:`[(1 - d_i)/\ln(1/d_i)]^\alpha`, it is shared equally among the new
+        increments (2009.05112, eq. 17-22).
 
         Args:
-            x: Points, from any density.
-            w: :math:`f^2 / (q_{map}\, q_{points})` of each, q_map this map's density without strata: its sum over an
-                increment is what that increment adds to the variance.
-            alpha: Damping, 0 for none of the change.
+            x: Points, of any density p.
+            log_c: ln c = ln(f^2 / p) of each, up to a constant.
+            alpha: Damping: 0 changes nothing.
         """
         n = self.increments
-        total = w.sum()
-        if not total > 0 or not bool(total.isfinite()):
+        if not len(x):
             return
-        y = self.to_y(x)[0]
+        y, logdet = self.to_y(x)
+        w = (log_c - logdet).sub_((log_c - logdet).max()).exp()
         i = (y * n).long().clamp(0, n - 1)
         for a in range(self.dim):
             d = w.new_zeros(n).index_add(0, i[:, a], w)
@@ -194,24 +199,27 @@ class VegasMap(Proposal):
             self.edges[a, -1] = 1.0
 
     @torch.no_grad()
-    def stratify(self, x: Tensor, w: Tensor, w_square: Tensor, beta: float = 0.75, floor: float = 0.1) -> None:
-        r"""Gives hypercubes their shares: of :math:`\sqrt{\langle w^2 \rangle_h}`, and the spread of sd_h^beta.
+    def stratify(self, x: Tensor, log_f: Tensor, log_p: Tensor, beta: float = 0.75, floor: float = 0.1) -> None:
+        r"""Gives hypercubes their shares and spreads: the rms of w = f/q_map in each, and its sd to the power beta.
 
         Independent samples have the least variance at shares of the root mean square of the weights, stratified ones at
         shares of their standard deviation (damped by beta against its noise, 2009.05112, eq. 35).
 
         Args:
-            x: Points, from any density p.
-            w: :math:`f / p` of each, normalised alike.
-            w_square: :math:`f^2 / (q_{map}\, p)`.
+            x: Points, of any density p, those of f = 0 left out.
+            log_f: ln f of each, up to a constant.
+            log_p: ln n p: the expected number of points per volume, those of f = 0 among them.
             beta: Damping.
             floor: The part of the shares that is spread equally.
         """
         cubes = len(self.shares)
-        h = self.cube(self.to_y(x)[0])
-        n = len(x)
-        second = w.new_zeros(cubes).index_add(0, h, w_square) / n * cubes  # of f/q_map within the cube
-        first = w.new_zeros(cubes).index_add(0, h, w) / n * cubes
+        y, logdet = self.to_y(x)
+        h = self.cube(y)
+        log_f = log_f - log_f.max()
+        # over a hypercube of y: int w dy = int f dx, int w^2 dy = int f^2/q_map dx; times their number, the means
+        zeros = log_f.new_zeros(cubes)
+        first = zeros.index_add(0, h, (log_f - log_p).exp()) * cubes
+        second = zeros.index_add(0, h, (2 * log_f - logdet - log_p).exp()) * cubes
         for name, value in (("shares", second.sqrt()), ("spread", (second - first**2).clamp(min=0) ** (beta / 2))):
             total = value.sum()
             if total > 0 and bool(total.isfinite()):

@@ -3,7 +3,6 @@
 from .circle import CircularSpline as CircularSpline
 from .circle import MoebiusMixture as MoebiusMixture
 from .exponential import ExponentialMap as ExponentialMap
-from .networks import AngleFeatures as AngleFeatures
 from .ready import sphere as sphere
 from .ready import torus as torus
 from .rotation import Rotation as Rotation

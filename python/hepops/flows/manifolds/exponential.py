@@ -49,7 +49,7 @@ class ExponentialMap(Transform):
         super().__init__()
         if d < 1 or components < 1:
             raise ValueError(f"ExponentialMap: d and components must be at least 1, got {d} and {components}")
-        self.d = d
+        self.d, self.event_shape, self.context_size = d, torch.Size([d + 1]), 0
         directions = torch.randn(components, d + 1, generator=torch.Generator().manual_seed(seed))
         self.directions = nn.Parameter(directions)
         self.logits = nn.Parameter(torch.zeros(components + 1))  # the last one is what is left of 1
@@ -61,8 +61,7 @@ class ExponentialMap(Transform):
         return mu, self.logits.double().softmax(-1)[:-1], self.log_beta.double().exp()
 
     def _check(self, x: Tensor) -> Tensor:
-        if x.dim() < 1 or x.shape[-1] != self.d + 1:
-            raise ValueError(f"ExponentialMap: x must have shape (..., {self.d + 1}), got {tuple(x.shape)}")
+        self.check(x)
         flat = x.double().reshape(-1, self.d + 1)
         return flat / flat.norm(dim=-1, keepdim=True)
 

@@ -1,34 +1,10 @@
-"""Networks of angles and heights: functions on a circle have its period."""
+"""The networks of recursive layers."""
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from ..networks import MLP
-
-
-class AngleFeatures(nn.Module):
-    r"""A network of :math:`\cos\theta` and :math:`\sin\theta` in the place of angles: of period :math:`2\pi`.
-
-    Args:
-        inputs: How many angles.
-        outputs: How many numbers.
-        hidden, context: As of :class:`hepops.flows.MLP`.
-
-    Example:
-        >>> network = hepops.flows.AngleFeatures(2, 3)
-        >>> x = torch.tensor([[0.5, -torch.pi]])
-        >>> torch.allclose(network(x), network(x + 2 * torch.pi), atol=1e-5)
-        True
-    """
-
-    def __init__(self, inputs: int, outputs: int, hidden: Sequence[int] = (64, 64), context: int = 0) -> None:
-        super().__init__()
-        self.network = MLP(2 * inputs, outputs, hidden, context)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.network(torch.cat([x.cos(), x.sin()], -1), context)
+from ..networks import MLP, start_at
 
 
 class Conditioner(nn.Module):
@@ -43,9 +19,7 @@ class Conditioner(nn.Module):
         if self.network is None:
             self.constant = nn.Parameter(identity.clone())
             return
-        with torch.no_grad():
-            self.network.last.weight.zero_()
-            self.network.last.bias.copy_(identity)
+        start_at(self.network, identity)
 
     def forward(self, features: Tensor, context: Tensor | None) -> Tensor:
         if self.network is None:

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
 
 from ..bases import Uniform, UniformSphere
 from ..coupling import Coupling
 from ..elementwise import Elementwise, Spline
 from ..flow import Flow
+from ..networks import MLP, Periodic
 from ..transform import Compose, Transform
 from .circle import CircularSpline, MoebiusMixture
-from .networks import AngleFeatures
 from .rotation import Rotation
 from .sphere import RecursiveSphere
 from .torus import RecursiveTorus
@@ -68,10 +67,7 @@ def torus(
             continue
         mask = (torch.arange(features) + i) % 2 == 0
         active = int(mask.sum())
-        network = AngleFeatures(features - active, active * g.size, hidden, context)
-        nn.init.zeros_(network.network.last.weight)
-        with torch.no_grad():
-            network.network.last.bias.copy_(g.identity().repeat(active))
+        network = Periodic(MLP(2 * (features - active), active * g.size, hidden, context))
         steps.append(Coupling(mask, g, network, context=context))
     return Flow(Compose(steps), Uniform(features, -math.pi, math.pi))
 

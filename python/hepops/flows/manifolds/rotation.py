@@ -33,6 +33,7 @@ class Rotation(Transform):
         super().__init__()
         if n < 2:
             raise ValueError(f"Rotation: n must be at least 2, got {n}")
+        self.event_shape, self.context_size = torch.Size([n]), 0
         self.generator = nn.Parameter(torch.zeros(n, n))
         start = torch.eye(n, dtype=torch.float64)
         if seed is not None:
@@ -50,9 +51,8 @@ class Rotation(Transform):
         return self.start.double() @ torch.matrix_exp(A - A.T)
 
     def _turn(self, x: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
-        if x.dim() < 1 or x.shape[-1] != len(R):
-            raise ValueError(f"Rotation: x must have shape (..., {len(R)}), got {tuple(x.shape)}")
-        return x @ R.T.to(x.dtype), x.new_zeros(x.shape[:-1], dtype=torch.float64)
+        self.check(x)
+        return x @ R.T.to(x.dtype), self.no_volume(x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._turn(x, self.matrix)

@@ -67,7 +67,7 @@ class RecursiveSphere(Transform):
         super().__init__()
         if d < 1:
             raise ValueError(f"RecursiveSphere: d must be at least 1, got {d}")
-        self.d = d
+        self.d, self.event_shape, self.context_size = d, torch.Size([d + 1]), context
         self.bijections = [height or Spline(8, (-1.0, 1.0), None)] * (d - 1) + [circle or CircularSpline()]
         self.networks = nn.ModuleList(
             Conditioner(i, g.identity(), hidden, context) for i, g in enumerate(self.bijections)
@@ -78,8 +78,7 @@ class RecursiveSphere(Transform):
         return self.networks[i](features, context).double()
 
     def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
-        if x.dim() < 1 or x.shape[-1] != self.d + 1:
-            raise ValueError(f"RecursiveSphere: x must have shape (..., {self.d + 1}), got {tuple(x.shape)}")
+        self.check(x, context, "y" if inverse else "x")
         coordinates, logs = _to_cylinder(x.double())
         done: list[Tensor] = []
         logdets: list[Tensor] = []

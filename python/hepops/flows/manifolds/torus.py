@@ -58,26 +58,23 @@ class RecursiveTorus(Transform):
         self.order = list(range(features)) if order is None else [int(i) for i in order]
         if features < 1 or sorted(self.order) != list(range(features)):
             raise ValueError(f"RecursiveTorus: order must be a permutation of {features} angles, got {order}")
+        self.event_shape, self.context_size = torch.Size([features]), context
         self.bijection = bijection or CircularSpline()
         identity = self.bijection.identity()
         self.networks = nn.ModuleList(Conditioner(2 * i, identity, hidden, context) for i in range(features))
-
-    def _check(self, x: Tensor) -> None:
-        if x.dim() < 1 or x.shape[-1] != len(self.order):
-            raise ValueError(f"RecursiveTorus: x must have shape (..., {len(self.order)}), got {tuple(x.shape)}")
 
     def _raw(self, i: int, before: list[Tensor], x: Tensor, context: Tensor | None) -> Tensor:
         features = [f for angle in before for f in (angle.cos(), angle.sin())]
         return self.networks[i](torch.stack(features, -1) if features else x[..., :0], context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self._check(x)
+        self.check(x, context)
         angles = [x[..., j] for j in self.order]
         done = [self.bijection.forward(t, self._raw(i, angles[:i], x, context)) for i, t in enumerate(angles)]
         return self._assemble(done)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self._check(y)
+        self.check(y, context, "y")
         done: list[tuple[Tensor, Tensor]] = []
         for i, j in enumerate(self.order):
             raw = self._raw(i, [t for t, _ in done], y, context)

@@ -1,7 +1,8 @@
 """A flow fitted to data, and a flow that learns to sample a density."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -100,7 +101,8 @@ def fit(
     if options.get("folder") is not None:
         mark = {"data": data, "context": context, "weights": v, "validation": held}
     trainer = Trainer(steps=steps, batch=batch, lr=lr, seed=seed, **options)
-    return trainer.run(flow, objective, validate=validate if len(held) else None, mark=mark)
+    with _unchecked(flow):
+        return trainer.run(flow, objective, validate=validate if len(held) else None, mark=mark)
 
 
 def train_sampler(
@@ -186,7 +188,18 @@ def train_sampler(
 
     mark = {"loss": loss, "target": log_target, "context": context, "validation": validation}
     trainer = Trainer(steps=steps, batch=batch, lr=lr, seed=seed, **options)
-    return trainer.run(flow, objective, validate=validate if validation else None, mark=mark)
+    with _unchecked(flow):
+        return trainer.run(flow, objective, validate=validate if validation else None, mark=mark)
+
+
+@contextmanager
+def _unchecked(flow: Flow) -> Iterator[None]:
+    """Nothing is refused within: data were looked at before, and a step that is not finite is skipped and counted."""
+    before, flow.validate = flow.validate, False
+    try:
+        yield
+    finally:
+        flow.validate = before
 
 
 @torch.no_grad()
