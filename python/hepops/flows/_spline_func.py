@@ -34,8 +34,9 @@ class Forward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        slopes = Backward.apply(*grads, *ctx.saved_tensors, *ctx.numbers)
-        separate = 4 if ctx.saved_tensors[2] is not None else 2
+        saved = ctx.saved_tensors
+        slopes = Backward.apply(*grads, *saved, *ctx.numbers)
+        separate = 4 if saved[2] is not None else 2
         return *slopes[:separate], *(None,) * (12 - separate)
 
     @staticmethod
