@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hepops.core import row_sum
+from hepops.core.row_sum import row_sum
 
 
 def event_sum(x: Tensor, event_dim: int) -> Tensor:
