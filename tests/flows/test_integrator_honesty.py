@@ -7,7 +7,8 @@ import torch
 from hepops.flows import IntegrationWarning, Integrator
 from hepops.flows.integration import Channels, Uniform, integrands
 from hepops.flows.integration.gaussians import GaussianMixture
-from hepops.flows.integration.honesty import climb, enough, fit_cost, fold, probe
+from hepops.flows.integration.honesty import climb, enough, probe
+from hepops.flows.integration.peaks import fit_cost, fold
 from hepops.flows.integration.plan import Prepared
 
 
