@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .honesty import ALARM
 from .integrand import Integrand
+from .peaks import ALARM
 from .plan import Plan, Prepared
 from .result import Iteration, Result
 from .sums import Moments, chi2

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from . import storage
-from .honesty import Peak, Probe
+from .honesty import Probe
+from .peaks import Peak
 from .proposal import BLOCK, Proposal, build, describe
 
 DISCRETE, LEARN, PILOT, LOOK, ESTIMATE, UNWEIGHT = range(6)  # substreams of the seed

@@ -10,9 +10,10 @@ from hepops.flows.random import PROBE
 
 from .channels import Channels
 from .gaussians import GaussianMixture
-from .honesty import Peak, enough, probe
+from .honesty import enough, probe
 from .integrand import Integrand
 from .learn import learn
+from .peaks import Peak
 from .plan import DISCRETE, LEARN, LOOK, PILOT, Plan, Prepared
 from .proposal import Proposal, Uniform, substream, uniforms
 
