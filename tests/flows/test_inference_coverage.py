@@ -77,8 +77,8 @@ def test_p_values_are_uniform_over_repetitions():
 
 
 def test_the_sampler_passes_with_the_exact_likelihood():
-    posterior = SampledPosterior(MODEL.prior, MODEL.log_likelihood, [4], walkers=64, warmup=150, thin=20)
-    result = sbc(posterior, TEST.theta[:300], TEST.x[:300], draws=63, chunk=300)
+    posterior = SampledPosterior(MODEL.prior, MODEL.log_likelihood, [4], walkers=64, warmup=300, thin=20)
+    result = sbc(posterior, TEST.theta, TEST.x, draws=63, chunk=500)
     assert result.p_value > 0.01
 
 

@@ -45,7 +45,7 @@ class Prior:
         What is known of theta to `width` is known of u about so well: T stretches near the ends of the support.
         """
         a, b = (self.to_normal(theta + sign * width)[0].clamp(-_END, _END) for sign in (-1, 1))
-        return (a + b) / 2, ((b - a) / 2).clamp_min(1e-3)
+        return (a + b) / 2, ((b - a) / 2).clamp(1e-3, 1.0)  # never wider than the prior: the ends would collect mass
 
     def inside(self, theta: Tensor) -> Tensor:
         """Whether theta lies in the support, shape (...); NaN does not."""
