@@ -1,5 +1,6 @@
 """Normalizing flows: fused bijections, layers, training, integration and inference."""
 
+from . import inference as inference
 from .affine import affine as affine
 from .autoregressive import Autoregressive as Autoregressive
 from .bases import Base as Base
@@ -79,6 +80,7 @@ from .ready import nsf as nsf
 from .ready import realnvp as realnvp
 from .sigmoid_mixture import sigmoid_mixture as sigmoid_mixture
 from .spline import rational_quadratic_spline as rational_quadratic_spline
+from .spline import rational_quadratic_spline_packed as rational_quadratic_spline_packed
 from .squash import squash as squash
 from .training import fit as fit
 from .training import train_sampler as train_sampler
