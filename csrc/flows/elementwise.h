@@ -11,6 +11,7 @@
 #include "core/check.h"
 #include "core/collapse.h"
 #include "core/for_each_row.h"
+#include "core/huge_pages.h"
 #include "flows/bijection.h"
 
 namespace hepops::flows {
@@ -270,7 +271,7 @@ void for_types(const Tensor& x, const Tensor& raw, const F& f) {
 template <class B>
 std::tuple<Tensor, Tensor> forward(const B& bijection, const Inputs& inputs, bool inverse) {
   const auto& [x, raw, leading] = inputs;
-  Tensor value = core::empty_like(x), logdet = core::empty_like(x);
+  Tensor value = core::in_huge_pages(core::empty_like(x)), logdet = core::in_huge_pages(core::empty_like(x));
   if (x.numel() == 0) return {value, logdet};
   for_types(x, raw, [&]<class T, class S>() {
     const Forward<B, T, S> f{bijection, inverse, inputs.layout<S>(), in<T>(x), out<T>(value), out<T>(logdet)};
@@ -287,7 +288,7 @@ std::tuple<Tensor, Tensor> backward(const char* name, const B& bijection, const 
   core::check_same_shape((std::string(name) + ": grad_value").c_str(), grad_value, x);
   core::check_same_shape((std::string(name) + ": grad_logdet").c_str(), grad_logdet, x);
   const Tensor gv = core::contiguous(grad_value), gl = core::contiguous(grad_logdet);
-  Tensor grad_x = core::empty_like(x), grad_raw = core::empty_like(raw);
+  Tensor grad_x = core::in_huge_pages(core::empty_like(x)), grad_raw = core::in_huge_pages(core::empty_like(raw));
   if (x.numel() == 0) return {grad_x, grad_raw};
   for_types(x, raw, [&]<class T, class S>() {
     const Backward<B, T, S> f{bijection, inverse,   inputs.layout<S>(), in<T>(x),

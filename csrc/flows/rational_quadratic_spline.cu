@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/for_each.h"
+#include "core/huge_pages.h"
 #include "core/op.h"
 #include "flows/spline_call.h"
 #ifndef __CUDACC__
@@ -171,7 +172,7 @@ void run([[maybe_unused]] const Tensor& on, int64_t count, const MapEachBackward
 
 std::tuple<Tensor, Tensor> forward(HEPOPS_SPLINE_ARGUMENTS) {
   const Arguments a = checked(x, widths, heights, slopes, low, high, lower, upper, bins, tails, convention, inverse);
-  const Tensor value = core::empty_like(x), logdet = core::empty_like(x);
+  const Tensor value = core::in_huge_pages(core::empty_like(x)), logdet = core::in_huge_pages(core::empty_like(x));
   const int64_t count = x.numel();
   if (count == 0) return {value, logdet};
   for_spline(a, [&]<class X, class P>(const Spline<X, P>& s) {
@@ -191,10 +192,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_value, co
   core::check_same_shape("rational_quadratic_spline_backward: grad_value", grad_value, x);
   core::check_same_shape("rational_quadratic_spline_backward: grad_logdet", grad_logdet, x);
   const auto gradient_of = [&](const OptionalTensor& t) {
-    return t ? core::empty_like(*t) : torch::stable::new_empty(widths, {0});
+    return t ? core::in_huge_pages(core::empty_like(*t)) : torch::stable::new_empty(widths, {0});
   };
-  const Tensor grad_x = core::empty_like(x), grad_widths = core::empty_like(widths),
-               grad_heights = gradient_of(heights), grad_slopes = gradient_of(slopes);
+  const Tensor grad_x = core::in_huge_pages(core::empty_like(x)),
+               grad_widths = core::in_huge_pages(core::empty_like(widths)), grad_heights = gradient_of(heights),
+               grad_slopes = gradient_of(slopes);
   const int64_t count = x.numel();
   if (count == 0) return {grad_x, grad_widths, grad_heights, grad_slopes};
   const Tensor gv = core::contiguous(grad_value), gl = core::contiguous(grad_logdet);
