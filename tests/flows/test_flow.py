@@ -7,7 +7,7 @@ import torch
 from hepops import flows
 from hepops.flows import Coupling, Flow, Normal, Spline
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad, hessian, vmap
 from torch.testing import assert_close
 
 from .stock import FLOWS, C, flow
@@ -201,6 +201,36 @@ def test_vmap_of_log_prob(name):
     x, c = data(q, 6)
     ours = vmap(q.log_prob, (0, None if c is None else 0))(x, c)
     assert_close(ours, q.log_prob(x, c), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["nsf", "maf", "nsf context", "circular", "realnvp"])
+def test_gradients_of_every_event(name):
+    """torch.func: the score of each event, its gradient in each weight, and the Hessian of one."""
+    q = flow(name)
+    x, c = data(q, 6)
+    alone = lambda x, c: q.log_prob(x, c)  # noqa: E731
+    over = (0, None if c is None else 0)
+    leaf = x.clone().requires_grad_()
+    (score,) = torch.autograd.grad(q.log_prob(leaf, c).sum(), leaf, create_graph=True)
+    assert_close(vmap(grad(alone), over)(x, c), score.detach(), rtol=1e-9, atol=1e-9)
+    rows = [torch.autograd.grad(s, leaf, retain_graph=True)[0][0] for s in score[0]]
+    first = None if c is None else c[0]
+    assert_close(hessian(lambda x: q.log_prob(x, first))(x[0]), torch.stack(rows), rtol=1e-8, atol=1e-8)
+    weights = {f"q.{k}": p.detach() for k, p in q.named_parameters()}
+    module = LogProb(q)
+    each = vmap(grad(lambda w, x, c: functional_call(module, w, (x, c))), (None, *over))(weights, x, c)
+    total = torch.autograd.grad(q.log_prob(x, c).sum(), list(q.parameters()), allow_unused=True)
+    for ours, theirs in zip(each.values(), total, strict=True):
+        assert_close(ours.sum(0), torch.zeros_like(ours[0]) if theirs is None else theirs, rtol=1e-8, atol=1e-8)
+
+
+class LogProb(torch.nn.Module):
+    def __init__(self, q):
+        super().__init__()
+        self.q = q
+
+    def forward(self, x, c):
+        return self.q.log_prob(x, c)
 
 
 def training_step(q, optimizer, x, c):

@@ -343,3 +343,12 @@ def test_nan_comes_out_as_nan():
             y, _ = method(torch.tensor([[1.0, 0.0, math.nan], [0.6, 0.0, 0.8]]))
             assert y[0].isnan().any()
             assert y[1].isfinite().all()
+
+
+def test_autocast_does_not_round_unit_vectors():
+    flow = flows.sphere(2, layers=1, hidden=(8,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = flow.sample(20, seed=1)
+    assert x.dtype == torch.float32
+    assert_close(x.norm(dim=-1), torch.ones(20), rtol=0, atol=1e-6)
+    assert_close(x, flow.sample(20, seed=1), rtol=0, atol=1e-4)  # the network's bias is rounded, the bijection is not

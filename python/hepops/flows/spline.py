@@ -1,12 +1,14 @@
 """Rational-quadratic splines: monotone bijections with closed forms in both directions, as one fused operator."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake, register_vmap
 
+from hepops.core.func import transforms_active
 from hepops.core.ops import call
 
 from ._spline_formula import Bound as Bound
@@ -14,7 +16,7 @@ from ._spline_formula import Convention as Convention
 from ._spline_formula import Tails as Tails
 from ._spline_formula import domain, formula
 from ._spline_formula import slope_count as slope_count
-from ._spline_func import Forward, batched, transforms_active
+from ._spline_func import Forward, batched
 
 _TAILS: tuple[Tails, ...] = ("linear", "circular", None)  # their numbers in the operator
 _CONVENTIONS: tuple[Convention, ...] = ("nflows", "zuko")
@@ -187,8 +189,10 @@ def _apply(
     widths, heights, slopes = raw if len(raw) == 3 else (raw[0], None, None)
     low, high = ends or (None, None)
     numbers = lower, upper, bins, _TAILS.index(tails), _CONVENTIONS.index(convention), inverse
-    op = Forward.apply if transforms_active() else torch.ops.hepops.flows_rational_quadratic_spline.default
-    return call(op, x, widths, heights, slopes, low, high, *numbers)
+    arguments = x, widths, heights, slopes, low, high, *numbers
+    if transforms_active():
+        return Forward.apply(*arguments)
+    return call(torch.ops.hepops.flows_rational_quadratic_spline.default, *arguments)
 
 
 @register_fake("hepops::flows_rational_quadratic_spline")
@@ -224,13 +228,16 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.numbers = inputs[8:]
 
 
-def double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-    """The derivative of the backward operator, in torch's operators: it can be differentiated any number of times."""
-    lower, upper, K, tails, convention, inverse = ctx.numbers
-    *inputs, low, high = ctx.saved_tensors
-    given = [n for n in range(6) if inputs[n] is not None]
+def gradients_of(saved: Sequence[Any], numbers: tuple[Any, ...]) -> Callable[..., tuple[Tensor, ...]]:
+    """The backward operator in torch's operators, a function of both seeds, x and the parameters that are tensors.
+
+    saved: x, widths, heights, slopes, low and high, or None for those that are not there.
+    numbers: As the operator has them.
+    """
+    lower, upper, K, tails, convention, inverse = numbers
+    x, *_, low, high = saved
     if low is None:  # in the dtype of x, as the operator has them
-        low, high = (torch.tensor(b, dtype=inputs[2].dtype, device=inputs[2].device) for b in (lower, upper))
+        low, high = (torch.tensor(b, dtype=x.dtype, device=x.device) for b in (lower, upper))
 
     def spline(x: Tensor, widths: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
         heights, slopes = rest or (widths[..., K : 2 * K], widths[..., 2 * K :])
@@ -249,7 +256,15 @@ def double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         seeds, arguments = tensors[:2], tensors[2:]
         return torch.func.vjp(spline, *arguments)[1](tuple(g.double() for g in seeds))
 
-    results = torch.func.vjp(gradients, *(inputs[n] for n in given))[1](tuple(v[: len(given) - 2]))
+    return gradients
+
+
+def double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+    """The derivative of the backward operator, in torch's operators: it can be differentiated any number of times."""
+    saved = ctx.saved_tensors
+    given = [n for n in range(6) if saved[n] is not None]
+    gradients = gradients_of(saved[2:], ctx.numbers)
+    results = torch.func.vjp(gradients, *(saved[n] for n in given))[1](tuple(v[: len(given) - 2]))
     found = dict(zip(given, results, strict=True))
     return tuple(found.get(n) for n in range(14))
 
