@@ -264,3 +264,12 @@ def test_vmap_and_derivatives_by_torch_func(divergence):
 def test_no_events(divergence):
     y, logdet = flows.Continuous(flows.TimeMLP(3), steps=2, divergence=divergence)(torch.zeros(0, 3))
     assert y.shape == (0, 3) and logdet.shape == (0,)
+
+
+def test_refuses_shapes_times_and_counts():
+    with pytest.raises(ValueError, match=r"x must have shape \(\*batch, 3\), got \(2, 4\)"):
+        flows.Continuous(flows.TimeMLP(3))(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="times must be two different numbers, both finite"):
+        flows.Continuous(flows.TimeMLP(2), times=(0.0, math.nan))
+    with pytest.raises(TypeError, match="steps and probes must be integers"):
+        flows.Continuous(flows.TimeMLP(2), steps=2.5)

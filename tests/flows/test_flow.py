@@ -339,3 +339,37 @@ def test_unknown_options_are_refused():
         flows.Autoregressive(Spline(), flows.MADE(2, 2))
     with pytest.raises(ValueError, match="features must be given"):
         flows.Autoregressive(Spline(), torch.nn.Identity())
+
+
+def test_ready_flows_refuse_options_that_there_are_not():
+    for make in (flows.nsf, flows.maf, flows.circular_nsf):
+        with pytest.raises(TypeError, match=r"options are hidden, .*, got hiden"):
+            make(2, hiden=(8,))
+    with pytest.raises(ValueError, match="nsf: mixing must be None or one of"):
+        flows.nsf(2, layers=1, mixing="shuffle")
+
+
+def test_a_network_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="its last layer must give 2 numbers"):
+        flows.Coupling([True, False], flows.Affine(), flows.MLP(1, 3))
+    layer = flows.Coupling([True, False], flows.Affine(), Wide())
+    with pytest.raises(ValueError, match=r"Coupling: network must give 1 x 2 numbers, got shape \(5, 3\)"):
+        layer(torch.zeros(5, 2))
+
+
+class Wide(torch.nn.Module):
+    def forward(self, x, context=None):
+        return x.new_zeros(*x.shape[:-1], 3)
+
+
+def test_layers_of_a_network_may_be_replaced():
+    network = flows.MLP(2, 3, hidden=(4,))
+    network.layers[2] = torch.nn.Linear(4, 5)
+    assert network(torch.zeros(1, 2)).shape == (1, 5)
+
+
+def test_refuses_a_context_of_a_wider_dtype():
+    q = flows.nsf(2, 3, layers=1, hidden=(4,))
+    with pytest.raises(TypeError, match=r"context must be torch\.float32, as the flow is, or narrower"):
+        q.log_prob(torch.zeros(5, 2), torch.zeros(5, 3, dtype=torch.float64))
+    assert q.sample((), torch.ones(5, 3, dtype=torch.int64), seed=1).shape == (5, 2)

@@ -76,7 +76,8 @@ def rational_quadratic_spline(
     Knots, search and inversion are computed in double whatever the dtype. In the inverse direction logdet is that of x
     as it is returned, rounded. In the domain, ends included, circular x are left as they are; its ends are those of
     `bound` in the dtype of x. A NaN makes NaN of the elements that it enters; an infinite x beyond linear tails is
-    mapped to itself, with logdet 0. Where the domain is empty (low >= high in a tensor), so is the set of x inside it.
+    mapped to itself, with logdet 0. Where the domain is empty (low >= high in a tensor), so is the set of x inside it;
+    where a tensor's end of it is not finite, the results are NaN.
 
     Raises:
         TypeError: a dtype that is not served.
@@ -96,7 +97,7 @@ def rational_quadratic_spline(
         >>> rational_quadratic_spline(y, logits, torch.arange(4.0), logits[:3], inverse=True)[0]
         tensor([-1.0000,  0.5000,  7.0000])
     """
-    _check_names(tails, convention)
+    check_names(tails, convention)
     K = widths.shape[-1] if widths.dim() else 0
     if K < 1:
         raise ValueError(f"rational_quadratic_spline: widths must have at least 1 bin, got shape {tuple(widths.shape)}")
@@ -134,7 +135,7 @@ def rational_quadratic_spline_packed(
         >>> rational_quadratic_spline_packed(torch.tensor([0.5]), torch.zeros(11), bins=4, convention="zuko")
         (tensor([0.5000]), tensor([0.]))
     """
-    _check_names(tails, convention)
+    check_names(tails, convention)
     if bins < 1:
         raise ValueError(f"rational_quadratic_spline: bins must be at least 1, got {bins}")
     size = 2 * bins + slope_count(bins, tails)
@@ -146,25 +147,40 @@ def rational_quadratic_spline_packed(
     return _apply(x, [raw], bins, inverse, tails, bound, convention)
 
 
-def _check_names(tails: Tails, convention: Convention) -> None:
+def check_names(tails: Tails, convention: Convention) -> None:
     if tails not in _TAILS:
         raise ValueError(f"rational_quadratic_spline: tails must be 'linear', 'circular' or None, got {tails!r}")
     if convention not in _CONVENTIONS:
         raise ValueError(f"rational_quadratic_spline: convention must be 'nflows' or 'zuko', got {convention!r}")
 
 
+def ends_of(bound: Bound, tails: Tails) -> tuple[float | Tensor, float | Tensor]:
+    """The domain that `bound` says, refused where it is empty or no domain."""
+    if isinstance(bound, tuple) and len(bound) != 2:
+        raise ValueError(f"rational_quadratic_spline: bound must be a number or a pair (low, high), got {bound}")
+    try:
+        low, high = domain(bound, tails)
+        low, high = (b if isinstance(b, Tensor) else float(b) for b in (low, high))
+    except (TypeError, ValueError):
+        raise TypeError(f"rational_quadratic_spline: bound must be of numbers or tensors, got {bound!r}") from None
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor) and not -math.inf < low < high < math.inf:
+        what = "must be positive and finite" if not isinstance(bound, tuple) else "must be finite, low below high"
+        raise ValueError(f"rational_quadratic_spline: bound {what}, got {bound}")
+    return low, high
+
+
 def _ends(bound: Bound, tails: Tails, x: Tensor) -> tuple[list[Tensor], float, float]:
     """The domain as the operator takes it: two tensors for domains of each element, or none, and two numbers."""
-    low, high = domain(bound, tails)
+    low, high = ends_of(bound, tails)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         ends = [torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in (low, high)]
         if any(e.requires_grad for e in ends):
             raise ValueError("rational_quadratic_spline: bound has no gradient, detach it")
         return ends, 0.0, 1.0
-    low, high = float(low), float(high)
-    if not -math.inf < low < high < math.inf:
-        what = "must be positive and finite" if not isinstance(bound, tuple) else "must be finite, low below high"
-        raise ValueError(f"rational_quadratic_spline: bound {what}, got {bound}")
+    if x.dtype == torch.float32:
+        most, eps = 3.4028234663852886e38, 1.2e-7
+        if max(-low, high) > most or high - low <= eps * max(-low, high):
+            raise ValueError(f"rational_quadratic_spline: bound must be a domain of float32 numbers, got {bound}")
     return [], low, high
 
 
@@ -186,6 +202,8 @@ def _apply(
             ) from None
         x, raw = x.expand(shape), [p.expand(*shape, p.shape[-1]) for p in raw]
         ends = [e.expand(shape) for e in ends]
+    if ends:
+        x = torch.where(ends[0].isfinite() & ends[1].isfinite(), x, math.nan)
     widths, heights, slopes = raw if len(raw) == 3 else (raw[0], None, None)
     low, high = ends or (None, None)
     numbers = lower, upper, bins, _TAILS.index(tails), _CONVENTIONS.index(convention), inverse
