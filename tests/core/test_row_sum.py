@@ -94,6 +94,14 @@ def test_vmap_and_derivatives(device, accurate):
     assert_same_bits(slope, 2 * first(x)[..., None].expand(4, 6, 3))
 
 
+@pytest.mark.parametrize("accurate", [False, True])
+def test_transforms_of_torch_func(device, accurate):
+    x = torch.randn(4, 3, device=device, dtype=torch.float64)
+    loss = lambda x: (row_sum(x, accurate=True)[0] if accurate else row_sum(x)).pow(3).sum()  # noqa: E731
+    assert_close(torch.vmap(torch.func.grad(loss))(x), 3 * x.sum(-1, keepdim=True).square().expand(4, 3))
+    assert_close(torch.func.hessian(loss)(x[0]), 6 * x[0].sum().expand(3, 3))
+
+
 def test_refuses_a_number(device):
     with pytest.raises(ValueError, match=r"x must have a dimension to sum over, got shape \(\)"):
         row_sum(torch.tensor(1.0, device=device))

@@ -115,3 +115,17 @@ class Bijection:
         folded = [a.view(5, 6, *a.shape[1:]) for a in args]
         mapped = torch.vmap(self.function, in_dims=1, out_dims=1)(*folded)
         assert_same_bits(mapped, tuple(o.view(5, 6) for o in self.function(*args)))
+
+    def test_transforms_of_torch_func(self, device):
+        """Gradients of each number, and second derivatives by forward mode, are those of torch.autograd."""
+        args = self.sample(5, device=device, dtype=torch.float64)
+        loss = lambda *args: sum((o * o).sum() for o in self.function(*args))  # noqa: E731
+        places = tuple(range(len(args)))
+        each = torch.vmap(torch.func.grad(loss, places))(*args)
+        leaves = [a.clone().requires_grad_() for a in args]
+        slopes = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
+        assert_close(list(each), [s.detach() for s in slopes], rtol=1e-10, atol=1e-10)
+        v = [torch.randn_like(a) for a in args]
+        curved = torch.autograd.grad(slopes, leaves, v)
+        ours = torch.func.jvp(torch.func.grad(loss, places), tuple(args), tuple(v))[1]
+        assert_close(list(ours), list(curved), rtol=1e-8, atol=1e-8)

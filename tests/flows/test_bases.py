@@ -324,3 +324,10 @@ def test_a_module_keeps_and_moves_its_parameters():
     other.load_state_dict(base.state_dict())
     assert torch.equal(other.draw(5, 1), base.draw(5, 1))
     assert base.double().draw(5, 1).dtype == f64
+
+
+@pytest.mark.parametrize("first", [-1, 1 << 62, 1 << 63])
+def test_refuses_samples_without_a_number(first):
+    base = flows.Normal(3)
+    with pytest.raises(ValueError, match="first"):
+        base.draw(2, seed=1, first=first)

@@ -244,3 +244,32 @@ def test_nan_stays_in_its_event():
     assert y[0].isnan().all()
     assert logdet.isnan().tolist() == [True, False]
     assert y[1].isfinite().all()
+
+
+@pytest.mark.parametrize("divergence", ["exact", "rademacher"])
+def test_vmap_and_derivatives_by_torch_func(divergence):
+    field = flows.TimeMLP(3, (8,)).double()
+    torch.nn.init.normal_(field.layers[-1].weight)
+    layer = flows.Continuous(field, steps=3, divergence=divergence, seed=1)
+    x = torch.randn(1, 3, dtype=torch.float64)
+    f = lambda x: layer(x)[0].sum() + layer(x)[1].sum()  # noqa: E731
+    assert_close(torch.vmap(f)(x[None]), f(x)[None])
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(f(leaf), leaf)
+    assert_close(torch.func.grad(f)(x), slope)
+    assert_close(torch.vmap(torch.func.grad(f))(x[None]), slope[None])
+
+
+@pytest.mark.parametrize("divergence", ["exact", "rademacher", "gaussian"])
+def test_no_events(divergence):
+    y, logdet = flows.Continuous(flows.TimeMLP(3), steps=2, divergence=divergence)(torch.zeros(0, 3))
+    assert y.shape == (0, 3) and logdet.shape == (0,)
+
+
+def test_refuses_shapes_times_and_counts():
+    with pytest.raises(ValueError, match=r"x must have shape \(\*batch, 3\), got \(2, 4\)"):
+        flows.Continuous(flows.TimeMLP(3))(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="times must be two different numbers, both finite"):
+        flows.Continuous(flows.TimeMLP(2), times=(0.0, math.nan))
+    with pytest.raises(TypeError, match="steps and probes must be integers"):
+        flows.Continuous(flows.TimeMLP(2), steps=2.5)

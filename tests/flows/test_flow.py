@@ -7,7 +7,7 @@ import torch
 from hepops import flows
 from hepops.flows import Coupling, Flow, Normal, Spline
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad, hessian, vmap
 from torch.testing import assert_close
 
 from .stock import FLOWS, C, flow
@@ -203,6 +203,36 @@ def test_vmap_of_log_prob(name):
     assert_close(ours, q.log_prob(x, c), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["nsf", "maf", "nsf context", "circular", "realnvp"])
+def test_gradients_of_every_event(name):
+    """torch.func: the score of each event, its gradient in each weight, and the Hessian of one."""
+    q = flow(name)
+    x, c = data(q, 6)
+    alone = lambda x, c: q.log_prob(x, c)  # noqa: E731
+    over = (0, None if c is None else 0)
+    leaf = x.clone().requires_grad_()
+    (score,) = torch.autograd.grad(q.log_prob(leaf, c).sum(), leaf, create_graph=True)
+    assert_close(vmap(grad(alone), over)(x, c), score.detach(), rtol=1e-9, atol=1e-9)
+    rows = [torch.autograd.grad(s, leaf, retain_graph=True)[0][0] for s in score[0]]
+    first = None if c is None else c[0]
+    assert_close(hessian(lambda x: q.log_prob(x, first))(x[0]), torch.stack(rows), rtol=1e-8, atol=1e-8)
+    weights = {f"q.{k}": p.detach() for k, p in q.named_parameters()}
+    module = LogProb(q)
+    each = vmap(grad(lambda w, x, c: functional_call(module, w, (x, c))), (None, *over))(weights, x, c)
+    total = torch.autograd.grad(q.log_prob(x, c).sum(), list(q.parameters()), allow_unused=True)
+    for ours, theirs in zip(each.values(), total, strict=True):
+        assert_close(ours.sum(0), torch.zeros_like(ours[0]) if theirs is None else theirs, rtol=1e-8, atol=1e-8)
+
+
+class LogProb(torch.nn.Module):
+    def __init__(self, q):
+        super().__init__()
+        self.q = q
+
+    def forward(self, x, c):
+        return self.q.log_prob(x, c)
+
+
 def training_step(q, optimizer, x, c):
     loss = -q.log_prob(x, c).mean()
     loss.backward()
@@ -309,3 +339,37 @@ def test_unknown_options_are_refused():
         flows.Autoregressive(Spline(), flows.MADE(2, 2))
     with pytest.raises(ValueError, match="features must be given"):
         flows.Autoregressive(Spline(), torch.nn.Identity())
+
+
+def test_ready_flows_refuse_options_that_there_are_not():
+    for make in (flows.nsf, flows.maf, flows.circular_nsf):
+        with pytest.raises(TypeError, match=r"options are hidden, .*, got hiden"):
+            make(2, hiden=(8,))
+    with pytest.raises(ValueError, match="nsf: mixing must be None or one of"):
+        flows.nsf(2, layers=1, mixing="shuffle")
+
+
+def test_a_network_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="its last layer must give 2 numbers"):
+        flows.Coupling([True, False], flows.Affine(), flows.MLP(1, 3))
+    layer = flows.Coupling([True, False], flows.Affine(), Wide())
+    with pytest.raises(ValueError, match=r"Coupling: network must give 1 x 2 numbers, got shape \(5, 3\)"):
+        layer(torch.zeros(5, 2))
+
+
+class Wide(torch.nn.Module):
+    def forward(self, x, context=None):
+        return x.new_zeros(*x.shape[:-1], 3)
+
+
+def test_layers_of_a_network_may_be_replaced():
+    network = flows.MLP(2, 3, hidden=(4,))
+    network.layers[2] = torch.nn.Linear(4, 5)
+    assert network(torch.zeros(1, 2)).shape == (1, 5)
+
+
+def test_refuses_a_context_of_a_wider_dtype():
+    q = flows.nsf(2, 3, layers=1, hidden=(4,))
+    with pytest.raises(TypeError, match=r"context must be torch\.float32, as the flow is, or narrower"):
+        q.log_prob(torch.zeros(5, 2), torch.zeros(5, 3, dtype=torch.float64))
+    assert q.sample((), torch.ones(5, 3, dtype=torch.int64), seed=1).shape == (5, 2)

@@ -320,7 +320,7 @@ def test_a_sphere_flow_learns_a_band():
     [
         (lambda: flows.MoebiusMixture(0), "components must be at least 1, got 0"),
         (lambda: flows.MoebiusMixture(2, 1.0), "limit must be inside"),
-        (lambda: flows.CircularSpline(0), "bins must be at least 1, got 0"),
+        (lambda: flows.CircularSpline(0), "bins must be 1 to 999, got 0"),
         (lambda: flows.RecursiveTorus(2, order=[0, 0]), "order must be a permutation of 2 angles"),
         (lambda: flows.RecursiveTorus(2)(torch.zeros(1, 3)), "x must have shape"),
         (lambda: flows.RecursiveSphere(0), "d must be at least 1, got 0"),
@@ -343,3 +343,20 @@ def test_nan_comes_out_as_nan():
             y, _ = method(torch.tensor([[1.0, 0.0, math.nan], [0.6, 0.0, 0.8]]))
             assert y[0].isnan().any()
             assert y[1].isfinite().all()
+
+
+def test_autocast_does_not_round_unit_vectors():
+    flow = flows.sphere(2, layers=1, hidden=(8,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = flow.sample(20, seed=1)
+    assert x.dtype == torch.float32
+    assert_close(x.norm(dim=-1), torch.ones(20), rtol=0, atol=1e-6)
+    assert_close(x, flow.sample(20, seed=1), rtol=0, atol=1e-4)  # the network's bias is rounded, the bijection is not
+
+
+def test_refuses_what_is_off_the_sphere():
+    flow = flows.sphere(2, layers=1, hidden=(8,))
+    with pytest.raises(
+        ValueError, match=r"x must hold unit vectors, got 1 of 2 that are not, the first \[3.0, 0.0, 1.0\]"
+    ):
+        flow.log_prob(torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 1.0]]))

@@ -255,7 +255,9 @@ def test_transforms_of_torch_func():
         slopes = torch.vmap(torch.func.grad(lambda r, x, f=f: log_prob(r, x, f)))(raw, x)
         shared = torch.vmap(torch.func.grad(lambda r, x, f=f: log_prob(r, x, f)), (None, 0))(raw[0], x)
         curvature = torch.func.jacrev(torch.func.grad(lambda r, f=f: log_prob(r, x[0], f)))(raw[0])
-        pairs.append((values, slopes, shared, curvature))
+        hessian = torch.func.hessian(lambda r, f=f: log_prob(r, x[0], f))(raw[0])
+        forward = torch.func.jacfwd(lambda r, f=f: log_prob(r, x[0], f))(raw[0])
+        pairs.append((values, slopes, shared, curvature, hessian, forward))
     for a, b in zip(*pairs, strict=True):
         assert_close(a, b, rtol=1e-9, atol=1e-9)
 
@@ -299,6 +301,7 @@ def test_every_finite_input(data, K, kind, bound):
     n = 9
     raw = torch.from_numpy(data.draw(arrays(np.float32, (n, 3 * K + SLOPES[tails]), elements=numbers)))
     x = torch.from_numpy(data.draw(arrays(np.float32, n, elements=numbers))) * (bound / 5)
+    x = x.clamp(-3e38, 3e38)
     if tails is None:
         x = x.clamp(-bound, bound)
     keywords = {"bins": K, "tails": tails, "convention": convention, "bound": bound}
@@ -458,3 +461,33 @@ def test_cpu_levels_agree():
         results.append(np.array(sums.split(), dtype=float))
     for other in results[1:]:
         np.testing.assert_allclose(other, results[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "bound, error, message",
+    [
+        ([-1, 1], TypeError, r"bound must be of numbers or tensors, got \[-1, 1\]"),
+        ((1.0, 2.0, 3.0), ValueError, r"bound must be a number or a pair \(low, high\)"),
+        (1e39, ValueError, "bound must be a domain of float32 numbers"),
+        ((1e8, 1e8 + 1), ValueError, "bound must be a domain of float32 numbers"),
+    ],
+)
+def test_refuses_what_is_no_domain(bound, error, message):
+    logits = torch.zeros(4)
+    with pytest.raises(error, match=message):
+        rational_quadratic_spline(torch.zeros(2), logits, logits, logits[:3], bound=bound)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_end_that_is_not_finite_is_no_identity(bad, device):
+    x, logits = torch.zeros(2, device=device), torch.zeros(4, device=device)
+    bound = torch.tensor([bad, 1.0], device=device)
+    for inverse in (False, True):
+        y, logdet = rational_quadratic_spline(x, logits, logits, logits[:3], bound=bound, inverse=inverse)
+        assert y.isnan().tolist() == logdet.isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("options", [{"bins": 1000}, {"bins": 0}, {"bound": -1.0}, {"tails": "x"}, {"convention": "x"}])
+def test_elementwise_spline_refuses_when_it_is_made(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Spline(**options)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake, register_vmap
 
+from hepops.core.func import function_of, transforms_active
 from hepops.core.ops import call
 
 
@@ -41,9 +42,10 @@ def row_sum(x: Tensor, accurate: bool = False) -> Tensor | tuple[Tensor, Tensor]
         >>> row_sum(torch.tensor([[1.0, 2.0], [1e8, 1.0]]))
         tensor([3.0000e+00, 1.0000e+08], dtype=torch.float64)
     """
-    if accurate:
-        return call(torch.ops.hepops._row_sum_accurate.default, x)
-    return call(torch.ops.hepops.row_sum.default, x)
+    name = "_row_sum_accurate" if accurate else "row_sum"
+    if transforms_active():
+        return _FUNCTIONS[name].apply(x)
+    return call(getattr(torch.ops.hepops, name).default, x)
 
 
 def _sums(x: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Tensor], output: Any) -> None:
-    ctx.shape, ctx.dtype = inputs[0].shape, inputs[0].dtype
+    ctx.shape, ctx.dtype, ctx.plain = inputs[0].shape, inputs[0].dtype, isinstance(output, Tensor)
 
 
 # every number of a row has the slope 1
@@ -69,15 +71,22 @@ def _backward(ctx: Any, grad: Tensor, *grad_low: Tensor) -> Tensor:
     return grad.to(ctx.dtype)[..., None].expand(ctx.shape)
 
 
+def _batched(op: Any) -> Any:
+    def rule(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Any, Any]:
+        sums = op(x.movedim(in_dims[0], 0))
+        return sums, tuple(0 for _ in sums) if isinstance(sums, tuple) else 0
+
+    return rule
+
+
+def _jvp(ctx: Any, v: Tensor) -> Any:
+    s = v.double().sum(-1)
+    return s if ctx.plain else (s, torch.zeros_like(s))
+
+
+_FUNCTIONS = {}
 for _name in ("row_sum", "_row_sum_accurate"):
+    _op = getattr(torch.ops.hepops, _name).default
     register_autograd(f"hepops::{_name}", _backward, setup_context=_setup)
-
-
-@register_vmap("hepops::row_sum")
-def _(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
-    return torch.ops.hepops.row_sum.default(x.movedim(in_dims[0], 0)), 0
-
-
-@register_vmap("hepops::_row_sum_accurate")
-def _(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    return torch.ops.hepops._row_sum_accurate.default(x.movedim(in_dims[0], 0)), (0, 0)
+    register_vmap(f"hepops::{_name}", _batched(_op))
+    _FUNCTIONS[_name] = function_of(_op, _setup, _backward, _batched(_op), _jvp)

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake, register_vmap
 
+from hepops.core.func import function_of, transforms_active, transposed, vjp
+from hepops.core.ops import call
+
 Formula = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -20,21 +23,16 @@ def broadcast(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
 def plain_backward(
     formula: Formula, grad_value: Tensor, grad_logdet: Tensor, tensors: Sequence[Tensor], inverse: bool
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     """The backward of a bijection (csrc/flows/bijection.h) in torch's operators, differentiable: `tensors` are x and
     the raw parameters, `formula` gives f(x) and l."""
-    value, logdet = formula(*tensors)
-
-    def slopes(outputs: list[Tensor], inputs: Sequence[Tensor], seeds: list[Tensor]) -> list[Tensor]:
-        found = torch.autograd.grad(outputs, inputs, seeds, create_graph=True, allow_unused=True)
-        return [g if g is not None else torch.zeros_like(x) for g, x in zip(found, inputs, strict=True)]
-
     if not inverse:
-        return slopes([value, logdet], tensors, [grad_value, grad_logdet])
-    one = torch.ones_like(logdet)
-    along_x = slopes([logdet], tensors[:1], [one])[0] if logdet.requires_grad else torch.zeros_like(logdet)
-    A = (grad_value - grad_logdet * along_x) / slopes([value], tensors[:1], [one])[0]
-    return [A, *(slopes([value, logdet], tensors[1:], [-A, -grad_logdet]) if len(tensors) > 1 else [])]
+        return vjp(formula, *tensors)[1]((grad_value, grad_logdet))
+    x, *raw = tensors
+    (_, logdet), along_x = vjp(lambda x: formula(x, *raw), x)
+    one, zero = torch.ones_like(logdet), torch.zeros_like(logdet)
+    A = (grad_value - grad_logdet * along_x((zero, one))[0]) / along_x((one, zero))[0]
+    return A, *(vjp(lambda *raw: formula(x, *raw), *raw)[1]((-A, -grad_logdet)) if raw else ())
 
 
 def register(name: str, formula: Formula, tensors: int = 2) -> None:
@@ -57,30 +55,43 @@ def register(name: str, formula: Formula, tensors: int = 2) -> None:
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         inverse = inputs[-1]
-        ctx.save_for_backward(output[0] if inverse else inputs[0], *inputs[1:tensors])
+        point = output[0] if inverse else inputs[0], *inputs[1:tensors]
+        ctx.save_for_backward(*point)
+        ctx.save_for_forward(*point)
         ctx.options = inputs[tensors:]
 
     def backward(ctx: Any, grad_value: Tensor, grad_logdet: Tensor) -> tuple[Any, ...]:
-        grads = backward_op(grad_value, grad_logdet, *ctx.saved_tensors, *ctx.options)
+        apply = backward_function.apply if transforms_active() else backward_op
+        grads = apply(grad_value, grad_logdet, *ctx.saved_tensors, *ctx.options)
         return *(grads if tensors > 1 else (grads,)), *(None for _ in ctx.options)
 
     def setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[: 2 + tensors])
+        ctx.save_for_forward(*inputs[: 2 + tensors])
         ctx.options = inputs[2 + tensors :]
 
-    def double_backward(ctx: Any, *seeds: Tensor) -> tuple[Any, ...]:
+    def gradients(ctx: Any) -> Callable[..., tuple[Tensor, ...]]:
+        """The backward operator of its tensors in torch's operators; halves are computed in full."""
         *options, inverse = ctx.options
-        create = torch.is_grad_enabled()
-        with torch.enable_grad():
-            inputs = [t.detach().requires_grad_() if not t.requires_grad else t.view_as(t) for t in ctx.saved_tensors]
-            wide = [t.to(torch.promote_types(t.dtype, inputs[2].dtype)) for t in inputs]  # halves are computed in full
+
+        def plain(*inputs: Tensor) -> tuple[Tensor, ...]:
+            wide = [t.to(torch.promote_types(t.dtype, inputs[2].dtype)) for t in inputs]
             outputs = plain_backward(lambda *t: formula(*t, *options), wide[0], wide[1], wide[2:], inverse)
-            outputs = [o.to(t.dtype) for o, t in zip(outputs, inputs[2:], strict=True)]
-            pairs = [(o, s) for o, s in zip(outputs, seeds, strict=True) if o.requires_grad]
-            grads = torch.autograd.grad(
-                [o for o, _ in pairs], inputs, [s for _, s in pairs], create_graph=create, allow_unused=True
-            )
-        return *grads, *(None for _ in ctx.options)
+            return tuple(o.to(t.dtype) for o, t in zip(outputs, inputs[2:], strict=True))
+
+        return plain
+
+    def double_backward(ctx: Any, *seeds: Tensor) -> tuple[Any, ...]:
+        return *vjp(gradients(ctx), *ctx.saved_tensors)[1](seeds), *(None for _ in ctx.options)
+
+    def jvp(ctx: Any, *v: Any) -> tuple[Tensor, ...]:
+        point, plain = ctx.saved_tensors, gradients(ctx)
+        return transposed(lambda seeds: plain(*seeds, *point), point[:1] * 2, v[:tensors])
+
+    def jvp_backward(ctx: Any, *v: Any) -> Any:
+        point = ctx.saved_tensors
+        slopes = transposed(vjp(gradients(ctx), *point)[1], point[2:], v[: 2 + tensors])
+        return slopes if tensors > 1 else slopes[0]
 
     def batched(operator: Any, count: int) -> Callable[..., Any]:
         def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
@@ -99,3 +110,17 @@ def register(name: str, formula: Formula, tensors: int = 2) -> None:
     register_autograd(f"hepops::{name}_backward", double_backward, setup_context=setup_backward)
     register_vmap(f"hepops::{name}")(batched(op, tensors))
     register_vmap(f"hepops::{name}_backward")(batched(backward_op, 2 + tensors))
+    backward_rule = batched(lambda *a: backward_function.apply(*a), 2 + tensors)
+    backward_function: Any = function_of(backward_op, setup_backward, double_backward, backward_rule, jvp_backward)
+    function: Any = function_of(op, setup, backward, batched(lambda *a: function.apply(*a), tensors), jvp)
+    _functions[name] = function
+
+
+def apply(name: str, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """The operator `hepops::<name>`, in the form that what surrounds it can differentiate."""
+    if transforms_active():
+        return _functions[name].apply(*arguments)
+    return call(getattr(torch.ops.hepops, name).default, *arguments)
+
+
+_functions: dict[str, Any] = {}

@@ -5,10 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def transforms_active() -> bool:
-    """Whether a torch.func transform is at work; a compiler, which sees through them by itself, gets the operator."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+from hepops.core.func import transposed
 
 
 def batched(info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...], tensors: int) -> list[Any]:
@@ -30,6 +27,7 @@ class Forward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[:6])
+        ctx.save_for_forward(*inputs[:6])
         ctx.numbers = inputs[6:]
 
     @staticmethod
@@ -38,6 +36,15 @@ class Forward(torch.autograd.Function):
         slopes = Backward.apply(*grads, *saved, *ctx.numbers)
         separate = 4 if saved[2] is not None else 2
         return *slopes[:separate], *(None,) * (12 - separate)
+
+    @staticmethod
+    def jvp(ctx: Any, *v: Any) -> tuple[Tensor, ...]:
+        from .spline import gradients_of
+
+        saved = ctx.saved_tensors
+        given = [n for n in range(4) if saved[n] is not None]
+        gradients, point = gradients_of(saved, ctx.numbers), tuple(saved[n] for n in given)
+        return transposed(lambda seeds: gradients(*seeds, *point), saved[:1] * 2, [v[n] for n in given])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
@@ -54,6 +61,7 @@ class Backward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[:8])
+        ctx.save_for_forward(*inputs[:8])
         ctx.numbers = inputs[8:]
 
     @staticmethod
@@ -61,6 +69,17 @@ class Backward(torch.autograd.Function):
         from .spline import double_backward
 
         return double_backward(ctx, *v)
+
+    @staticmethod
+    def jvp(ctx: Any, *v: Any) -> tuple[Tensor, ...]:
+        from .spline import gradients_of
+
+        saved = ctx.saved_tensors
+        given = [n for n in range(6) if saved[n] is not None]
+        point = tuple(saved[n] for n in given)
+        pull = torch.func.vjp(gradients_of(saved[2:], ctx.numbers), *point)[1]
+        slopes = transposed(pull, point[2:], [v[n] for n in given])
+        return *slopes, *(saved[3].new_zeros(0) for _ in range(6 - len(given)))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:

@@ -3,13 +3,10 @@
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from hepops.core.ops import call
-
-from ._operator import broadcast, register
+from ._operator import apply, broadcast, register
 
 Scale = Literal["exp", "softclip", "tanh", "softplus", "sigmoid"]
 SCALES: tuple[Scale, ...] = ("exp", "softclip", "tanh", "softplus", "sigmoid")  # in the order of csrc/flows/affine.h
@@ -71,7 +68,7 @@ def affine(
         (tensor([ 4.0000, -3.5000]), tensor([0.0000, 0.6931]))
     """
     limit = scale_limit(scale, limit)
-    return call(torch.ops.hepops.flows_affine.default, *broadcast(x, raw), SCALES.index(scale), limit, inverse)
+    return apply("flows_affine", *broadcast(x, raw), SCALES.index(scale), limit, inverse)
 
 
 def formula(x: Tensor, raw: Tensor, scale: int, limit: float) -> tuple[Tensor, Tensor]:

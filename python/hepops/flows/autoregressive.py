@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .coupling import bounds_of, in_reach
+from .coupling import bounds_of, in_reach, parameters_of
 from .elementwise import Elementwise
 from .made import MADE
 from .networks import start_at
@@ -61,7 +61,7 @@ class Autoregressive(Transform):
         start_at(network, bijection.identity().repeat(features))
 
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
-        raw = self.network(x, context).unflatten(-1, (self.features, self.bijection.size))
+        raw = parameters_of("Autoregressive", self.network(x, context), self.features, self.bijection.size)
         return in_reach(self.bijection, raw, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

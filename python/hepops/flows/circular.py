@@ -5,9 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from hepops.core.ops import call
-
-from ._operator import broadcast, register
+from ._operator import apply, broadcast, register
 
 
 def circular(x: Tensor, raw: Tensor, *, weights: bool = False, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -44,7 +42,7 @@ def circular(x: Tensor, raw: Tensor, *, weights: bool = False, inverse: bool = F
         >>> circular(torch.tensor([0.0, 3.1]), torch.tensor([0.0, 0.5, 1.0]))
         (tensor([ 1.0000, -2.1750]), tensor([ 0.2809, -0.2190]))
     """
-    return call(torch.ops.hepops.flows_circular.default, *broadcast(x, raw), weights, inverse)
+    return apply("flows_circular", *broadcast(x, raw), weights, inverse)
 
 
 def formula(x: Tensor, raw: Tensor, weights: bool) -> tuple[Tensor, Tensor]:

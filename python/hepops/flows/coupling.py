@@ -23,6 +23,13 @@ def bounds_of(bijection: Elementwise) -> tuple[Bounds | None, Bounds | None]:
     return getattr(bijection, "domain", None), getattr(bijection, "codomain", None)
 
 
+def parameters_of(who: str, raw: Tensor, features: int, size: int) -> Tensor:
+    """What a network gave, (..., features size), as (..., features, size)."""
+    if raw.shape[-1] != features * size:
+        raise ValueError(f"{who}: network must give {features} x {size} numbers, got shape {tuple(raw.shape)}")
+    return raw.unflatten(-1, (features, size))
+
+
 def in_reach(bijection: Elementwise, raw: Tensor, x: Tensor) -> Tensor:
     """The parameters in a dtype that the bijection takes beside x; under autocast a network gives 16 bits."""
     return raw if raw.dtype == x.dtype or isinstance(bijection, Spline) else raw.to(x.dtype)
@@ -123,7 +130,7 @@ class Coupling(Transform):
         self.rest = None if unconditional is None else Pointwise(unconditional, n_passive)
 
     def _change(self, function: Function, a: Tensor, b: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        raw = self.network(b, context).unflatten(-1, (self.active_count, self.bijection.size))
+        raw = parameters_of("Coupling", self.network(b, context), self.active_count, self.bijection.size)
         a, logdet = function(a, in_reach(self.bijection, raw, a))
         return a, event_sum(logdet, 1)
 

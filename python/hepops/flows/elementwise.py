@@ -9,7 +9,7 @@ from .affine import Scale, affine, scale_limit
 from .circular import circular
 from .piecewise import piecewise_linear, piecewise_quadratic
 from .sigmoid_mixture import sigmoid_mixture
-from .spline import Bound, Convention, Tails, rational_quadratic_spline_packed, slope_count
+from .spline import Bound, Convention, Tails, check_names, ends_of, rational_quadratic_spline_packed, slope_count
 
 
 class Elementwise:
@@ -33,13 +33,22 @@ class Elementwise:
 
 
 class Spline(Elementwise):
-    """The rational-quadratic spline: K widths, K heights, then the slopes."""
+    """The rational-quadratic spline: K widths, K heights, then the slopes (`hepops.flows.rational_quadratic_spline`).
+
+    Args:
+        bins: K.
+        bound, tails, convention: As there.
+
+    Raises:
+        ValueError: what the spline would refuse, before there are numbers.
+    """
 
     def __init__(
         self, bins: int = 8, bound: Bound = None, tails: Tails = "linear", convention: Convention = "nflows"
     ) -> None:
-        if bins < 1:
-            raise ValueError(f"Spline: bins must be at least 1, got {bins}")
+        check_names(tails, convention)
+        check_count("Spline", "bins", bins, 999 if convention == "nflows" else 1 << 16)
+        ends_of(bound, tails)
         self.bins, self.bound, self.tails, self.convention = bins, bound, tails, convention
         self.size = 2 * bins + slope_count(bins, tails)
 

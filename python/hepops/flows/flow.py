@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from . import random
-from .bases import Base
+from .bases import Base, UniformSphere
 from .transform import Bounds, Transform
-from .validation import check_values, reads_are_free
+from .validation import check_unit, check_values, reads_are_free
 
 
 class Flow(nn.Module):
@@ -153,6 +153,8 @@ class Flow(nn.Module):
         self._check_context(context)
         if self._looks(x):
             check_values("Flow", "x", x, self.transform.domain)
+            if isinstance(self.base, UniformSphere):
+                check_unit("Flow", "x", x, self.base.off(x))
         if context is None:
             return x
         batch = x.shape[: x.dim() - len(event)]
@@ -173,6 +175,9 @@ class Flow(nn.Module):
             raise ValueError(f"Flow: this flow has no context, got one of shape {tuple(context.shape)}")
         if context.dim() == 0 or (size and context.shape[-1] != size):
             raise ValueError(f"Flow: context must have shape (*batch, {size or 'C'}), got {tuple(context.shape)}")
+        dtype = self.base.reference.dtype
+        if size and torch.promote_types(context.dtype, dtype) != dtype:
+            raise TypeError(f"Flow: context must be {dtype}, as the flow is, or narrower, got {context.dtype}")
         if self._looks(context):
             check_values("Flow", "context", context)
 

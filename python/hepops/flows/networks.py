@@ -113,10 +113,10 @@ class MLP(nn.Module):
         for a, b in pairwise(widths):
             layers += [linear(a, b), _MODULES[activation]()]
         self.layers = nn.Sequential(*layers, linear(widths[-1], outputs))
-        self._linears = [m for m in self.layers if isinstance(m, nn.Linear)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        *first, last = self._linears
+        linears: list[nn.Linear] = list(self.layers)[::2]  # type: ignore[assignment]
+        *first, last = linears
         for layer in first:
             x, context = dense_with_context(x, context, layer.weight, layer.bias, self.activation), None
         return dense_with_context(x, context, last.weight, last.bias)
@@ -124,7 +124,7 @@ class MLP(nn.Module):
     @property
     def last(self) -> nn.Linear:
         """The layer whose bias starts at the identity of a bijection and whose weights start at 0."""
-        return self._linears[-1]
+        return self.layers[-1]  # type: ignore[return-value]
 
 
 class _Block(nn.Module):
@@ -224,6 +224,8 @@ def start_at(network: nn.Module, raw: Tensor) -> None:
     """Sets the last layer so that a fresh network gives `raw` everywhere; a network without `last` stays as it is."""
     last = getattr(network, "last", None)
     if last is not None:
+        if last.bias is None or last.bias.numel() != raw.numel():
+            raise ValueError(f"network: its last layer must give {raw.numel()} numbers and have a bias, got {last}")
         with torch.no_grad():
             last.weight.zero_()
             last.bias.copy_(raw.flatten())

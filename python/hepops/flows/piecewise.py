@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, softplus
 
-from hepops.core.ops import call
-
-from ._operator import broadcast, register
+from ._operator import apply, broadcast, register
 
 FLOOR = 1e-3  # least width and density: csrc/flows/piecewise_quadratic.h
 
@@ -43,7 +41,7 @@ def piecewise_linear(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[
         >>> piecewise_linear(torch.tensor([0.25, 0.75]), torch.tensor([0.0, math.log(3.0)]))
         (tensor([0.1250, 0.6250]), tensor([-0.6931,  0.4055]))
     """
-    return call(torch.ops.hepops.flows_piecewise_linear.default, *broadcast(x, raw), inverse)
+    return apply("flows_piecewise_linear", *broadcast(x, raw), inverse)
 
 
 def piecewise_quadratic(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -81,7 +79,7 @@ def piecewise_quadratic(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tup
         >>> piecewise_quadratic(torch.tensor([0.25, 0.5]), torch.tensor([0.0, 0.0, 1.0, -1.0, 1.0]))
         (tensor([0.3267, 0.5000]), tensor([ 0.0000, -0.9505]))
     """
-    return call(torch.ops.hepops.flows_piecewise_quadratic.default, *broadcast(x, raw), inverse)
+    return apply("flows_piecewise_quadratic", *broadcast(x, raw), inverse)
 
 
 def _edges(steps: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ def fresh_seed() -> int:
 
 def _index(n: int, first: int, numbers: int, device: torch.device | str | None) -> Tensor:
     pairs = (numbers + 1) // 2
+    if n < 0 or first < 0 or (first + n) * pairs >= 1 << 63:
+        most = (1 << 63) // max(pairs, 1)
+        raise ValueError(f"random: n and first must not be negative, first + n below {most}, got {n} and {first}")
     return torch.arange(first * pairs, (first + n) * pairs, device=device)
 
 
@@ -31,7 +34,9 @@ def uniform(
     device: torch.device | str | None = None,
 ) -> Tensor:
     """Numbers in (0, 1), shape (n, numbers): row i belongs to sample first + i."""
-    return philox_uniform(_index(n, first, numbers, device), seed, step, purpose, dtype).view(n, -1)[:, :numbers]
+    return philox_uniform(_index(n, first, numbers, device), seed, step, purpose, dtype).view(n, numbers + numbers % 2)[
+        :, :numbers
+    ]
 
 
 def normal(
@@ -46,4 +51,6 @@ def normal(
     device: torch.device | str | None = None,
 ) -> Tensor:
     """Normal numbers of mean 0 and variance 1, shape (n, numbers): row i belongs to sample first + i."""
-    return philox_normal(_index(n, first, numbers, device), seed, step, purpose, dtype).view(n, -1)[:, :numbers]
+    return philox_normal(_index(n, first, numbers, device), seed, step, purpose, dtype).view(n, numbers + numbers % 2)[
+        :, :numbers
+    ]

@@ -47,17 +47,13 @@ class Options(TypedDict, total=False):
     validate: bool | None
 
 
-def _between(mixing: Mixing, features: int, seed: int) -> Transform:
-    makers: dict[str, Callable[[], Transform]] = {
-        "reverse": lambda: Permutation.reverse(features),
-        "random": lambda: Permutation.random(features, seed),
-        "lu": lambda: LULinear(features, "random", seed=seed),
-        "orthogonal": lambda: Orthogonal(features),
-        "householder": lambda: Householder(features, 2 * ((features + 1) // 2)),
-    }
-    if mixing not in makers:
-        raise ValueError(f"mixing must be None or one of {', '.join(makers)}, got {mixing!r}")
-    return makers[mixing]()
+_MIXINGS: dict[str, Callable[[int, int], Transform]] = {
+    "reverse": lambda features, seed: Permutation.reverse(features),
+    "random": lambda features, seed: Permutation.random(features, seed),
+    "lu": lambda features, seed: LULinear(features, "random", seed=seed),
+    "orthogonal": lambda features, seed: Orthogonal(features),
+    "householder": lambda features, seed: Householder(features, 2 * ((features + 1) // 2)),
+}
 
 
 def _stack(
@@ -71,11 +67,17 @@ def _stack(
     """`layers` layers with the mixing between them, over the base."""
     if features < 1 or layers < 1:
         raise ValueError(f"{who}: features and layers must be at least 1, got {features} and {layers}")
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        known = ", ".join(Options.__annotations__)
+        raise TypeError(f"{who}: options are {known}, got {', '.join(sorted(unknown))}")
     mixing, seed = options.get("mixing"), options.get("seed", 0)
+    if mixing not in (None, *_MIXINGS):
+        raise ValueError(f"{who}: mixing must be None or one of {', '.join(_MIXINGS)}, got {mixing!r}")
     transforms: list[Transform] = []
     for i in range(layers):
         if i and mixing is not None:
-            transforms.append(_between(mixing, features, seed + i))
+            transforms.append(_MIXINGS[mixing](features, seed + i))
         transforms += layer(i)
     stack = Compose(transforms, options.get("recompute"), options.get("every"))
     return Flow(stack, options.get("base") or base(), validate=options.get("validate"))

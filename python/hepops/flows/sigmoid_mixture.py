@@ -1,12 +1,9 @@
 """Mixtures of sigmoids: bijections of the real line."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from hepops.core.ops import call
-
-from ._operator import broadcast, register
+from ._operator import apply, broadcast, register
 
 FLOOR = 1e-3  # least slope of a component: csrc/flows/sigmoid_mixture.h
 
@@ -45,7 +42,7 @@ def sigmoid_mixture(x: Tensor, raw: Tensor, *, inverse: bool = False) -> tuple[T
         >>> sigmoid_mixture(y, torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0, 0.0]), inverse=True)[0]
         tensor([-2., 30.])
     """
-    return call(torch.ops.hepops.flows_sigmoid_mixture.default, *broadcast(x, raw), inverse)
+    return apply("flows_sigmoid_mixture", *broadcast(x, raw), inverse)
 
 
 def formula(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """Rational-quadratic splines: monotone bijections with closed forms in both directions, as one fused operator."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake, register_vmap
 
+from hepops.core.func import transforms_active
 from hepops.core.ops import call
 
 from ._spline_formula import Bound as Bound
@@ -14,7 +16,7 @@ from ._spline_formula import Convention as Convention
 from ._spline_formula import Tails as Tails
 from ._spline_formula import domain, formula
 from ._spline_formula import slope_count as slope_count
-from ._spline_func import Forward, batched, transforms_active
+from ._spline_func import Forward, batched
 
 _TAILS: tuple[Tails, ...] = ("linear", "circular", None)  # their numbers in the operator
 _CONVENTIONS: tuple[Convention, ...] = ("nflows", "zuko")
@@ -74,7 +76,8 @@ def rational_quadratic_spline(
     Knots, search and inversion are computed in double whatever the dtype. In the inverse direction logdet is that of x
     as it is returned, rounded. In the domain, ends included, circular x are left as they are; its ends are those of
     `bound` in the dtype of x. A NaN makes NaN of the elements that it enters; an infinite x beyond linear tails is
-    mapped to itself, with logdet 0. Where the domain is empty (low >= high in a tensor), so is the set of x inside it.
+    mapped to itself, with logdet 0. Where the domain is empty (low >= high in a tensor), so is the set of x inside it;
+    where a tensor's end of it is not finite, the results are NaN.
 
     Raises:
         TypeError: a dtype that is not served.
@@ -94,7 +97,7 @@ def rational_quadratic_spline(
         >>> rational_quadratic_spline(y, logits, torch.arange(4.0), logits[:3], inverse=True)[0]
         tensor([-1.0000,  0.5000,  7.0000])
     """
-    _check_names(tails, convention)
+    check_names(tails, convention)
     K = widths.shape[-1] if widths.dim() else 0
     if K < 1:
         raise ValueError(f"rational_quadratic_spline: widths must have at least 1 bin, got shape {tuple(widths.shape)}")
@@ -132,7 +135,7 @@ def rational_quadratic_spline_packed(
         >>> rational_quadratic_spline_packed(torch.tensor([0.5]), torch.zeros(11), bins=4, convention="zuko")
         (tensor([0.5000]), tensor([0.]))
     """
-    _check_names(tails, convention)
+    check_names(tails, convention)
     if bins < 1:
         raise ValueError(f"rational_quadratic_spline: bins must be at least 1, got {bins}")
     size = 2 * bins + slope_count(bins, tails)
@@ -144,25 +147,40 @@ def rational_quadratic_spline_packed(
     return _apply(x, [raw], bins, inverse, tails, bound, convention)
 
 
-def _check_names(tails: Tails, convention: Convention) -> None:
+def check_names(tails: Tails, convention: Convention) -> None:
     if tails not in _TAILS:
         raise ValueError(f"rational_quadratic_spline: tails must be 'linear', 'circular' or None, got {tails!r}")
     if convention not in _CONVENTIONS:
         raise ValueError(f"rational_quadratic_spline: convention must be 'nflows' or 'zuko', got {convention!r}")
 
 
+def ends_of(bound: Bound, tails: Tails) -> tuple[float | Tensor, float | Tensor]:
+    """The domain that `bound` says, refused where it is empty or no domain."""
+    if isinstance(bound, tuple) and len(bound) != 2:
+        raise ValueError(f"rational_quadratic_spline: bound must be a number or a pair (low, high), got {bound}")
+    try:
+        low, high = domain(bound, tails)
+        low, high = (b if isinstance(b, Tensor) else float(b) for b in (low, high))
+    except (TypeError, ValueError):
+        raise TypeError(f"rational_quadratic_spline: bound must be of numbers or tensors, got {bound!r}") from None
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor) and not -math.inf < low < high < math.inf:
+        what = "must be positive and finite" if not isinstance(bound, tuple) else "must be finite, low below high"
+        raise ValueError(f"rational_quadratic_spline: bound {what}, got {bound}")
+    return low, high
+
+
 def _ends(bound: Bound, tails: Tails, x: Tensor) -> tuple[list[Tensor], float, float]:
     """The domain as the operator takes it: two tensors for domains of each element, or none, and two numbers."""
-    low, high = domain(bound, tails)
+    low, high = ends_of(bound, tails)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         ends = [torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in (low, high)]
         if any(e.requires_grad for e in ends):
             raise ValueError("rational_quadratic_spline: bound has no gradient, detach it")
         return ends, 0.0, 1.0
-    low, high = float(low), float(high)
-    if not -math.inf < low < high < math.inf:
-        what = "must be positive and finite" if not isinstance(bound, tuple) else "must be finite, low below high"
-        raise ValueError(f"rational_quadratic_spline: bound {what}, got {bound}")
+    if x.dtype == torch.float32:
+        most, eps = 3.4028234663852886e38, 1.2e-7
+        if max(-low, high) > most or high - low <= eps * max(-low, high):
+            raise ValueError(f"rational_quadratic_spline: bound must be a domain of float32 numbers, got {bound}")
     return [], low, high
 
 
@@ -184,11 +202,15 @@ def _apply(
             ) from None
         x, raw = x.expand(shape), [p.expand(*shape, p.shape[-1]) for p in raw]
         ends = [e.expand(shape) for e in ends]
+    if ends:
+        x = torch.where(ends[0].isfinite() & ends[1].isfinite(), x, math.nan)
     widths, heights, slopes = raw if len(raw) == 3 else (raw[0], None, None)
     low, high = ends or (None, None)
     numbers = lower, upper, bins, _TAILS.index(tails), _CONVENTIONS.index(convention), inverse
-    op = Forward.apply if transforms_active() else torch.ops.hepops.flows_rational_quadratic_spline.default
-    return call(op, x, widths, heights, slopes, low, high, *numbers)
+    arguments = x, widths, heights, slopes, low, high, *numbers
+    if transforms_active():
+        return Forward.apply(*arguments)
+    return call(torch.ops.hepops.flows_rational_quadratic_spline.default, *arguments)
 
 
 @register_fake("hepops::flows_rational_quadratic_spline")
@@ -224,13 +246,16 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.numbers = inputs[8:]
 
 
-def double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-    """The derivative of the backward operator, in torch's operators: it can be differentiated any number of times."""
-    lower, upper, K, tails, convention, inverse = ctx.numbers
-    *inputs, low, high = ctx.saved_tensors
-    given = [n for n in range(6) if inputs[n] is not None]
+def gradients_of(saved: Sequence[Any], numbers: tuple[Any, ...]) -> Callable[..., tuple[Tensor, ...]]:
+    """The backward operator in torch's operators, a function of both seeds, x and the parameters that are tensors.
+
+    saved: x, widths, heights, slopes, low and high, or None for those that are not there.
+    numbers: As the operator has them.
+    """
+    lower, upper, K, tails, convention, inverse = numbers
+    x, *_, low, high = saved
     if low is None:  # in the dtype of x, as the operator has them
-        low, high = (torch.tensor(b, dtype=inputs[2].dtype, device=inputs[2].device) for b in (lower, upper))
+        low, high = (torch.tensor(b, dtype=x.dtype, device=x.device) for b in (lower, upper))
 
     def spline(x: Tensor, widths: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
         heights, slopes = rest or (widths[..., K : 2 * K], widths[..., 2 * K :])
@@ -249,7 +274,15 @@ def double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         seeds, arguments = tensors[:2], tensors[2:]
         return torch.func.vjp(spline, *arguments)[1](tuple(g.double() for g in seeds))
 
-    results = torch.func.vjp(gradients, *(inputs[n] for n in given))[1](tuple(v[: len(given) - 2]))
+    return gradients
+
+
+def double_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+    """The derivative of the backward operator, in torch's operators: it can be differentiated any number of times."""
+    saved = ctx.saved_tensors
+    given = [n for n in range(6) if saved[n] is not None]
+    gradients = gradients_of(saved[2:], ctx.numbers)
+    results = torch.func.vjp(gradients, *(saved[n] for n in given))[1](tuple(v[: len(given) - 2]))
     found = dict(zip(given, results, strict=True))
     return tuple(found.get(n) for n in range(14))
 

@@ -3,13 +3,10 @@
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from hepops.core.ops import call
-
-from ._operator import register
+from ._operator import apply, register
 
 Kind = Literal["softplus", "tanh", "sigmoid"]
 KINDS: tuple[Kind, ...] = ("softplus", "tanh", "sigmoid")  # in the order of csrc/flows/squash.h
@@ -48,7 +45,7 @@ def squash(x: Tensor, kind: Kind, *, inverse: bool = False) -> tuple[Tensor, Ten
     """
     if kind not in KINDS:
         raise ValueError(f"squash: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    return call(torch.ops.hepops.flows_squash.default, x, KINDS.index(kind), inverse)
+    return apply("flows_squash", x, KINDS.index(kind), inverse)
 
 
 def formula(x: Tensor, kind: int) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,16 @@ def check_values(who: str, name: str, x: Tensor, bounds: tuple[float | Tensor, f
             _refuse(who, name, x, bad, f"inside [{_show(low)}, {_show(high)}]")
 
 
+def check_unit(who: str, name: str, x: Tensor, off: Tensor) -> None:
+    """Raises a ValueError that counts the vectors of x, shape (*batch, D), that are `off` the sphere."""
+    if off.any():
+        first = x.detach()[off][0].tolist()
+        raise ValueError(
+            f"{who}: {name} must hold unit vectors, got {int(off.sum())} of {off.numel()} that are not, "
+            f"the first {first}"
+        )
+
+
 def _refuse(who: str, name: str, x: Tensor, bad: Tensor, wanted: str) -> None:
     count = int(bad.sum())
     if count:

@@ -48,5 +48,8 @@ class UniformSphere(Base):
         self._check(z)
         half = self.event_shape.numel() / 2
         constant = math.lgamma(half) - math.log(2) - half * math.log(math.pi)
-        off = (z.double().square().sum(-1, keepdim=True).sqrt() - 1).abs() > math.sqrt(torch.finfo(z.dtype).eps)
-        return self._supported(z.new_full((), constant, dtype=torch.float64), z, off)
+        return self._supported(z.new_full((), constant, dtype=torch.float64), z, self.off(z)[..., None])
+
+    def off(self, z: Tensor) -> Tensor:
+        """Which events are no unit vectors."""
+        return (z.double().square().sum(-1).sqrt() - 1).abs() > math.sqrt(torch.finfo(z.dtype).eps)

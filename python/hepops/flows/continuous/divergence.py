@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hepops.core.func import transforms_active, vjp
+
 
 def _prepared(x: Tensor) -> tuple[Tensor, bool]:
     """x as something to be differentiated in, and whether the result shall be differentiable."""
@@ -37,6 +39,10 @@ def exact_divergence(g: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, 
         >>> hepops.flows.continuous.exact_divergence(lambda x: x**2, torch.tensor([[1.0, 2.0]]))
         (tensor([[1., 4.]], grad_fn=...), tensor([6.], grad_fn=...))
     """
+    if transforms_active():
+        y, pull = vjp(g, x)
+        units = torch.eye(x.shape[-1], dtype=y.dtype, device=y.device)
+        return y, torch.stack([pull(e.expand_as(y))[0][..., i] for i, e in enumerate(units)], -1).sum(-1)
     x, graph = _prepared(x)
     with torch.enable_grad():
         y = g(x)
@@ -79,6 +85,9 @@ def probed_divergence(g: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) 
         ...     hepops.flows.continuous.probed_divergence(lambda x: x**2, torch.tensor([[1.0, 2.0]]), probes)
         (tensor([[1., 4.]]), tensor([6.]))
     """
+    if transforms_active():
+        y, pull = vjp(g, x)
+        return y, torch.stack([(pull(probe)[0] * probe).sum(-1) for probe in probes]).mean(0)
     x, graph = _prepared(x)
     with torch.enable_grad():
         y = g(x)

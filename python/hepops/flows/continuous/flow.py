@@ -1,5 +1,6 @@
 """The transform that follows a vector field."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import random
 from ..transform import Transform
 from .divergence import exact_divergence, probed_divergence
+from .field import TimeMLP
 from .integrators import odeint, rk4_step
 
 FIXED = ("euler", "midpoint", "heun2", "heun3", "explicit_adams", "implicit_adams")  # of torchdiffeq's methods
@@ -81,8 +83,10 @@ class Continuous(Transform):
         super().__init__()
         if steps < 1 or probes < 1:
             raise ValueError(f"Continuous: steps and probes must be at least 1, got {steps} and {probes}")
-        if len(times) != 2 or times[0] == times[1]:
-            raise ValueError(f"Continuous: times must be two different numbers, got {tuple(times)}")
+        if isinstance(steps, float) or isinstance(probes, float):
+            raise TypeError(f"Continuous: steps and probes must be integers, got {steps} and {probes}")
+        if len(times) != 2 or times[0] == times[1] or not all(map(math.isfinite, times)):
+            raise ValueError(f"Continuous: times must be two different numbers, both finite, got {tuple(times)}")
         if divergence not in ("exact", "rademacher", "gaussian"):
             raise ValueError(f"Continuous: divergence must be exact, rademacher or gaussian, got {divergence!r}")
         if recompute and method != "rk4":
@@ -92,15 +96,19 @@ class Continuous(Transform):
         if method != "rk4":
             odeint(adjoint)  # is it there?
         self.field = field
+        if isinstance(field, TimeMLP):
+            self.event_shape, self.context_size = torch.Size([field.features]), field.context
         self.steps, self.times, self.method = steps, (float(times[0]), float(times[1])), method
         self.divergence, self.probes, self.seed, self.recompute = divergence, probes, seed, recompute
         self.tolerance, self.adjoint = tolerance, adjoint
         self.first, self.step = 0, 0
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x, context)
         return self._follow(x, context, *self.times)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(y, context, "y")
         return self._follow(y, context, self.times[1], self.times[0])
 
     def _noise(self, x: Tensor) -> Tensor | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..bases.vonmises import wrap
-from ..elementwise import Elementwise, Spline
+from ..elementwise import Elementwise, Spline, check_size
 
 STEPS = 60
 
@@ -41,10 +41,12 @@ class CircularSpline(Elementwise):
         self.size = self.spline.size + 1
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        check_size("CircularSpline", raw, self.size)
         y, logdet = self.spline.forward(wrap(x), raw[..., :-1])
         return wrap(y + raw[..., -1]), logdet
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        check_size("CircularSpline", raw, self.size)
         x, logdet = self.spline.inverse(wrap(y - raw[..., -1]), raw[..., :-1])
         return wrap(x), logdet
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..mixing import _times
 from ..transform import Transform
 
 
@@ -48,11 +49,12 @@ class Rotation(Transform):
     def matrix(self) -> Tensor:
         """R, float64, shape (n, n)."""
         A = self.generator.double()
-        return self.start.double() @ torch.matrix_exp(A - A.T)
+        with torch.autocast(A.device.type, enabled=False):
+            return self.start.double() @ torch.matrix_exp(A - A.T)
 
     def _turn(self, x: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
         self.check(x)
-        return x @ R.T.to(x.dtype), self.no_volume(x)
+        return _times(x, R.to(x.dtype)), self.no_volume(x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._turn(x, self.matrix)
