@@ -13,6 +13,7 @@ from hepops.flows.density import Density, Reference
 from hepops.flows.density_flow import LinesAndCircles, density_flow
 from hepops.flows.density_plots import curve
 from hepops.flows.samples import COLUMNS, KINDS, radiative_return
+from hepops.flows.training.order import SPLIT, permutation
 
 SMALL = {"layers": 2, "bins": 4, "hidden": (16,), "epochs": 1, "batch": 200}
 
@@ -376,3 +377,31 @@ def test_radiative_return():
     for bad in ({"n": 0}, {"n": 1, "energy": -1.0}, {"n": 1, "resolution": 0.0}):
         with pytest.raises(ValueError, match="n must be at least 1"):
             radiative_return(**bad)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_no_unit_is_too_small_or_too_large(size):
+    a = np.random.default_rng(0).normal(size=400)
+    plain, scaled = (Density.fit({"a": a * s}, seed=1, **SMALL) for s in (1.0, size))
+    expected = plain.log_prob({"a": [0.3]}) - math.log(size)
+    torch.testing.assert_close(scaled.log_prob({"a": [0.3 * size]}), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_an_event_far_from_all_data_is_anomalous_not_an_error(fitted):
+    rows = {name: column[:3].copy() for name, column in _table(3000).items()}
+    rows["a"][0], rows["pt"][1] = 1e300, 1e-300
+    log_prob, score = fitted.log_prob(rows), fitted.anomaly_score(rows).p
+    assert log_prob.isfinite().all() and (log_prob[:2] < -1e3).all()
+    assert (score[:2] == score.min()).all() and score[2] > score[0]
+
+
+def test_weights_that_leave_nothing_are_refused():
+    table = {"a": np.random.default_rng(0).normal(size=400)}
+    with pytest.raises(ValueError, match="rows to learn from are 0"):
+        Density.fit(table, weights=np.zeros(400), **SMALL)
+    one = np.zeros(400)
+    one[permutation(400, 0, 1, SPLIT)[-2:]] = 1  # the first tenth of this order is held out
+    with pytest.raises(ValueError, match="rows to calibrate with are 0"):
+        Density.fit(table, weights=one, **SMALL)
+    with pytest.raises(ValueError, match=r"1 of 400 rows have NaN or infinite values \(weights"):
+        Density.fit(table, weights=np.ma.masked_array(np.ones(400), np.arange(400) == 7), **SMALL)

@@ -120,3 +120,18 @@ def test_what_has_no_meaning_is_refused():
 
     with pytest.raises(ValueError, match="returned NaN"):
         tarp(Broken(MODEL), TEST.theta, TEST.x)
+
+
+def test_nan_is_no_truth_and_every_seed_is_one():
+    class Any:  # takes what seeds it is given
+        def sample(self, n, x, seed=None):
+            assert 0 <= seed < 2**64
+            return torch.zeros(n, len(x), 3)
+
+    exact, made = Any(), TEST[:120]
+    for test in (sbc, tarp):
+        with pytest.raises(ValueError, match="theta holds NaN"):
+            test(exact, made.theta * torch.nan, made.x)
+        test(exact, made.theta, made.x, seed=2**64 - 1)
+    with pytest.raises(ValueError, match="references hold NaN"):
+        tarp(exact, made.theta, made.x, references=made.theta * torch.nan)

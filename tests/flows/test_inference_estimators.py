@@ -236,7 +236,7 @@ def test_bad_files_are_refused(tmp_path, posterior):
     for change, message in (
         ({"format": "other"}, "not a posterior of"),
         ({"kind": "likelihood"}, "not a posterior of"),
-        ({"version": 99}, "version 99 is newer"),
+        ({"version": 99}, "version 99 is not this library's"),
         ({"prior": {"kind": "os.system"}}, "kind must be one of"),
         ({"features": "x"}, "incomplete or damaged"),
         ({"members": 2}, "posterior.safetensors: Error"),

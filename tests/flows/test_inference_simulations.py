@@ -105,7 +105,7 @@ def test_failures_are_counted_and_left_out():
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"on_error": "ignore"}, ValueError, "on_error must be"),
         ({"simulator": lambda theta, seeds: theta[:, 0]}, TypeError, "at least two dimensions"),
-        ({"simulator": lambda theta, seeds: theta[:3]}, TypeError, r"must return a tensor \(10, ...\)"),
+        ({"simulator": lambda theta, seeds: theta[:3]}, TypeError, r"must return a real tensor \(10, ...\)"),
         ({"simulator": lambda theta, seeds: None}, TypeError, "got NoneType"),
     ],
 )
@@ -121,3 +121,41 @@ def test_split_and_manifest(tmp_path):
     with pytest.raises(ValueError, match="held_out must lie between 1 and 29"):
         made.split(30)
     assert json.loads((tmp_path / "simulations.json").read_text())["prior"]["kind"] == "Box"
+
+
+def test_a_simulator_may_overwrite_its_arguments():
+    def careless(theta, seeds):
+        x = model(theta, seeds)
+        theta.zero_()
+        return x
+
+    plain, made = (simulate(PRIOR, simulator, 20, 1) for simulator in (model, careless))
+    assert torch.equal(made.theta, plain.theta) and torch.equal(made.x, plain.x)
+
+
+def test_batches_of_other_simulations_are_refused(tmp_path):
+    made = simulate(PRIOR, model, 40, 1, batch=20, checkpoint=tmp_path)
+    first, second = sorted(tmp_path.glob("batch_*"))
+    kept = second.read_bytes()
+    second.write_bytes(first.read_bytes())  # put into the wrong place
+    with pytest.raises(ValueError, match="batch 20 is of other simulations"):
+        simulate(PRIOR, model, 40, 1, batch=20, checkpoint=tmp_path)
+    second.write_bytes(kept)
+    assert torch.equal(simulate(PRIOR, model, 40, 1, batch=20, checkpoint=tmp_path).x, made.x)
+    (tmp_path / "simulations.json").unlink()  # nothing says whose they are
+    with pytest.raises(ValueError, match="batch 0 is of other simulations"):
+        simulate(PRIOR, model, 40, 2, batch=20, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "exclude"])
+def test_data_of_one_shape_and_real(on_error):
+    def growing(theta, seeds):
+        if len(theta) > 1:
+            raise ValueError("one at a time")
+        return torch.zeros(1, 1 + int(theta[0, 0] > 0))
+
+    with pytest.raises(ValueError, match="data of one shape"):
+        simulate(PRIOR, growing, 20, 1, batch=1 if on_error == "raise" else 20, on_error=on_error)
+    for bad in (lambda theta, seeds: theta * 1j, lambda theta, seeds: theta[:, :0]):
+        with pytest.raises(TypeError, match="real tensor"):
+            simulate(PRIOR, bad, 20, 1, on_error=on_error)

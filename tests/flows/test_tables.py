@@ -103,3 +103,31 @@ def test_root_files_without_uproot(tmp_path, monkeypatch):
 def test_refused_by_name(source, columns, error, message):
     with pytest.raises(error, match=message):
         read_table(source, columns)
+
+
+def test_what_an_array_masks_is_not_a_number(tmp_path):
+    masked = np.ma.masked_array(np.arange(4), [0, 1, 0, 0])
+    for table in (read_table(masked), read_table({"a": masked})):
+        assert np.array_equal(table.values[:, 0], [0, np.nan, 2, 3], equal_nan=True)
+
+
+def test_labels_are_compared_as_text():
+    assert read_table({0: [1.0, 2.0], 1: [3, 4]}).columns == ("0", "1")
+    with pytest.raises(ValueError, match="two of the table are called 0"):
+        read_table({0: [1.0], "0": [2.0]})
+    with pytest.raises(TypeError, match="must be names"):
+        read_table({"a": [1.0]}, [0])
+
+
+def test_half_precision():
+    assert read_table(torch.ones(3, 2, dtype=torch.bfloat16)).values.shape == (3, 2)
+
+
+def test_text_in_a_record_is_left_out_and_a_link_to_nothing_refused(tmp_path):
+    path = tmp_path / "µ.h5"
+    with h5py.File(path, "w") as file:
+        file["t"] = np.array([(1.0, b"x", 2)], dtype=[("e", "f8"), ("name", "S3"), ("k", "i4")])
+        file["gone"] = h5py.SoftLink("/nowhere")
+    assert read_table(path, key="t").columns == ("e", "k")
+    with pytest.raises(ValueError, match="leads nowhere"):
+        read_table(path, key="gone")

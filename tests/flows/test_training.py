@@ -128,8 +128,11 @@ def test_resumes_with_the_same_bits(options, tmp_path):
 def _train_in(folder, slow):
     torch.set_num_threads(1)  # a forked process has no pool of threads
 
+    calls = []
+
     def target(x):
-        time.sleep(slow)
+        calls.append(1)
+        time.sleep(slow if len(calls) < 10 else 15 * slow)  # however late the signal comes, steps are left
         return _target(x)
 
     train_sampler(_flow(), target, steps=40, batch=32, lr=1e-2, folder=folder, save_every=3, seed=9, ema=0.9)

@@ -98,13 +98,18 @@ class Column:
             return self
         t, _ = Column(self.name, self.kind, self.low, self.high).forward(x)
         v = torch.ones_like(t) if v is None else v
+        v = v / v.max()
+        # a power of two brings squares into the range of numbers and rounds nothing
+        unit = math.ldexp(1.0, math.frexp(float(t.abs().max()))[1] - 1)
+        t = t / unit
         mean = float(ordered_sum(v * t) / ordered_sum(v))
         variance = float(ordered_sum(v * (t - mean).square()) / ordered_sum(v))
+        width = math.sqrt(variance) * unit
         if self.kind == "integer":
-            variance += 1 / 12
-        if not variance > 0:
+            width = math.hypot(width, math.sqrt(1 / 12))
+        if not width > 0:
             raise ValueError(f"column {self.name} is constant where the weights are not 0")
-        return Column(self.name, self.kind, self.low, self.high, mean, math.sqrt(variance))
+        return Column(self.name, self.kind, self.low, self.high, mean * unit, width)
 
 
 def make_columns(names: Sequence[str], kinds: Mapping[str, Kind] | None) -> list[Column]:
@@ -125,14 +130,15 @@ def make_columns(names: Sequence[str], kinds: Mapping[str, Kind] | None) -> list
 
 
 def _column(name: str, kind: Any) -> Column:
-    word, *bounds = (kind,) if isinstance(kind, str) else tuple(kind)
+    word, *bounds = (kind,) if not isinstance(kind, (tuple, list)) else kind or (kind,)
     if word not in get_args(KindName):
         raise ValueError(f"kinds: column {name} must be one of {', '.join(get_args(KindName))}, got {kind!r}")
     if word not in ("bounded", "periodic"):
         if bounds:
             raise ValueError(f"kinds: column {name}, {word}, takes no bounds, got {kind!r}")
         return Column(name, word)
-    if len(bounds) != 2 or not all(math.isfinite(b) for b in bounds) or not bounds[0] < bounds[1]:
+    numbers = len(bounds) == 2 and all(isinstance(b, (int, float)) and math.isfinite(b) for b in bounds)
+    if not numbers or not bounds[0] < bounds[1]:
         raise ValueError(f"kinds: column {name} must be ({word!r}, low, high) with low < high, got {kind!r}")
     return Column(name, word, float(bounds[0]), float(bounds[1]))
 

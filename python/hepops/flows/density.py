@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "hepops.flows.density", 1
 _ROWS = 8192  # at a time
+_FARTHEST = 1e9  # |u|: widths of the data
 _CELL = 16  # points that a cell of integer columns is integrated on
 
 
@@ -60,6 +61,11 @@ class Reference:
         k = below[torch.searchsorted(self.log_prob, log_prob, right=True)] / total * n
         p = ((k + 1) / (n + 1)).clamp(max=1)
         return AnomalyScore(p, (p * (1 - p) / n).sqrt())
+
+
+def _far(u: Tensor) -> Tensor:
+    """Networks of float32 overflow far outside of all data: what lies farther counts as here."""
+    return u.clamp(-_FARTHEST, _FARTHEST)
 
 
 class Density:
@@ -157,6 +163,10 @@ class Density:
         kept, rest = order[held:], order[:held]
         if len(kept) < 2:
             raise ValueError(f"table: {len(kept)} rows are left to learn from, of {len(x)}")
+        if v is not None:
+            for name, part in (("learn from", kept), ("calibrate with", rest)):
+                if len(part) and not bool((v[part] > 0).any()):
+                    raise ValueError(f"weights: all {len(part)} of the rows to {name} are 0")
         learnt = [c.learnt(x[kept, i], None if v is None else v[kept]) for i, c in enumerate(learnt)]
         for i, c in enumerate(learnt):
             bad = int(c.outside(x[rest, i]).sum())
@@ -206,7 +216,8 @@ class Density:
 
         Returns:
             -inf outside a bounded or positive column's domain, and for an integer column that is not whole; of
-            integer columns a probability, integrated over the cell on 16 points, not a density.
+            integer columns a probability, integrated over the cell on 16 points, not a density. A value farther than
+            1e9 widths from the data counts as there.
 
         Raises:
             ValueError: columns that are missing, rows with NaN or infinite values, with their count.
@@ -373,12 +384,12 @@ class Density:
 
     def _rows(self, table: Any) -> Tensor:
         read = read_table(table, self.names)
-        return _finite(read, None, "refuse")[0]
+        return _finite(read, None, None)[0]
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """u in the flow's dtype, and the sum of ln |du/dx|, float64."""
         parts = [c.forward(x[:, i]) for i, c in enumerate(self.columns)]
-        u = torch.stack([u for u, _ in parts], 1)
+        u = _far(torch.stack([u for u, _ in parts], 1))
         like = next(self.flow.parameters())
         return u.to(device=like.device, dtype=like.dtype), torch.stack([d for _, d in parts], 1).sum(1)
 
@@ -410,6 +421,8 @@ def _read(
     """The columns, and the weights, which may be one of them."""
     if not isinstance(weights, str):
         read = read_table(table, columns, key=key)
+        if isinstance(weights, np.ma.MaskedArray):
+            weights = np.ma.filled(weights.astype(np.float64), np.nan)
         v = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
         if v is not None and v.shape != (len(read),):
             raise ValueError(f"weights must have shape ({len(read)}), got {tuple(v.shape)}")
@@ -422,9 +435,9 @@ def _read(
     return read_table(read, rest), torch.from_numpy(read[weights].copy())
 
 
-def _finite(read: Table, v: Tensor | None, missing: str) -> tuple[Tensor, Tensor | None, int]:
-    """The rows that are finite, their weights, and how many were not."""
-    if missing not in ("refuse", "drop"):
+def _finite(read: Table, v: Tensor | None, missing: str | None) -> tuple[Tensor, Tensor | None, int]:
+    """The rows that are finite, their weights, and how many were not; with None there is no choice."""
+    if missing not in ("refuse", "drop", None):
         raise ValueError(f"missing must be 'refuse' or 'drop', got {missing!r}")
     x = torch.from_numpy(np.ascontiguousarray(read.values))
     bad = ~x.isfinite()
@@ -435,10 +448,9 @@ def _finite(read: Table, v: Tensor | None, missing: str) -> tuple[Tensor, Tensor
         bad = torch.cat([bad, ~v.isfinite()[:, None]], 1)
     rows = bad.any(1)
     count = int(rows.sum())
-    if count and missing == "refuse":
+    if count and missing != "drop":
         names = [*read.columns, "weights"]
         which = ", ".join(f"{names[i]}: {int(bad[:, i].sum())}" for i in range(bad.shape[1]) if bad[:, i].any())
-        raise ValueError(
-            f"table: {count} of {len(x)} rows have NaN or infinite values ({which}); missing='drop' fits the rest"
-        )
+        hint = "; missing='drop' fits the rest" if missing else ""
+        raise ValueError(f"table: {count} of {len(x)} rows have NaN or infinite values ({which}){hint}")
     return (x[~rows], None if v is None else v[~rows], count) if count else (x, v, 0)

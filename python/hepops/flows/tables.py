@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hepops.core.files import open_hdf5
@@ -40,7 +41,7 @@ def read_table(source: Any, columns: Sequence[str] | None = None, *, key: str | 
         source: One of
 
             - an array or tensor, (N, D) or (N); its columns are called as `columns` says, by default x0, x1, ...;
-            - a structured array, a dictionary of arrays (N), a pandas data frame;
+            - a structured array, a dictionary of arrays (N), a pandas data frame; what an array masks is NaN here;
             - the path of an HDF5 file (.h5, .hdf5): datasets (N) of a group, or one dataset, (N, D) or compound;
             - the path of a ROOT file (.root), read by uproot: a tree's branches with one number per event.
         columns: Names of those to take, in this order; None: all, of a file those that are numbers.
@@ -49,7 +50,7 @@ def read_table(source: Any, columns: Sequence[str] | None = None, *, key: str | 
     Raises:
         ValueError: a column that is missing, named with what there is; columns of different lengths, or not of one
             number per row; no rows; a file that cannot be read.
-        TypeError: something else, or columns that are not numbers.
+        TypeError: something else, names that are not text, or columns that are not numbers.
         FileNotFoundError: no such file.
         ImportError: a ROOT file, and uproot is not installed.
 
@@ -59,6 +60,8 @@ def read_table(source: Any, columns: Sequence[str] | None = None, *, key: str | 
         (('charge', 'pt'), [[1.0, 20.0], [-1.0, 35.5]])
     """
     names = None if columns is None else [columns] if isinstance(columns, str) else list(columns)
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise TypeError(f"columns must be names, got {names}")
     if names is not None and (not names or len(set(names)) < len(names)):
         raise ValueError(f"columns must be different names, at least one, got {names}")
     if isinstance(source, Table):
@@ -66,17 +69,44 @@ def read_table(source: Any, columns: Sequence[str] | None = None, *, key: str | 
     if isinstance(source, (str, Path)):
         return _file(Path(source), names, key)
     if isinstance(source, Tensor):
-        source = source.detach().cpu().numpy()
+        source = _numpy(source)
     if isinstance(source, np.ndarray):
         return _array(source, names)
-    if isinstance(source, Mapping) or (hasattr(source, "columns") and hasattr(source, "to_numpy")):
-        found = source if isinstance(source, Mapping) else {str(c): source[c].to_numpy() for c in source.columns}
-        return _table(found, names)
+    if isinstance(source, Mapping):
+        return _table(_named(source, source.values()), names)
+    if hasattr(source, "columns") and hasattr(source, "to_numpy"):
+        whole = _named(source.columns, source.columns)
+        return _table({name: _series(source[c]) for name, c in whole.items()}, names)
     raise TypeError(f"a table is an array, a dictionary, a data frame or a path, got {type(source).__name__}")
 
 
-def _array(array: np.ndarray, names: list[str] | None) -> Table:
+def _named(labels: Any, values: Any) -> dict[str, Any]:
+    """By the text of their labels, which must differ."""
+    named: dict[str, Any] = {}
+    for label, value in zip(labels, values, strict=True):
+        if str(label) in named:
+            raise ValueError(f"columns: two of the table are called {label}")
+        named[str(label)] = value
+    return named
+
+
+def _series(series: Any) -> Any:
+    """A data frame's column; missing numbers of its own types are NaN."""
+    if type(series.dtype).__module__.startswith("numpy") or getattr(series.dtype, "kind", "O") not in "fiub":
+        return series.to_numpy()
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _array(array: np.ndarray, names: list[str] | None, skip: bool = False) -> Table:
+    """With `skip` a structured array's columns that are not numbers are left out where none were named."""
     if array.dtype.names is not None:
+        if skip and names is None:
+            names = [n for n in array.dtype.names if array.dtype[n].kind in "fiub"]
         return _table({name: array[name] for name in array.dtype.names}, names)
     if array.ndim == 1:
         array = array[:, None]
@@ -106,10 +136,10 @@ def _table(found: Mapping[str, Any], names: list[str] | None) -> Table:
 
 def _column(name: str, values: Any) -> np.ndarray:
     try:
-        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+        array = _numpy(values) if isinstance(values, Tensor) else np.ma.asanyarray(values)
         if array.dtype.kind not in "fiub":
             raise TypeError
-        array = array.astype(np.float64)
+        array = np.asarray(np.ma.filled(array.astype(np.float64), np.nan))
     except (TypeError, ValueError):
         raise TypeError(f"column {name}: not numbers, or not one per row") from None
     if array.ndim != 1:
@@ -131,13 +161,16 @@ def _hdf5(path: Path, names: list[str] | None, key: str | None) -> Table:
     with open_hdf5(path) as file:
         if key is not None and key not in file:
             raise ValueError(f"{path}: no {key} in the file, which has {', '.join(file)}")
-        node = file if key is None else file[key]
+        try:
+            node = file if key is None else file[key]
+        except KeyError:
+            raise ValueError(f"{path}: {key} leads nowhere, a link to what is not there") from None
         if isinstance(node, h5py.Dataset):
-            return _array(node[()], names)
+            return _array(np.asarray(node[()]), names, skip=True)
         datasets = {n: d for n, d in node.items() if isinstance(d, h5py.Dataset)}
         if names is None:
             if key is None and len(datasets) == 1:  # the only one: may be a table by itself
-                return _array(next(iter(datasets.values()))[()], None)
+                return _array(np.asarray(next(iter(datasets.values()))[()]), None, skip=True)
             names = [n for n, d in datasets.items() if d.ndim == 1 and d.dtype.kind in "fiub"]
         found = {n: datasets[n][()] if n in names else None for n in datasets}
         return _table(found, names)

@@ -89,7 +89,7 @@ def sbc(posterior: Sampled, theta: Tensor, x: Tensor, *, draws: int = 127, seed:
         `SBC`.
 
     Raises:
-        ValueError: fewer than 40 simulations, shapes that do not fit, or NaN among the draws.
+        ValueError: fewer than 40 simulations, shapes that do not fit, or NaN among parameters or draws.
     """
     pairs = _draws(posterior, theta, x, draws, seed, chunk)
     ranks = torch.cat([(d < t).sum(0) for t, d in pairs])
@@ -160,7 +160,7 @@ def tarp(
     Raises:
         ValueError: as of `sbc`.
     """
-    n = len(theta)
+    n, given = len(theta), references
     generator = torch.Generator().manual_seed(seed)
     if isinstance(references, str):
         if references not in ("prior", "corner"):
@@ -169,6 +169,10 @@ def tarp(
         references = theta.roll(shift, 0) if references == "prior" else theta.amin(0).expand_as(theta)
     if references.shape != theta.shape:
         raise ValueError(f"references must have shape {tuple(theta.shape)}, got {tuple(references.shape)}")
+    if not isinstance(given, str) and not bool(torch.isfinite(references).all()):
+        raise ValueError("references hold NaN or infinity")
+    if bootstrap < 1:
+        raise ValueError(f"bootstrap must be at least 1, got {bootstrap}")
     scale = theta.double().std(0).clamp_min(1e-300)
     ranks, begin = [], 0
     for t, d in _draws(posterior, theta, x, draws, seed, chunk):
@@ -201,7 +205,9 @@ def _draws(
     pairs = []
     for first in range(0, len(theta), chunk):
         t = theta[first : first + chunk].double()
-        d = posterior.sample(draws, x[first : first + chunk], seed + first).double()
+        if not bool(torch.isfinite(t).all()):
+            raise ValueError("theta holds NaN or infinity")
+        d = posterior.sample(draws, x[first : first + chunk], (seed + first) % 2**64).double()
         if d.shape != (draws, *t.shape):
             raise ValueError(f"posterior.sample must return {(draws, *t.shape)}, got {tuple(d.shape)}")
         if not bool(torch.isfinite(d).all()):

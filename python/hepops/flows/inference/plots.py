@@ -54,10 +54,13 @@ def corner(
             raise ValueError(f"corner: {name} must have shape (n, {K}), got {tuple(values.shape)}")
     if not draws:
         raise ValueError("corner: no draws")
+    if truth is not None and len(truth) != K:
+        raise ValueError(f"corner: truth must hold {K} numbers, got {len(truth)}")
     every = torch.cat([values.double() for values in draws.values()])
     ends = torch.quantile(every[torch.linspace(0, len(every) - 1, min(len(every), 100_000)).long()],
                           torch.tensor([0.001, 0.999], dtype=torch.float64), 0)  # fmt: skip
     margin = 0.08 * (ends[1] - ends[0])
+    margin = torch.where(margin > 0, margin, 1e-6 * ends[0].abs() + 1e-300)
     edges = [np.linspace(a, b, bins + 1) for a, b in zip(*(e.tolist() for e in (ends[0] - margin, ends[1] + margin)),
                                                          strict=True)]  # fmt: skip
     mark = None if truth is None else torch.as_tensor(truth, dtype=torch.float64).tolist()

@@ -77,6 +77,8 @@ class Summary:
         cls, prior: Prior, draws: Tensor, weight: Tensor | None = None, levels: Sequence[float] = LEVELS
     ) -> "Summary":
         """Of draws (n, K), with weights or without."""
+        if len(draws) < 2 or not levels:
+            raise ValueError(f"a summary needs at least two draws and one level, got {len(draws)} and {list(levels)}")
         for level in levels:
             if not 0 < level < 1:
                 raise ValueError(f"levels must lie between 0 and 1, got {level}")
@@ -199,6 +201,8 @@ class NeuralPosterior(Posterior):
 
     def sample(self, n: int, x: Tensor, seed: int | None = None) -> Tensor:
         """n draws for each x: shape (n, ..., K); draw i of a seed is the same for every n (of one member)."""
+        if n < 0:
+            raise ValueError(f"sample: n must not be negative, got {n}")
         c, middle, half = self._condition(self._flat(x))
         self._compare(c)
         return self.prior.from_normal(middle + half * self.density.sample(n, c, seed))[0]
@@ -206,6 +210,7 @@ class NeuralPosterior(Posterior):
     def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
         """Normalised; -inf outside the prior's support. Differentiable in theta."""
         c, middle, half = self._condition(self._flat(x))
+        theta = self.prior._check(theta)
         u, logdet = self.prior.to_normal(theta)
         inside = self.prior.inside(theta)
         u = torch.where(inside[..., None], u, torch.zeros_like(u))

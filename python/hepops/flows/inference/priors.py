@@ -98,6 +98,8 @@ class Prior:
         return theta.to(torch.float64)
 
     def _name(self, count: int, names: Sequence[str] | None, units: Sequence[str] | None) -> None:
+        if not count:
+            raise ValueError(f"{type(self).__name__}: needs at least one parameter, got none")
         self.names = tuple(names) if names is not None else tuple(f"theta{i}" for i in range(count))
         self.units = tuple(units) if units is not None else ("",) * count
         for what, given in (("names", self.names), ("units", self.units)):
@@ -181,9 +183,11 @@ class Normal(Prior):
     ) -> None:
         spread = torch.as_tensor(sigma, dtype=torch.float64)
         if spread.ndim == 2:
-            self.mean = torch.as_tensor(mean, dtype=torch.float64)
-            if spread.shape != (len(self.mean),) * 2:
-                raise ValueError(f"Normal: the covariance must be ({len(self.mean)},) * 2, got {tuple(spread.shape)}")
+            self.mean = torch.as_tensor(mean, dtype=torch.float64).reshape(-1)
+            if spread.shape != (len(self.mean),) * 2 or not torch.allclose(spread, spread.T):
+                raise ValueError(
+                    f"Normal: the covariance must be symmetric ({len(self.mean)},) * 2, got {spread.tolist()}"
+                )
             factor, wrong = torch.linalg.cholesky_ex(spread)
             if int(wrong) or not bool(torch.isfinite(factor).all()):
                 raise ValueError(f"Normal: the covariance must be positive definite, got {spread.tolist()}")

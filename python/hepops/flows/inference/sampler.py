@@ -56,6 +56,9 @@ def ensemble(
     W, K = start.shape[0], start.shape[-1]
     if W % 2 or W < 2 * K or W < 4:
         raise ValueError(f"ensemble: needs an even number of walkers, at least {max(4, 2 * K)}, got {W}")
+    for name, number, least in (("n", n, 1), ("thin", thin, 1), ("warmup", warmup, 0)):
+        if number < least:
+            raise ValueError(f"ensemble: {name} must be at least {least}, got {number}")
     x = start.clone()
     value = log_prob(x)
     if not bool(torch.isfinite(value).any(0).all()):

@@ -76,9 +76,10 @@ def simulate(
         simulator: A function of theta, float64 (B, K), and seeds, int64 (B), one for each simulation: (B, ...) data.
             `noise` makes normal numbers of such seeds.
         n: How many.
-        seed: In [0, 2^63).
+        seed: In [0, 2^64).
         batch: Simulations per call, and per file of the checkpoint.
-        checkpoint: A folder. What it holds of this prior, seed, batch and name is not simulated again.
+        checkpoint: A folder. What it holds of this prior, seed, batch and name is not simulated again; other
+            parameters in it are refused.
         workers: Processes (the simulator must pickle, and be importable); 0: none beside this one.
         on_error: "exclude": of a batch whose call raised a ValueError, RuntimeError or ArithmeticError, each row is
             tried by itself, and the failing ones are counted. Any other exception ends the run.
@@ -123,6 +124,9 @@ def simulate(
         if pool:
             pool.shutdown(cancel_futures=True)
     parts = [kept[first] if first in kept else store.read(first, count) for first, count in ranges]
+    for (first, count), part in zip(ranges, parts, strict=True):
+        if first not in kept and not torch.equal(part["theta"], prior.sample(count, seed, first)):
+            raise ValueError(f"{checkpoint}: batch {first} is of other simulations, remove it to simulate it again")
     return _joined(parts, prior, n)
 
 
@@ -156,6 +160,8 @@ def _batch(task: tuple[Prior, Simulator, int, int, int, str]) -> dict[str, Tenso
             raise
         rows = [_alone(simulator, theta[i : i + 1], seeds[i : i + 1]) for i in range(count)]
         shapes = [row.shape for row in rows if row is not None]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"simulator: data of one shape, got {sorted({tuple(s[1:]) for s in shapes})}") from None
         shape = shapes[0] if shapes else torch.Size([1, 0])
         x = torch.cat([row if row is not None else torch.full(shape, torch.nan) for row in rows])
         good = torch.tensor([row is not None for row in rows])
@@ -166,10 +172,12 @@ def _batch(task: tuple[Prior, Simulator, int, int, int, str]) -> dict[str, Tenso
 
 def _call(simulator: Simulator, theta: Tensor, seeds: Tensor) -> Tensor:
     with torch.no_grad():
-        x = simulator(theta, seeds)
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(theta):
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"simulator must return a tensor ({len(theta)}, ...) of at least two dimensions, got {got}")
+        x = simulator(theta.clone(), seeds)  # a simulator may overwrite its arguments
+    if not isinstance(x, Tensor) or x.is_complex() or x.ndim < 2 or len(x) != len(theta) or not x[:1].numel():
+        got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"simulator must return a real tensor ({len(theta)}, ...) of at least two dimensions, got {got}"
+        )
     return (x if x.is_floating_point() else x.to(torch.float64)).detach().cpu()
 
 
@@ -197,7 +205,11 @@ def _joined(parts: Sequence[dict[str, Tensor]], prior: Prior, n: int) -> Simulat
             stacklevel=3,
         )
     theta = torch.cat([part["theta"] for part in parts])[good]
-    x = torch.cat([part["x"][part["state"] == 0] for part in parts if bool((part["state"] == 0).any())])
+    made = [part["x"][part["state"] == 0] for part in parts if bool((part["state"] == 0).any())]
+    shapes = {tuple(x.shape[1:]) for x in made}
+    if len(shapes) > 1:
+        raise ValueError(f"simulator: data of one shape, got {sorted(shapes)}")
+    x = torch.cat(made)
     return Simulations(theta, x, good.nonzero()[:, 0], prior, failures)
 
 

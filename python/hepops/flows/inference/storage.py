@@ -68,8 +68,8 @@ def load(
         raise ValueError(f"{config}: not JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("kind") != kind:
         raise ValueError(f"{config}: not a {kind} of {FORMAT}")
-    if content.get("version", 0) > VERSION:
-        raise ValueError(f"{config}: version {content['version']} is newer than this library's {VERSION}")
+    if content.get("version") != VERSION:
+        raise ValueError(f"{config}: version {content.get('version')} is not this library's {VERSION}")
     try:
         for what, given in (("embedding", embedding), ("flow", flow)):
             if content["own"][what] != (given is not None):
@@ -85,7 +85,7 @@ def load(
             flow=flow,
         )
         prior, shape = Prior.from_dict(content["prior"]), torch.Size(content["data_shape"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{config}: incomplete or damaged ({error})") from None
     return prior, density, shape
 
