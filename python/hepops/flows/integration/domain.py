@@ -125,7 +125,7 @@ def _terms(axis: int, terms: int | Sequence[float], dim: int) -> Tensor:
         raise ValueError(f"discrete: axes must be in 0 ... {dim - 1}, got {axis}")
     number = isinstance(terms, Integral) and not isinstance(terms, bool)
     try:
-        weights = torch.ones(max(int(terms), 0)) if number else torch.as_tensor(terms, dtype=torch.float64)  # type: ignore[arg-type]
+        weights = torch.ones(max(int(terms), 0)) if number else torch.as_tensor(terms, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"discrete: axis {axis} needs a count or positive weights, got {terms!r}") from None
     weights = weights.to(torch.float64)

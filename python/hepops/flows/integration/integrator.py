@@ -289,7 +289,7 @@ def whole(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if not isinstance(value, Integral) and not float(value).is_integer():
         raise ValueError(f"{name} must be a whole number, got {value!r}")
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    return int(value)  # type: ignore[call-overload]
 
 
 def _outside() -> int:
