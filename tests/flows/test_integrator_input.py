@@ -76,7 +76,7 @@ def test_arguments_of_integrate(options, message):
         (lambda x: x[:, :, None], ValueError, "must give shape"),
         (lambda x: x[:, :0], ValueError, "must give shape"),
         (lambda x: x.sum(1) + 1j, TypeError, "complex128 .*real and imaginary part as a vector"),
-        (lambda x: "text", TypeError, "must give a tensor or an array, got str"),
+        (lambda x: "text", TypeError, "must give a tensor or an array of numbers, got str"),
         (lambda x: torch.where(x[:, 0] > 0.5, torch.nan, 1.0), ValueError, "gave .*nan.* at x = .*invalid='exclude'"),
         (lambda x: 1 / (x[:, 0] > 0.5), ValueError, "gave .*inf"),
     ],

@@ -18,6 +18,7 @@ are learned: :math:`p_k \propto v_k \sqrt{\langle f^2 \rangle_k}` makes the vari
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -38,6 +39,8 @@ class Domain:
 
     def __init__(self, bounds: Limits, discrete: Mapping[int, int | Sequence[float]] | None = None) -> None:
         self.limits = _limits(bounds)
+        if discrete is not None and not isinstance(discrete, Mapping):
+            raise TypeError(f"discrete must map axes to terms, got {type(discrete).__name__}")
         self.dim = len(self.limits)
         self.weights = {axis: _terms(axis, terms, self.dim) for axis, terms in (discrete or {}).items()}
         self.probabilities = {axis: weights / weights.sum() for axis, weights in self.weights.items()}
@@ -96,10 +99,10 @@ class Domain:
 
 
 def _limits(bounds: Limits) -> list[tuple[float, float]]:
-    if isinstance(bounds, int) and not isinstance(bounds, bool):
+    if isinstance(bounds, Integral) and not isinstance(bounds, bool):
         if bounds < 1:
             raise ValueError(f"bounds: a dimension must be at least 1, got {bounds}")
-        return [(0.0, 1.0)] * bounds
+        return [(0.0, 1.0)] * int(bounds)
     try:
         limits = [(float(low), float(high)) for low, high in cast(Sequence[tuple[float, float]], bounds)]
     except (TypeError, ValueError):
@@ -109,13 +112,22 @@ def _limits(bounds: Limits) -> list[tuple[float, float]]:
     for axis, (low, high) in enumerate(limits):
         if not low < high or (math.isinf(high - low) and not (math.isinf(low) or math.isinf(high))):
             raise ValueError(f"bounds: low must be below high and high - low finite, got {low}, {high} on axis {axis}")
+    size = sum(math.log10(high - low) for low, high in limits if math.isfinite(high - low))
+    if abs(size) > 300:
+        raise ValueError(f"bounds: the volume must lie in [1e-300, 1e300], got 1e{size:.0f}: rescale f's coordinates")
     return limits
 
 
 def _terms(axis: int, terms: int | Sequence[float], dim: int) -> Tensor:
+    if isinstance(axis, bool) or not isinstance(axis, Integral):
+        raise TypeError(f"discrete: axes must be integers, got {axis!r}")
     if not 0 <= axis < dim:
         raise ValueError(f"discrete: axes must be in 0 ... {dim - 1}, got {axis}")
-    weights = torch.ones(terms) if isinstance(terms, int) else torch.as_tensor(terms)
+    number = isinstance(terms, Integral) and not isinstance(terms, bool)
+    try:
+        weights = torch.ones(max(int(terms), 0)) if number else torch.as_tensor(terms, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"discrete: axis {axis} needs a count or positive weights, got {terms!r}") from None
     weights = weights.to(torch.float64)
     if weights.dim() != 1 or not len(weights) or not bool(((weights > 0) & weights.isfinite()).all()):
         raise ValueError(f"discrete: axis {axis} needs a count or positive weights, got {terms!r}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,6 +60,7 @@ class Integrand:
         self.f, self.domain, self.batch, self.backend, self.invalid = f, domain, batch, backend, invalid
         self.importance, self.dtype, self.device = importance, dtype, device
         self.ranks = ranks or Ranks()
+        self.gradients = torch.is_grad_enabled()
         self.count = self.excluded = 0
         self.components: int | None = None
         self.scalar = True
@@ -76,7 +78,8 @@ class Integrand:
         x, jacobian = self.domain(u)
         given = x.to(self.dtype).to(self.device) if self.device else x.to(self.dtype)
         try:
-            raw = self.f(given.numpy() if self.backend == "numpy" else given)
+            with torch.set_grad_enabled(self.gradients):  # as the caller had it, whatever asks for f
+                raw = self.f(given.numpy() if self.backend == "numpy" else given)
         except Exception as error:
             hint = "; f is given torch tensors, backend='numpy' would give it arrays" if self.backend == "torch" else ""
             error.add_note(f"raised by the integrand in {label} (checkpoint= lets a run be taken up again){hint}")
@@ -85,8 +88,9 @@ class Integrand:
         bad = ~values.isfinite().all(1)
         if self.invalid == "raise" and bool(bad.any()):
             row = int(bad.nonzero()[0, 0])
+            place = self.domain(u[row][None])[0][0].tolist()  # f may have written into x
             raise ValueError(
-                f"the integrand gave {values[row].tolist()} at x = {x[row].tolist()} in {label}, one of "
+                f"the integrand gave {values[row].tolist()} at x = {place} in {label}, one of "
                 f"{int(bad.sum())} such points of this batch; invalid='exclude' counts them as zero, with a warning"
             )
         values = values * jacobian[:, None]
@@ -95,10 +99,12 @@ class Integrand:
 
     def _checked(self, raw: Any, n: int, label: str) -> Tensor:
         try:
+            if isinstance(raw, np.ndarray) and raw.dtype.kind == "f":  # of any byte order, stride and precision
+                raw = np.ascontiguousarray(raw, np.float64)
             values = torch.as_tensor(raw).detach()
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
-                f"the integrand must give a tensor or an array, got {type(raw).__name__} in {label}"
+                f"the integrand must give a tensor or an array of numbers, got {_kind(raw)} in {label}"
             ) from None
         if values.is_complex():
             raise TypeError(f"the integrand gave {values.dtype} in {label}: give real and imaginary part as a vector")
@@ -118,7 +124,8 @@ class Integrand:
         if isinstance(self.importance, int):
             size = values[:, self.importance].abs()
         else:
-            size = values.abs()[:, 0] if values.shape[1] == 1 else values.square().sum(1).sqrt()
+            largest = values.abs().amax(1, keepdim=True).clamp(min=1e-300)
+            size = values.abs()[:, 0] if values.shape[1] == 1 else (values / largest).norm(dim=1) * largest[:, 0]
         return size.nan_to_num(0.0)
 
     def everywhere(self, u: Tensor, where: str) -> Tensor:
@@ -149,3 +156,7 @@ class Integrand:
         if self.ranks.count > 1 and self.ranks.total(torch.tensor(float(self.components is None))) > 0:
             known = next((item for item in self.ranks.all((self.components, self.scalar)) if item[0]), (None, True))  # type: ignore[index]
             self.components, self.scalar = known  # type: ignore[misc]
+
+
+def _kind(raw: Any) -> str:
+    return f"{type(raw).__name__} of {raw.dtype}" if isinstance(raw, np.ndarray) else type(raw).__name__

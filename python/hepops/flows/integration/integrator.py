@@ -2,10 +2,12 @@ r"""The integrator: :math:`I = \int f(x)\, dx` as the mean of :math:`f/q` over s
 
 import inspect
 import math
+import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +153,14 @@ class Integrator:
             progress: True for a bar, or what to call with (calls of f so far, what goes on).
         """
         began = time.monotonic()
+        neval, iterations = whole("neval", neval), whole("iterations", iterations)
         self._check(neval, iterations, learning_share, probe_share, target_error, target_relative)
+        if not 0 <= seconds_per_evaluation < math.inf:
+            raise ValueError(f"seconds_per_evaluation must be finite and >= 0, got {seconds_per_evaluation}")
+        if time_limit is not None and math.isnan(time_limit):
+            raise ValueError(f"time_limit must be a number of seconds, got {time_limit}")
+        if checkpoint is not None and (Path(checkpoint).is_dir() or not os.access(Path(checkpoint).parent, os.W_OK)):
+            raise OSError(f"checkpoint: no file can be written at {checkpoint}")
         integrand = self._integrand()
         seed = self._seed(seed, checkpoint, integrand.ranks)
         fresh = learn or (learn is None and self.prepared is None)
@@ -178,7 +187,7 @@ class Integrator:
     def _seed(self, seed: int | None, checkpoint: str | Path | None, ranks: Ranks) -> int:
         if seed is None and checkpoint is not None and Path(checkpoint).exists():
             seed = storage.read(checkpoint)[0].get("plan", {}).get("seed")
-        seed = fresh_seed() if seed is None else seed
+        seed = fresh_seed() if seed is None else whole("seed", seed)
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed must be in [0, 2^64), got {seed}")
         return int(ranks.first(seed))  # type: ignore[call-overload]
@@ -222,6 +231,7 @@ class Integrator:
         """
         if self.prepared is None:
             raise RuntimeError("sample_unweighted: integrate first, there is no proposal yet")
+        n, first = whole("n", n), whole("first", first)
         if n < 1 or not 0 < quantile <= 1 or first < 0:
             raise ValueError(
                 f"sample_unweighted: n must be positive, quantile in (0, 1], first >= 0; got {n}, {quantile}, {first}"
@@ -262,12 +272,24 @@ class Integrator:
         data, tensors = storage.read(path)
         if data.get("what") != "integrator":
             raise ValueError(f"{path}: not a saved integrator but {data.get('what')}")
-        domain = Domain.from_state(data["domain"])
+        if fixed := {"bounds", "discrete"} & set(options):
+            raise TypeError(f"load: {', '.join(sorted(fixed))} come from the file")
+        with storage.sound(path):
+            domain = Domain.from_state(data["domain"])
         integrator = cls(f, domain.limits, discrete=None, **options)
         integrator.domain.weights, integrator.domain.probabilities = domain.weights, domain.probabilities
-        with given(integrator.domain, [c.channel for c in integrator.channels]):
-            integrator.prepared = unpack(data["prepared"], tensors)
+        with storage.sound(path), given(integrator.domain, [c.channel for c in integrator.channels]):
+            integrator.prepared = unpack(data["prepared"], tensors, domain.dim)
         return integrator
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number, 1e6 among them; TypeError or ValueError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if not isinstance(value, Integral) and not float(value).is_integer():
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return int(value)  # type: ignore[call-overload]
 
 
 def _outside() -> int:

@@ -27,11 +27,12 @@ def result(
     head = torch.cat(kept[:4])
     samples, _ = domain(head[:, : domain.dim])
     in_cube = head[:, -1] > 0
-    scalar = integrand.scalar
+    scalar, scale = integrand.scalar, prepared.scale
+    mean, sdev = whole.mean * scale, whole.sdev * scale
     return Result(
-        mean=float(whole.mean[0]) if scalar else whole.mean,
-        sdev=float(whole.sdev[0]) if scalar else whole.sdev,
-        covariance=whole.covariance,
+        mean=float(mean[0]) if scalar else mean,
+        sdev=float(sdev[0]) if scalar else sdev,
+        covariance=whole.covariance * scale * scale,
         chi2=value,
         dof=dof,
         Q=q,
@@ -47,7 +48,7 @@ def result(
         max_weight=_over(whole.largest, whole.absolute / whole.count),
         max_share=_over(whole.largest, whole.absolute),
         max_at=domain(whole.at[None])[0][0],
-        iterations=tuple(_iteration(integrand, part) for part in parts),
+        iterations=tuple(_iteration(integrand, part, scale) for part in parts),
         warnings=(*prepared.warnings, *_warnings(whole, q, value, dof, integrand, prepared, plan)),
         notes=tuple(prepared.notes),
         probe=prepared.report,
@@ -56,7 +57,7 @@ def result(
         history=tuple(prepared.history),
         seed=plan.seed,
         samples=samples[in_cube],
-        weights=head[in_cube, domain.dim : domain.dim + v],
+        weights=head[in_cube, domain.dim : domain.dim + v] * scale,
         seconds=seconds,
     )
 
@@ -65,10 +66,11 @@ def _over(a: float, b: float) -> float:
     return a / b if b > 0 else 0.0
 
 
-def _iteration(integrand: Integrand, part: Moments) -> Iteration:
+def _iteration(integrand: Integrand, part: Moments, scale: float) -> Iteration:
     return Iteration(
-        part.count, part.evaluated, part.mean, part.sdev, part.ess, _over(part.largest, part.absolute / part.count),
-        part.zeros, part.excluded, integrand.domain(part.at[None])[0][0],
+        part.count, part.evaluated, part.mean * scale, part.sdev * scale, part.ess,
+        _over(part.largest, part.absolute / part.count), part.zeros, part.excluded,
+        integrand.domain(part.at[None])[0][0],
     )  # fmt: skip
 
 
@@ -89,8 +91,8 @@ def _warnings(
     if integrand.excluded:
         share = integrand.excluded / max(integrand.count, 1)
         found.append(f"{integrand.excluded} points ({share:.2g} of all) gave NaN or an infinity and count as zero")
-    targets = [max(plan.target, plan.relative * abs(m)) for m in whole.mean.tolist()]
-    for v, (target, sdev) in enumerate(zip(targets, whole.sdev.tolist(), strict=True)):
+    targets = [max(plan.target, plan.relative * abs(m)) for m in (whole.mean * prepared.scale).tolist()]
+    for v, (target, sdev) in enumerate(zip(targets, (whole.sdev * prepared.scale).tolist(), strict=True)):
         if target and sdev > target:
             found.append(f"the target was missed: sdev {sdev:.2g} instead of {target:.2g} of component {v}")
     return found
@@ -102,11 +104,11 @@ def _lost(whole: Moments, integrand: Integrand, prepared: Prepared) -> list[str]
     for number in prepared.lost:
         assert prepared.report is not None
         peak = prepared.report.peaks[number]
-        if peak.ratio * prepared.largest > ALARM * max(whole.largest, prepared.largest):
+        if peak.ratio * prepared.largest > ALARM * max(whole.largest * prepared.scale, prepared.largest):
             at = ", ".join(f"{x:.4g}" for x in integrand.domain(peak.at[None])[0][0].tolist())
             found.append(
                 f"a peak may be lost: at x = {at} the weight would be {peak.ratio:.2g} times the largest seen; the "
                 f"integral of |f| there is about {peak.mass:.2g} +- {peak.mass_error:.1g}, that of all samples "
-                f"{whole.absolute / whole.count:.2g}"
+                f"{whole.absolute / whole.count * prepared.scale:.2g}"
             )
     return found

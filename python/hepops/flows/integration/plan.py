@@ -12,7 +12,7 @@ from .honesty import Probe
 from .peaks import Peak
 from .proposal import BLOCK, Proposal, build, describe
 
-DISCRETE, LEARN, PILOT, LOOK, ESTIMATE, UNWEIGHT = range(6)  # substreams of the seed
+DISCRETE, LEARN, PILOT, LOOK, ESTIMATE, UNWEIGHT, CHECK = range(7)  # substreams of the seed
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Plan:
         total = max(self.neval - prepared.spent, 2)
         targets = [max(self.target, self.relative * abs(m)) for m in prepared.mean]
         if any(targets):
-            needed = [1.2 * (s / t) ** 2 if t else math.inf for s, t in zip(prepared.sigma, targets, strict=True)]
+            needed = [
+                1.2 * min(s / t, 1e100) ** 2 if t else math.inf for s, t in zip(prepared.sigma, targets, strict=True)
+            ]
             total = int(min(max(*needed, 2.0 * BLOCK), total))
         each = total // self.iterations
         if each >= 2 * BLOCK:
@@ -79,6 +81,7 @@ class Prepared:
         learning, probing, piloting: Calls of f.
         sigma, mean: Of the weights of the pilot's samples, by component.
         largest: Of their sizes.
+        scale: What the estimate's weights are divided by before they are squared.
         report: The last look for lost peaks.
         lost: Numbers of its peaks that were not mended.
     """
@@ -95,6 +98,7 @@ class Prepared:
     sigma: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     largest: float = 0.0
+    scale: float = 1.0
     report: Probe | None = None
     lost: list[int] = field(default_factory=list)
 
@@ -117,12 +121,14 @@ def pack(prepared: Prepared) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return head, {f"proposal.{name}": t for name, t in prepared.proposal.state_dict().items()}
 
 
-def unpack(head: dict[str, Any], tensors: dict[str, Tensor]) -> Prepared:
-    """The inverse of :func:`pack`."""
+def unpack(head: dict[str, Any], tensors: dict[str, Tensor], dim: int) -> Prepared:
+    """The inverse of :func:`pack`, for d axes."""
     head = dict(head)
     report = head.pop("report", None)
     proposal = build(head.pop("proposal"))
     proposal.load_state_dict(storage.below(tensors, "proposal."))
+    if proposal.dim != dim or any(t.isnan().any() for t in proposal.state_dict().values()):
+        raise ValueError(f"a proposal of {proposal.dim} axes for {dim}, or one with NaN")
     if report is not None:
         peaks = [Peak(**{k: _tensor(v) for k, v in peak.items()}) for peak in report["peaks"]]
         report = Probe(**(report | {"peaks": tuple(peaks)}))

@@ -48,7 +48,7 @@ def _iterations(axis: Any, result: "Result", truth: float | None) -> None:
     axis.set(xlabel="iteration", ylabel="estimate", title=f"chi2/dof = {result.chi2:.2f}/{result.dof}")
     axis.ticklabel_format(useOffset=False, axis="y")
     axis.margins(y=0.25)  # room for the legend
-    axis.legend(fontsize=8, ncols=3)
+    axis.legend(fontsize=7, ncols=3, columnspacing=1, handlelength=1.2)
 
 
 def _learning(axis: Any, result: "Result") -> None:

@@ -14,8 +14,9 @@ from .honesty import enough, probe
 from .integrand import Integrand
 from .learn import learn
 from .peaks import Peak
-from .plan import DISCRETE, LEARN, LOOK, PILOT, Plan, Prepared
-from .proposal import Proposal, Uniform, substream, uniforms
+from .plan import CHECK, DISCRETE, LEARN, LOOK, PILOT, Plan, Prepared
+from .proposal import Uniform, substream, uniforms
+from .user import UserChannel
 
 ROUNDS = 3  # looks at most
 SEEN = 0.5  # of a standard deviation: a lost mass below it does not show in the result
@@ -35,7 +36,7 @@ class Preparation:
         self,
         integrand: Integrand,
         plan: Plan,
-        channels: Sequence[Proposal],
+        channels: Sequence[UserChannel],
         ask: Callable[[Tensor, str], Tensor],
     ) -> None:
         self.integrand, self.plan, self.channels, self.ask = integrand, plan, channels, ask
@@ -46,6 +47,8 @@ class Preparation:
 
     def __call__(self, prepared: Prepared | None = None) -> Prepared:
         """From nothing, or for a proposal that is there."""
+        for i, channel in enumerate(self.channels):
+            channel.check(substream(substream(self.plan.seed, CHECK), i))
         if prepared is None:
             self._discrete()
             prepared = self._learn()
@@ -53,6 +56,7 @@ class Preparation:
         for turn in range(ROUNDS):
             budget = self.plan.probe_budget // (1 if turn == 0 else 2)
             if budget < enough(self.domain.dim):
+                prepared.notes.append(self._skipped(turn, budget))
                 break
             self._look(prepared, known, turn, budget)
             lost = self._lost(prepared)
@@ -63,13 +67,23 @@ class Preparation:
             known = self._pilot(prepared, turn + 1)
         return prepared
 
+    def _skipped(self, turn: int, budget: int) -> str:
+        least = enough(self.domain.dim)
+        if turn:
+            return f"what the look found was not looked behind again: {budget} evaluations are left, it takes {least}"
+        return (
+            f"no look for lost peaks was taken: probe_share gives it {budget} evaluations, in {self.domain.dim} "
+            f"dimensions it takes {least}"
+        )
+
     def _discrete(self) -> None:
         """The probabilities of indices: from uniform points, a tenth of what learning may cost."""
         n = self.plan.learn_budget // 10
         if self.domain.weights and n > 1:
             u = uniforms(torch.arange(n), self.domain.dim, substream(self.plan.seed, DISCRETE), 0, PROBE)
             size = self.size(u, "learning the probabilities of indices")
-            self.domain.learn_probabilities(u, (size / self.domain(u)[1]).square())
+            plain = size / self.domain(u)[1]
+            self.domain.learn_probabilities(u, (plain / plain.max().clamp(min=1e-300)).square())
 
     def _learn(self) -> Prepared:
         plan, dim = self.plan, self.domain.dim
@@ -104,10 +118,13 @@ class Preparation:
         values = self.ask(u, "pilot").nan_to_num(0.0)
         weights = values.new_zeros(n, values.shape[1])
         weights[inside] = values / q[:, None]
-        prepared.sigma, prepared.mean = weights.std(0).tolist(), weights.mean(0).tolist()
         size = self.integrand.size(values) / q
+        largest = float(size.max()) if len(size) else 0.0
+        prepared.scale = unit(largest)
+        prepared.sigma = ((weights / prepared.scale).std(0) * prepared.scale).tolist()
+        prepared.mean = weights.mean(0).tolist()
         # where every weight is zero, whatever the look finds is a peak
-        prepared.largest = max(float(size.max()) if len(size) else 0.0, 1e-290)
+        prepared.largest = largest or 1e-290
         prepared.piloting += self.integrand.count - before
         return u[size.topk(min(8, len(size))).indices]
 
@@ -128,12 +145,12 @@ class Preparation:
         """The peaks whose mass would show in the result, with their numbers in the report."""
         assert prepared.report is not None
         left = max(self.plan.neval - self.integrand.count, 1)
-        sdev = math.sqrt(sum(s * s for s in prepared.sigma) / left)
+        sdev = math.hypot(*prepared.sigma) / math.sqrt(left)
         return [(i, peak) for i, peak in enumerate(prepared.report.peaks) if peak.mass > SEEN * sdev]
 
     def _mend(self, prepared: Prepared, lost: list[Peak]) -> None:
         """Gaussians where peaks were found join the proposal, with shares by mass."""
-        total = math.sqrt(sum(m * m for m in prepared.mean)) + sum(peak.mass for peak in lost)
+        total = math.hypot(*prepared.mean) + sum(peak.mass for peak in lost)
         shares = torch.tensor([max(peak.mass / total, 0.02) for peak in lost], dtype=torch.float64)
         shares = shares * min(1.0, 0.9 / float(shares.sum()))
         factors = torch.stack([_factor(peak.covariance) for peak in lost])
@@ -144,6 +161,12 @@ class Preparation:
         where = "; ".join(", ".join(f"{x:.4g}" for x in place) for place in places)
         prepared.notes.append(f"the look for lost peaks found what learning had missed, now sampled, at x = {where}")
         prepared.name += " + found peaks"
+
+
+def unit(largest: float) -> float:
+    """What weights are divided by before they are squared: 1, or a power of two where squares leave the doubles."""
+    power = math.frexp(largest)[1]
+    return math.ldexp(1.0, min(max(power, -1000), 1000)) if abs(power) > 300 else 1.0
 
 
 def _factor(covariance: Tensor) -> Tensor:

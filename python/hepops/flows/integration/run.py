@@ -127,7 +127,7 @@ class Run:
         moments = Moments.of(self.rows[-1], dim)
         integrand.count += moments.evaluated
         integrand.excluded += moments.excluded
-        self.say(integrand.count, f"iteration {t}: {float(moments.mean[0]):.8g} +- {float(moments.sdev[0]):.2g}")
+        self.say(integrand.count, f"iteration {t}: {float(moments.mean[0]) * prepared.scale:.8g}")
 
     def _weigh(self, prepared: Prepared, spans: list[tuple[int, int]], t: int) -> list[tuple[Tensor, ...]]:
         """Weights, sizes, inside, excluded and points of some blocks (first, n); f sees their points together."""
@@ -136,6 +136,7 @@ class Run:
         u, log_q = torch.cat([x for x, _ in drawn]), torch.cat([q for _, q in drawn])
         where = f"iteration {t} of the estimate, blocks {spans[0][0] // BLOCK} ... {spans[-1][0] // BLOCK}"
         weights, size, inside, excluded = weigh(self.integrand, u, log_q, where)
+        weights, size = weights / prepared.scale, size / prepared.scale
         counts = [n for _, n in spans]
         columns = [column.cpu().split(counts) for column in (weights, size, inside, excluded, u)]
         return list(zip(*columns, strict=True))
@@ -159,10 +160,10 @@ class Run:
 
     def _restore(self, path: Path) -> None:
         data, tensors = storage.read(path)
-        plan, domain = json.loads(json.dumps(asdict(self.plan))), self.integrand.domain.state()
+        plan, axes = json.loads(json.dumps(asdict(self.plan))), self.integrand.domain.state()
         if data.get("what") != "checkpoint" or data["plan"] != plan:
             raise ValueError(f"{path}: the checkpoint of another run, {data.get('plan')}; this one is {plan}")
-        if any(data["domain"][key] != domain[key] for key in ("limits", "weights")):
+        if any(data["domain"][key] != axes[key] for key in ("limits", "weights")):
             raise ValueError(f"{path}: the checkpoint of an integral over other bounds, {data['domain']}")
         self.integrand.components, self.integrand.scalar = data["components"], data["scalar"]
         self.journal = storage.series(tensors, "journal")
@@ -170,8 +171,9 @@ class Run:
             self.ready = True
             self.integrand.count, self.integrand.excluded = data["count"], data["excluded"]
             self.integrand.domain.probabilities = Domain.from_state(data["domain"]).probabilities
-            with given(self.integrand.domain, [c.channel for c in self.channels]):
-                self.prepared = unpack(data["prepared"], tensors)
+            domain, channels = self.integrand.domain, [c.channel for c in self.channels]
+            with storage.sound(path), given(domain, channels):
+                self.prepared = unpack(data["prepared"], tensors, domain.dim)
             self.rows, self.kept = storage.series(tensors, "rows"), storage.series(tensors, "kept")
 
 

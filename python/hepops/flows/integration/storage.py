@@ -4,6 +4,8 @@ Reading executes nothing: there are no pickles, and the kinds of proposals are l
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,25 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file, truncated or foreign ({error})") from None
-    if KEY not in metadata or int(tensors.pop(f"{KEY}.version", torch.tensor(0))) != 1:
+    version = tensors.pop(f"{KEY}.version", None)
+    if KEY not in metadata or version is None or version.tolist() != 1:
         raise ValueError(f"{path}: not an integrator's file of version 1")
-    data: dict[str, Any] = json.loads(metadata[KEY])
+    with sound(path):
+        data = json.loads(metadata[KEY])
+        if not isinstance(data, dict):
+            raise TypeError(type(data).__name__)
     return data, tensors
+
+
+@contextmanager
+def sound(path: str | Path) -> Iterator[None]:
+    """ValueError for whatever goes wrong while a file is made sense of; what names a missing channel passes."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and "must be given again" in str(error):
+            raise
+        raise ValueError(f"{path}: damaged, or not of this version ({type(error).__name__}: {error})") from error
 
 
 def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
