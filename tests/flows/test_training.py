@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from hepops.flows import nsf
@@ -389,3 +391,14 @@ def test_history_is_written_and_plotted(tmp_path):
     assert [bool(r.rpartition(",")[2]) for r in rows[1:]] == [False, True, False, True, True]
     assert float(rows[3].split(",")[1]) == training.history["loss"][2]
     assert len(training.plot().axes) == 3
+
+
+def test_masked_data_and_another_context_of_the_validation_are_refused(tmp_path):
+    x, c, options = torch.randn(80, 2), torch.randn(80, 3), {"steps": 2, "batch": 20}
+    with pytest.raises(ValueError, match="data: 1 values are masked"):
+        fit(_flow(), np.ma.masked_array(x.numpy(), np.arange(160).reshape(80, 2) == 5), **options)
+    for first, error in ((0, None), (20, "validation context")):
+        flow = nsf(2, context=3, layers=1, hidden=(8,))
+        pair = (x[:20], c[first : first + 20])
+        with pytest.raises(ValueError, match=error) if error else nullcontext():
+            fit(flow, x, c, validation=pair, folder=tmp_path, **options)

@@ -100,6 +100,7 @@ def fit(
     mark: dict[str, Any] = {}
     if options.get("folder") is not None:
         mark = {"data": data, "context": context, "weights": v, "validation": held}
+        mark |= {} if held_context is None else {"validation context": held_context}
     trainer = Trainer(steps=steps, batch=batch, lr=lr, seed=seed, **options)
     with _unchecked(flow):
         return trainer.run(flow, objective, validate=validate if len(held) else None, mark=mark)
@@ -218,6 +219,8 @@ def mean_log_prob(flow: Flow, data: Tensor, context: Tensor | None = None, weigh
 def _table(
     name: str, given: Tensor | np.ndarray, like: Tensor, event: torch.Size | None, rows: int | None = None
 ) -> Tensor:
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise ValueError(f"{name}: {np.ma.count_masked(given)} values are masked")
     table = torch.as_tensor(given)
     if table.dim() < 1 or (event is not None and table.shape[1:] != event):
         raise ValueError(f"{name} must have shape (N, {', '.join(map(str, event or ()))}), got {tuple(table.shape)}")
