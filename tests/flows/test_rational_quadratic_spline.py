@@ -442,7 +442,7 @@ y, logdet = spline(x, raw, bins=8)
 back = spline(y, raw, bins=8, inverse=True)[0]
 (y.sum() + logdet.sum()).backward()
 print(*(t.detach().double().sum().item() for t in (y, logdet, back, raw.grad.abs())))
-print((back - x).abs().max().item())
+print(((back - x).abs() * logdet.exp().clamp(max=1)).max().item())
 """
 
 
@@ -457,10 +457,10 @@ def test_cpu_levels_agree():
         environment = {**os.environ, "HEPOPS_CPU_LEVEL": level}
         run = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, check=True)
         sums, error = run.stdout.splitlines()
-        assert float(error) < 1e-12
+        assert float(error) < 1e-14  # |x' - x| min(1, dy/dx): some ulp(5), as y is rounded
         results.append(np.array(sums.split(), dtype=float))
     for other in results[1:]:
-        np.testing.assert_allclose(other, results[0], rtol=1e-12)
+        np.testing.assert_allclose(other, results[0], rtol=1e-11)  # where y is flat, x keeps 12 digits
 
 
 @pytest.mark.parametrize(
