@@ -24,25 +24,45 @@ class _Squash(Transform):
 
 
 class Softplus(_Squash):
-    """y = ln(1 + e^x), the real line to (0, infinity)."""
+    """y = ln(1 + e^x), the real line to (0, infinity).
+
+    Example:
+        >>> hepops.flows.Softplus()(torch.tensor([0.0]))
+        (tensor([0.6931]), tensor([-0.6931]))
+    """
 
     kind = "softplus"
 
 
 class Tanh(_Squash):
-    """y = tanh x, the real line to (-1, 1)."""
+    """y = tanh x, the real line to (-1, 1).
+
+    Example:
+        >>> hepops.flows.Tanh()(torch.tensor([0.0]))
+        (tensor([0.]), tensor([0.]))
+    """
 
     kind = "tanh"
 
 
 class Sigmoid(_Squash):
-    """y = 1 / (1 + e^-x), the real line to (0, 1)."""
+    """y = 1 / (1 + e^-x), the real line to (0, 1).
+
+    Example:
+        >>> hepops.flows.Sigmoid()(torch.tensor([0.0]))
+        (tensor([0.5000]), tensor([-1.3863]))
+    """
 
     kind = "sigmoid"
 
 
 class Logit(Transform):
-    """y = ln(x / (1 - x)), (0, 1) to the real line; 0 and 1 become infinite, what is outside NaN."""
+    """y = ln(x / (1 - x)), (0, 1) to the real line; 0 and 1 become infinite, what is outside NaN.
+
+    Example:
+        >>> hepops.flows.Logit()(torch.tensor([0.5]))
+        (tensor([0.]), tensor([1.3863]))
+    """
 
     event_dim = 0
 
@@ -60,6 +80,10 @@ class AffineFixed(Transform):
         shift: A number, or shape (D).
         scale: Positive, likewise.
         learned: Whether they are parameters (the logarithm of the scale is).
+
+    Example:
+        >>> hepops.flows.AffineFixed(shift=1.0, scale=2.0)(torch.tensor([[1.0, 2.0]]))
+        (tensor([[3., 5.]]), tensor([1.3863], dtype=torch.float64))
     """
 
     shift: Tensor
@@ -104,6 +128,10 @@ class Standardise(AffineFixed):
 
     Args:
         sample: Shape (..., D), at least two events. A feature that does not vary is refused.
+
+    Example:
+        >>> hepops.flows.Standardise(torch.tensor([[1.0], [2.0], [3.0]]))(torch.tensor([[3.0]]))[0]
+        tensor([[1.]])
     """
 
     def __init__(self, sample: Tensor) -> None:
@@ -124,6 +152,10 @@ class Wrap(Transform):
     """Angles to [low, low + period), with a log-determinant of 0.
 
     A bijection of the circle alone: numbers that differ by the period become one.
+
+    Example:
+        >>> hepops.flows.Wrap()(torch.tensor([4.0]))
+        (tensor([-2.2832]), tensor([0.]))
     """
 
     event_dim = 0

@@ -41,6 +41,11 @@ class Spline(Elementwise):
 
     Raises:
         ValueError: what the spline would refuse, before there are numbers.
+
+    Example:
+        >>> g = hepops.flows.Spline(bins=4)
+        >>> g.size, g.forward(torch.tensor([0.5]), g.identity()[None])[0]
+        (11, tensor([0.5000]))
     """
 
     def __init__(
@@ -76,6 +81,10 @@ class Affine(Elementwise):
     Args:
         scale: "exp", "softclip", "tanh", "softplus" or "sigmoid".
         limit: The form's constant, its default where None.
+
+    Example:
+        >>> hepops.flows.Affine("exp").forward(torch.tensor([2.0]), torch.tensor([[0.0, 1.0]]))
+        (tensor([3.]), tensor([0.]))
     """
 
     size = 2
@@ -104,6 +113,10 @@ class Additive(Elementwise):
     """y = x + t, raw (t), with a log-derivative of 0.
 
     L. Dinh, D. Krueger, Y. Bengio, NICE, arXiv:1410.8516
+
+    Example:
+        >>> hepops.flows.Additive().forward(torch.tensor([2.0]), torch.tensor([[1.0]]))
+        (tensor([3.]), tensor([0.]))
     """
 
     size = 1
@@ -140,6 +153,11 @@ class CircularMixture(_Fused):
     Args:
         components: K, 1 to 64.
         weights: Whether the weights are learned; else they are 1 / K.
+
+    Example:
+        >>> g = hepops.flows.CircularMixture(components=1)  # raw: s, t
+        >>> g.forward(torch.tensor([1.0]), torch.tensor([[0.0, 0.5]]))
+        (tensor([1.5000]), tensor([0.]))
     """
 
     def __init__(self, components: int = 4, weights: bool = False) -> None:
@@ -162,6 +180,11 @@ class SigmoidMixture(_Fused):
 
     Args:
         components: K, 1 to 48.
+
+    Example:
+        >>> g = hepops.flows.SigmoidMixture(components=1)
+        >>> g.size, g.forward(torch.tensor([1.5]), g.identity()[None])[0]
+        (3, tensor([1.5000]))
     """
 
     def __init__(self, components: int = 8) -> None:
@@ -186,6 +209,10 @@ class PiecewiseLinear(_Fused):
 
     Args:
         bins: K, 1 to 128.
+
+    Example:
+        >>> hepops.flows.PiecewiseLinear(bins=2).forward(torch.tensor([0.25]), torch.zeros(1, 2))
+        (tensor([0.2500]), tensor([0.]))
     """
 
     def __init__(self, bins: int = 16) -> None:
@@ -201,6 +228,11 @@ class PiecewiseQuadratic(_Fused):
 
     Args:
         bins: K, 1 to 64.
+
+    Example:
+        >>> g = hepops.flows.PiecewiseQuadratic(bins=2)
+        >>> g.size, g.forward(torch.tensor([0.25]), torch.zeros(1, 5))[0]
+        (5, tensor([0.2500]))
     """
 
     def __init__(self, bins: int = 16) -> None:
