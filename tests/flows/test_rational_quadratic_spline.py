@@ -460,7 +460,7 @@ def test_cpu_levels_agree():
         assert float(error) < 1e-14  # |x' - x| min(1, dy/dx): some ulp(5), as y is rounded
         results.append(np.array(sums.split(), dtype=float))
     for other in results[1:]:
-        np.testing.assert_allclose(other, results[0], rtol=1e-11)  # where y is flat, x keeps 12 digits
+        np.testing.assert_allclose(other, results[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize(
