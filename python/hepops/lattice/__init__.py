@@ -1,0 +1,7 @@
+"""Lattice field theory: actions and forces, samplers, flows and statistics, on CPU and GPU."""
+
+from . import group as group
+from .phi4 import Phi4 as Phi4
+from .sun import SUN as SUN
+from .theory import Theory as Theory
+from .u1 import U1 as U1

@@ -1,0 +1,7 @@
+"""SU(N): exponential, projection, eigenphases, coordinates in the algebra."""
+
+from .algebra import from_coordinates as from_coordinates
+from .algebra import generators as generators
+from .algebra import to_coordinates as to_coordinates
+from .algebra import traceless_antihermitian as traceless_antihermitian
+from .exponential import exp as exp

@@ -1,0 +1,100 @@
+"""What a lattice theory offers to samplers, flows and statistics."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from hepops.flows.bases import Base
+
+
+class Theory(ABC):
+    r"""A field on a periodic lattice with the density :math:`e^{-S} / Z`.
+
+    Fields are plain tensors, a batch of configurations: the first dimension is the batch, the others `event_shape`.
+    Actions, kinetic energies and whatever is summed over sites are float64, one number for each configuration.
+
+    Attributes:
+        shape: The extents (L_1, ..., L_D).
+        event_shape: Of one configuration.
+    """
+
+    shape: torch.Size
+    event_shape: torch.Size
+    complex = False  # whether fields are complex: dtype float32 then stands for complex64, float64 for complex128
+
+    @property
+    def dims(self) -> int:
+        return len(self.shape)
+
+    @property
+    def sites(self) -> int:
+        return math.prod(self.shape)
+
+    @abstractmethod
+    def action(self, field: Tensor) -> Tensor:
+        """S, shape (B), float64."""
+
+    @abstractmethod
+    def force(self, field: Tensor) -> Tensor:
+        """F of the field's shape, as the equation of motion dP/dt = -F has it."""
+
+    @abstractmethod
+    def prior(self, dtype: torch.dtype = torch.float64) -> Base:
+        """The base of flows: the theory's measure without its action, or a normal density where that is infinite."""
+
+    @abstractmethod
+    def cold(
+        self, batch: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+    ) -> Tensor:
+        """The classical vacuum."""
+
+    @abstractmethod
+    def momenta(self, field: Tensor, seed: int, step: int = 0, first: int = 0) -> Tensor:
+        """Momenta of HMC, like the field; configuration b has those of chain `first + b`."""
+
+    @abstractmethod
+    def kinetic(self, momenta: Tensor) -> Tensor:
+        """Kinetic energy, shape (B), float64."""
+
+    @abstractmethod
+    def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
+        """The field after `time` at constant momenta: it stays in its group."""
+
+    def action_and_force(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in one pass."""
+        return self.action(field), self.force(field)
+
+    def log_prob(self, field: Tensor) -> Tensor:
+        """-S: the log density up to ln Z, shape (B), float64."""
+        return -self.action(field)
+
+    def random(
+        self,
+        batch: int,
+        seed: int,
+        *,
+        first: int = 0,
+        step: int = 0,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Configurations of the prior: a hot start. Configuration `first + i` is the same whatever the batch."""
+        return self.prior(dtype).to(device).draw(batch, seed, first, step)
+
+    def check(self, field: Tensor, name: str = "field") -> None:
+        """Refuse what is no batch of this theory's fields.
+
+        Raises:
+            TypeError: another dtype.
+            ValueError: another shape.
+        """
+        wanted = (torch.complex64, torch.complex128) if self.complex else (torch.float32, torch.float64)
+        who = type(self).__name__
+        if not isinstance(field, Tensor) or field.dtype not in wanted:
+            got = field.dtype if isinstance(field, Tensor) else type(field).__name__
+            raise TypeError(f"{who}: {name} must be {wanted[0]} or {wanted[1]}, got {got}")
+        if field.dim() != 1 + len(self.event_shape) or field.shape[1:] != self.event_shape:
+            shape = ", ".join(["B", *map(str, self.event_shape)])
+            raise ValueError(f"{who}: {name} must have shape ({shape}), got {tuple(field.shape)}")
