@@ -1,4 +1,4 @@
-"""The log-determinant of a layer on a lattice, by differences: every site or link is moved, and all answers are read."""
+"""The log-determinant of a layer on a lattice, by differences: every site or link is moved, all answers are read."""
 
 import math
 
@@ -57,7 +57,9 @@ def numeric_logdet(function, field, h=1e-3):
 def numeric_logdet_of_angles(function, field, h=1e-3):
     """The same for angles: answers are compared modulo 2 pi."""
 
-    def unwrapped(theta, at=function(field)):
+    at = function(field)
+
+    def unwrapped(theta):
         return at + torch.remainder(function(theta) - at + math.pi, 2 * math.pi) - math.pi
 
     return numeric_logdet(unwrapped, field, h)

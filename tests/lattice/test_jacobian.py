@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from hepops.lattice import SUN, U1
+
 from lattice.jacobian import numeric_logdet, numeric_logdet_of_angles
 
 
