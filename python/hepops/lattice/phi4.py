@@ -58,12 +58,14 @@ class Phi4(Theory):
     def _pairs(self, phi: Tensor) -> Tensor:
         return torch.stack([neighbour(phi, mu, self.dims) for mu in range(self.dims)]).sum(0)
 
-    def action(self, field: Tensor) -> Tensor:
+    def density(self, field: Tensor) -> Tensor:
         self.check(field)
-        phi = field
-        square = phi.square()
-        density = self.hop * phi * self._pairs(phi) + self.square * square + self.quartic * square.square()
-        return event_sum(density, self.dims)
+        square = field.square()
+        density = self.hop * field * self._pairs(field) + self.square * square + self.quartic * square.square()
+        return density.double()
+
+    def action(self, field: Tensor) -> Tensor:
+        return event_sum(self.density(field), self.dims)
 
     def force(self, field: Tensor) -> Tensor:
         self.check(field)

@@ -27,6 +27,8 @@ class U1(Theory):
         beta: :math:`\beta`, any real number.
     """
 
+    before = 1
+
     def __init__(self, shape: Sequence[int], beta: float) -> None:
         self.shape = checked_shape("U1", shape)
         self.event_shape = torch.Size([len(self.shape), *self.shape])
@@ -44,6 +46,9 @@ class U1(Theory):
             ],
             1,
         )
+
+    def density(self, field: Tensor) -> Tensor:
+        return -self.beta * self.plaquette_angles(field).cos().sum(1, dtype=torch.float64)
 
     def action(self, field: Tensor) -> Tensor:
         return -self.beta * event_sum(self.plaquette_angles(field).cos(), self.dims + 1)
