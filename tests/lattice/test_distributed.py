@@ -139,7 +139,9 @@ def test_theories_and_trajectories(ranks):
             for found in ranks:
                 assert set(found[name, grid]) == set(wanted)
                 for key, value in wanted.items():
-                    assert_close(found[name, grid][key], value, **ROUNDING, msg=lambda m, k=key: f"{name} {k}: {m}")
+                    assert_close(
+                        found[name, grid][key], value, **ROUNDING, msg=lambda m, who=f"{name} {key}": f"{who}: {m}"
+                    )
 
 
 def test_every_rank_decides_alike(ranks):

@@ -110,7 +110,7 @@ class Grid:
 
         Its backward hands the gradient of what all ranks compute alike to each: that of the rank's own part.
         """
-        return x if self.size == 1 else _Sum.apply(x, self)  # type: ignore[no-any-return]
+        return x if self.size == 1 else _Sum.apply(x, self)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients of parameters that all ranks share, in one flat bucket, in double and in rank order.
