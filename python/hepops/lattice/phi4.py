@@ -10,6 +10,7 @@ from hepops.flows.sums import event_sum
 
 from . import random
 from .geometry import checked_shape, neighbour
+from .stages import plain_trajectory, stages
 from .theory import Theory
 
 
@@ -91,3 +92,11 @@ class Phi4(Theory):
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
         return field + time * momenta
+
+    def trajectory(
+        self, field: Tensor, momenta: Tensor, step_size: float, steps: int, integrator: str = "omelyan"
+    ) -> tuple[Tensor, Tensor]:
+        """Field and momenta at the end of a trajectory of HMC; integrators as `stages.stages` has them."""
+        self.check(field)
+        self.check(momenta, "momenta")
+        return plain_trajectory(self.force, field, momenta, stages(integrator, step_size, steps))

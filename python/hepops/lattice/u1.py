@@ -12,6 +12,7 @@ from hepops.flows.sums import event_sum
 
 from . import random
 from .geometry import checked_shape, neighbour
+from .stages import plain_trajectory, stages
 from .theory import Theory
 
 
@@ -81,3 +82,12 @@ class U1(Theory):
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
         return torch.remainder(field + time * momenta + math.pi, 2 * math.pi) - math.pi
+
+    def trajectory(
+        self, field: Tensor, momenta: Tensor, step_size: float, steps: int, integrator: str = "omelyan"
+    ) -> tuple[Tensor, Tensor]:
+        """Field and momenta at the end of a trajectory of HMC; integrators as `stages.stages` has them."""
+        self.check(field)
+        self.check(momenta, "momenta")
+        field, momenta = plain_trajectory(self.force, field, momenta, stages(integrator, step_size, steps))
+        return self.move(field, momenta, 0.0), momenta
