@@ -3,6 +3,7 @@
 from . import distributed as distributed
 from . import group as group
 from .phi4 import Phi4 as Phi4
+from .spectral import spectral as spectral
 from .sun import SUN as SUN
 from .theory import Theory as Theory
 from .u1 import U1 as U1
