@@ -1,7 +1,9 @@
 """Lattice field theory: actions and forces, samplers, flows and statistics, on CPU and GPU."""
 
 from . import distributed as distributed
+from . import flows as flows
 from . import group as group
+from .convolve import convolve as convolve
 from .phi4 import Phi4 as Phi4
 from .sun import SUN as SUN
 from .theory import Theory as Theory
