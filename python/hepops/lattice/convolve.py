@@ -76,7 +76,7 @@ def formula(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: A
         term = torch.einsum("oi,bi...->bo...", weight[(..., *tap)], moved)
         y = term if y is None else y + term
     assert y is not None
-    return activate(y if bias is None else y + bias.view(-1, *[1] * dims), activation)
+    return activate(y if bias is None else y + bias.view(-1, *[1] * dims), activation).contiguous()
 
 
 @register_fake("hepops::lattice_convolve")
