@@ -68,7 +68,11 @@ CASES = [
 @pytest.mark.parametrize(("batch", "inputs", "outputs", "shape", "kernel"), CASES)
 def test_any_channels_kernel_and_lattice(batch, inputs, outputs, shape, kernel, device, dtype):
     at = {"device": device, "dtype": dtype}
-    args = torch.randn(batch, inputs, *shape, **at), torch.randn(outputs, inputs, *kernel, **at), torch.randn(outputs, **at)
+    args = (
+        torch.randn(batch, inputs, *shape, **at),
+        torch.randn(outputs, inputs, *kernel, **at),
+        torch.randn(outputs, **at),
+    )
     ours, exact = [a.clone().requires_grad_() for a in args], [a.double().requires_grad_() for a in args]
     y, right = convolve(*ours), formula(*exact)
     G = torch.randn_like(y)

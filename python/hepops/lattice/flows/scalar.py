@@ -109,8 +109,9 @@ class AffineCheckerboard(Transform):
         self.event_shape = checked_board(who, shape)
         self.event_dim = D = len(self.event_shape)
         check_sizes(who, hidden, kernel, D, activation)
-        if activation == "silu" or (odd and activation == "leaky_relu"):
-            raise ValueError(f"{who}: activation must be 'tanh'{'' if odd else ' or leaky_relu'}, got {activation!r}")
+        if activation not in ("tanh",) if odd else activation not in ("tanh", "leaky_relu"):
+            allowed = "'tanh'" if odd else "'tanh' or 'leaky_relu'"
+            raise ValueError(f"{who}: activation must be {allowed}, got {activation!r}")
         if limit is not None and not 0 < limit < math.inf:
             raise ValueError(f"{who}: limit must be positive, or None, got {limit}")
         self.sizes = Sizes(
