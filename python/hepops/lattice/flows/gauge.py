@@ -21,10 +21,9 @@ from hepops.flows.sums import event_sum
 
 from .conditioner import site_net
 from .loops import neighbourhood
-from .masks import Mask, staples, walk
+from .masks import Mask, staples
 
 Loop = Literal["plaquette", "staples"]
-Signs = tuple[int, ...]
 
 
 class Sight(TypedDict, total=False):
@@ -53,7 +52,6 @@ class GaugeCoupling(Transform):
 
     near: Tensor
     active: Tensor
-    paths: Tensor
 
     def __init__(
         self,
@@ -75,31 +73,20 @@ class GaugeCoupling(Transform):
         d = len(mask.shape)
         radius = (2.5 if d == 2 else 1.0) if radius is None else radius
         near = neighbourhood(mask, radius, plaquettes=plaquettes, twins=twins)
-        self.signs: list[Signs] = [kind.signs for kind in near.kinds]
-        for k, kind in enumerate(near.kinds):
-            self._keep(f"loops{k}", kind.links.t())
+        self.kinds = near.kinds
         count, self.seen = sum(len(kind.links) for kind in near.kinds), near.index.shape[1] * channels
         self._keep("near", torch.cat([near.index.t() + c * count for c in range(channels)]).flatten())
         self._keep("active", mask.links)
-        paths = staples(mask.mu, d)[: 1 if loop == "plaquette" else None]
-        ahead = mask.sites + torch.eye(d, dtype=torch.int64)[mask.mu]
-        self._keep("paths", torch.stack([walk(mask.shape, ahead, path).t() for path in paths]))
-        self.path_signs: list[Signs] = [tuple(1 if s > 0 else -1 for s in path) for path in paths]
+        self.staples = staples(mask.mu, d)[: 1 if loop == "plaquette" else None]
         self.network = site_net(self.seen, raw, hidden, activation)
 
     def _keep(self, name: str, table: Tensor) -> None:
         self.register_buffer(name, table.contiguous(), persistent=False)
 
-    def _raw(self, rows: Tensor) -> Tensor:
-        """Parameters of h for each active link, (n, batch, size), of strides that suit the network."""
-        tables = [self._numbers(rows, getattr(self, f"loops{k}"), s) for k, s in enumerate(self.signs)]
-        numbers = torch.cat([torch.cat(channel) for channel in zip(*tables, strict=True)])
+    def _raw(self, numbers: Tensor) -> Tensor:
+        """Parameters of h for each active link, (size, n, batch), from the numbers of all loops, channel by channel."""
         seen = numbers.index_select(0, self.near).view(self.seen, -1)
-        return self.network(seen).view(-1, len(self.active), numbers.shape[1]).movedim(0, -1)
-
-    def _numbers(self, rows: Tensor, links: Tensor, signs: Signs) -> list[Tensor]:
-        """What the network is told of loops, of links (steps, n): for each channel (n, batch)."""
-        raise NotImplementedError
+        return self.network(seen).view(-1, len(self.active), numbers.shape[1])
 
     def _rows(self, x: Tensor) -> Tensor:
         """The field by links, (D V, batch, ...)."""
@@ -109,13 +96,13 @@ class GaugeCoupling(Transform):
     def _field(self, rows: Tensor) -> Tensor:
         return rows.transpose(0, 1).unflatten(1, (len(self.mask.shape), *self.mask.shape))
 
-    def _moved(self, rows: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _moved(self, rows: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """The active links after the move, (n, batch, ...), and ln |h'|, (n, batch)."""
         raise NotImplementedError
 
     def _change(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         rows = self._rows(x)
-        links, logdet = self._moved(rows, self._raw(rows), inverse)
+        links, logdet = self._moved(rows, inverse)
         return self._field(rows.index_copy(0, self.active, links)), event_sum(logdet.t(), 1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

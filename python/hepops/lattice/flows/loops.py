@@ -18,10 +18,10 @@ from .masks import Mask, Path, reverse, staples, walk
 
 @dataclass(frozen=True)
 class Kind:
-    """Loops of one form: their links, and the sign of each step."""
+    """Loops of one form."""
 
     links: Tensor  # (loops, steps)
-    signs: tuple[int, ...]
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _table(mask: Mask, kept: Sequence[tuple[tuple[int, ...], Path]]) -> Neighbou
         shifts = [(k, s) for k, (s, p) in enumerate(kept) if p == path]
         starts = torch.cat([mask.sites + torch.tensor(s) for _, s in shifts]) % torch.tensor(shape)
         unique, index = torch.unique(starts, dim=0, return_inverse=True)
-        kinds.append(Kind(walk(shape, unique, path), tuple(1 if step > 0 else -1 for step in path)))
+        kinds.append(Kind(walk(shape, unique, path), path))
         for (k, _), column in zip(shifts, index.view(len(shifts), -1), strict=True):
             columns[k] = column + count
         count += len(unique)

@@ -10,8 +10,9 @@ from hepops.flows import CircularMixture, CircularSpline, Compose, Elementwise, 
 from hepops.flows.recompute import Recompute
 
 from ..u1 import U1
-from .gauge import GaugeCoupling, Sight, Signs
-from .masks import Mask, Pattern, sweep
+from .gauge import GaugeCoupling, Sight
+from .loops import Kind
+from .masks import Mask, Pattern, sweep, walk
 
 
 class U1Coupling(GaugeCoupling):
@@ -29,38 +30,56 @@ class U1Coupling(GaugeCoupling):
         **sight: loop, radius, plaquettes, twins, hidden, activation: see :class:`GaugeCoupling`.
     """
 
+    links: Tensor
+    signs: Tensor
+
     def __init__(self, mask: Mask, bijection: Elementwise, **sight: Unpack[Sight]) -> None:
         super().__init__(mask, bijection.identity(), 2, **sight)
         self.event_shape = torch.Size([len(mask.shape), *mask.shape])
         self.event_dim, self.bijection = len(self.event_shape), bijection
+        through = [
+            Kind(walk(mask.shape, mask.sites, (mask.mu + 1, *path)), (mask.mu + 1, *path)) for path in self.staples
+        ]
+        links, signs = _table([*self.kinds, *through])
+        self.count = links.shape[1] - len(self.active) * len(through)
+        self._keep("links", links.flatten())
+        self._keep("signs", signs.to(torch.get_default_dtype())[..., None])
 
-    def _numbers(self, rows: Tensor, links: Tensor, signs: Signs) -> list[Tensor]:
-        angles = _sum(rows, links, signs)
-        return [angles.cos(), angles.sin()]
-
-    def _moved(self, rows: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        staple = self._staple(rows)
-        P = rows.index_select(0, self.active) + staple
-        P, logdet = (self.bijection.inverse if inverse else self.bijection.forward)(P, raw)
-        return _wrap(P - staple), logdet
-
-    def _staple(self, rows: Tensor) -> Tensor:
-        """The angle that makes a loop of each active link, (n, batch)."""
-        angles = [_sum(rows, links, signs) for links, signs in zip(self.paths, self.path_signs, strict=True)]
-        if len(angles) == 1:
-            return angles[0]
-        together = torch.stack(angles)
-        return torch.atan2(together.sin().sum(0), together.cos().sum(0))
-
-
-def _sum(rows: Tensor, links: Tensor, signs: Signs) -> Tensor:
-    """Angles of paths, of links (steps, n): (n, batch)."""
-    steps = rows.index_select(0, links.flatten()).view(len(signs), -1)
-    return (rows.new_tensor(signs) @ steps).view(links.shape[1], -1)
+    def _moved(self, rows: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        steps = rows.index_select(0, self.links).view(*self.signs.shape[:2], -1)
+        frozen, P = (self.signs * steps).sum(0).split([self.count, self.signs.shape[1] - self.count])
+        raw = self._raw(torch.cat([frozen.cos(), frozen.sin()]))
+        if len(self.staples) > 1:  # the phase of their sum: theta + arg sum_k e^{i alpha_k} = arg sum_k e^{i P_k}
+            P = P.view(len(self.staples), len(self.active), -1)
+            P = torch.atan2(P.sin().sum(0), P.cos().sum(0))
+        image, logdet = (self.bijection.inverse if inverse else self.bijection.forward)(P, raw.movedim(0, -1))
+        moved = rows.index_select(0, self.active) + (image - P)
+        return moved - (moved.detach() / (2 * math.pi)).round_().mul_(2 * math.pi), logdet
 
 
-def _wrap(angle: Tensor) -> Tensor:
-    return angle - 2 * math.pi * (angle.detach() / (2 * math.pi)).round()
+class SplineAndTurn(CircularSpline):
+    """A circular spline and a phase, of angles modulo 2 pi: the spline wraps what it is given, the coupling the link."""
+
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        raw, phase = raw.split([self.size - 1, 1], -1)
+        y, logdet = self.spline.forward(x, raw)
+        return y + phase[..., 0], logdet
+
+    def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        raw, phase = raw.split([self.size - 1, 1], -1)
+        return self.spline.inverse(y - phase[..., 0], raw)
+
+
+def _table(kinds: list[Kind]) -> tuple[Tensor, Tensor]:
+    """Links and signs of all loops, (steps, loops): the shorter ones go along one link and back."""
+    longest = max(len(kind.path) for kind in kinds)
+    links, signs = [], []
+    for kind in kinds:
+        spare = longest - len(kind.path)
+        links.append(torch.cat([kind.links, kind.links[:, :1].expand(-1, spare)], 1).t())
+        sign = [1 if step > 0 else -1 for step in kind.path] + [1, -1] * (spare // 2)
+        signs.append(torch.tensor(sign)[:, None].expand(-1, len(kind.links)))
+    return torch.cat(links, 1), torch.cat(signs, 1)
 
 
 def u1_coupling(
@@ -77,6 +96,6 @@ def u1_coupling(
 ) -> Flow:
     """A flow of U(1) links."""
     masks = sweep(theory.shape, pattern)
-    h = CircularSpline(bins) if bijection == "spline" else CircularMixture(bins, weights=True)
+    h = SplineAndTurn(bins) if bijection == "spline" else CircularMixture(bins, weights=True)
     stack = [U1Coupling(masks[k % len(masks)], h, **sight).to(dtype) for k in range(layers)]
     return Flow(Compose(stack, recompute, every).inv, theory.prior(dtype))
