@@ -2,6 +2,7 @@
 
 from . import distributed as distributed
 from . import group as group
+from . import observables as observables
 from .phi4 import Phi4 as Phi4
 from .spectral import spectral as spectral
 from .sun import SUN as SUN

@@ -28,7 +28,8 @@ def spectral(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Ten
     \Omega^\dagger`.
 
     Args:
-        W: Loops, shape (..., N, N), N = 2 or 3, complex64 or complex128, unitary with determinant 1; W' where `inverse`.
+        W: Loops, shape (..., N, N), N = 2 or 3, complex64 or complex128, unitary with determinant 1; W' where
+            `inverse`.
         raw: The splines, shape (..., N - 1, 3 K + 1): for a, then for b, K widths, K heights and K + 1 slopes, as
             :func:`hepops.flows.rational_quadratic_spline` takes them with `tails=None` (nflows' parametrisation).
             float32 or float64; leading dimensions are broadcast with those of `W`.
@@ -46,7 +47,7 @@ def spectral(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Ten
 
     Example:
         >>> W = hepops.flows.Haar("SU3", dtype=torch.float64).draw(5, seed=1)
-        >>> image, logdet = hepops.lattice.spectral(W, torch.randn(5, 2, 25, generator=torch.Generator().manual_seed(1)))
+        >>> image, logdet = hepops.lattice.spectral(W, torch.randn(5, 2, 25))
         >>> image.shape, logdet.shape
         (torch.Size([5, 3, 3]), torch.Size([5]))
     """
