@@ -33,7 +33,9 @@ def exact_u1(theory):
 
 
 @pytest.mark.parametrize("loss", ["reverse_kl", "path", "reinforce"])
-@pytest.mark.parametrize("theory", [U1((4, 4), 1.0), SUN(2, (4, 4), 1.5), SUN(3, (4, 4), 2.0)], ids=["U1", "SU2", "SU3"])
+@pytest.mark.parametrize(
+    "theory", [U1((4, 4), 1.0), SUN(2, (4, 4), 1.5), SUN(3, (4, 4), 2.0)], ids=["U1", "SU2", "SU3"]
+)
 def test_losses_lower_the_divergence(theory, loss):
     flow = small(theory, layers=2)
     before = evaluate(flow, theory, 500).kl
@@ -143,7 +145,9 @@ def test_acceptance_is_that_of_a_chain():
 def test_weights_do_not_depend_on_the_batch():
     theory = SUN(2, (4, 4), 1.0)
     flow = stir(small(theory, layers=2), 0.1)
-    torch.testing.assert_close(log_weights(flow, theory, 50, batch=7), log_weights(flow, theory, 50), rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        log_weights(flow, theory, 50, batch=7), log_weights(flow, theory, 50), rtol=0, atol=1e-11
+    )
 
 
 def test_refusals():

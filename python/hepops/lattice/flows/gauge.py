@@ -17,7 +17,6 @@ from torch import Tensor
 
 from hepops.flows import Transform
 from hepops.flows.networks import Activation
-from hepops.flows.sums import event_sum
 
 from .conditioner import site_net
 from .loops import neighbourhood
@@ -73,9 +72,8 @@ class GaugeCoupling(Transform):
         d = len(mask.shape)
         radius = (2.5 if d == 2 else 1.0) if radius is None else radius
         near = neighbourhood(mask, radius, plaquettes=plaquettes, twins=twins)
-        self.kinds = near.kinds
-        count, self.seen = sum(len(kind.links) for kind in near.kinds), near.index.shape[1] * channels
-        self._keep("near", torch.cat([near.index.t() + c * count for c in range(channels)]).flatten())
+        self.kinds, self.index = near.kinds, near.index
+        self.seen = near.index.shape[1] * channels
         self._keep("active", mask.links)
         self.staples = staples(mask.mu, d)[: 1 if loop == "plaquette" else None]
         self.network = site_net(self.seen, raw, hidden, activation)
@@ -83,27 +81,18 @@ class GaugeCoupling(Transform):
     def _keep(self, name: str, table: Tensor) -> None:
         self.register_buffer(name, table.contiguous(), persistent=False)
 
+    def _look(self, table: Tensor, channels: int, loops: int) -> None:
+        """Where the numbers of the loops stand that each link sees: `table` (n, F), among `loops` for each channel."""
+        self._keep("near", torch.cat([table.t() + c * loops for c in range(channels)]).flatten())
+
     def _raw(self, numbers: Tensor) -> Tensor:
-        """Parameters of h for each active link, (size, n, batch), from the numbers of all loops, channel by channel."""
+        """Parameters of h for each active link, (size, n, batch), from the numbers of loops (channels x loops, batch)."""
         seen = numbers.index_select(0, self.near).view(self.seen, -1)
         return self.network(seen).view(-1, len(self.active), numbers.shape[1])
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """The field by links, (D V, batch, ...)."""
-        d = len(self.mask.shape) + 1
-        return x.flatten(1, d).transpose(0, 1).contiguous()
-
-    def _field(self, rows: Tensor) -> Tensor:
-        return rows.transpose(0, 1).unflatten(1, (len(self.mask.shape), *self.mask.shape))
-
-    def _moved(self, rows: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """The active links after the move, (n, batch, ...), and ln |h'|, (n, batch)."""
-        raise NotImplementedError
-
     def _change(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        rows = self._rows(x)
-        links, logdet = self._moved(rows, inverse)
-        return self._field(rows.index_copy(0, self.active, links)), event_sum(logdet.t(), 1)
+        """The field after the move, and ln J, (batch)."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)

@@ -13,7 +13,7 @@ from itertools import combinations, product
 import torch
 from torch import Tensor
 
-from .masks import Mask, Path, reverse, staples, walk
+from .masks import Mask, Path, numbered, reverse, staples, walk
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Kind:
 
     links: Tensor  # (loops, steps)
     path: Path
+    sites: Tensor  # where they start: numbers of sites, (loops)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _table(mask: Mask, kept: Sequence[tuple[tuple[int, ...], Path]]) -> Neighbou
         shifts = [(k, s) for k, (s, p) in enumerate(kept) if p == path]
         starts = torch.cat([mask.sites + torch.tensor(s) for _, s in shifts]) % torch.tensor(shape)
         unique, index = torch.unique(starts, dim=0, return_inverse=True)
-        kinds.append(Kind(walk(shape, unique, path), path))
+        kinds.append(Kind(walk(shape, unique, path), path, numbered(shape, 0, unique)))
         for (k, _), column in zip(shifts, index.view(len(shifts), -1), strict=True):
             columns[k] = column + count
         count += len(unique)

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from hepops.flows import Compose, Flow, Spline
 from hepops.flows.recompute import Recompute
+from hepops.flows.sums import event_sum
 
+from ..observables.paths import TRACES, Step, products
 from ..spectral import spectral as spectral_map
 from ..sun import SUN
 from .gauge import GaugeCoupling, Sight
-from .masks import Mask, Path, Pattern, sweep, walk
+from .masks import Mask, Path, Pattern, numbered, sweep
 from .staple import to_group
 
 
@@ -21,39 +23,36 @@ class SpectralCoupling(GaugeCoupling):
         super().__init__(mask, raw, 1 if n == 2 else 2, **sight)
         self.event_shape = torch.Size([len(mask.shape), *mask.shape, n, n])
         self.event_dim, self.n, self.bins = len(self.event_shape), n, bins
-        for k, kind in enumerate(self.kinds):
-            self._keep(f"loops{k}", kind.links.t())
-        ahead = mask.sites + torch.eye(len(mask.shape), dtype=torch.int64)[mask.mu]
-        for k, path in enumerate(self.staples):
-            self._keep(f"staples{k}", walk(mask.shape, ahead, path).t())
+        volume = mask.shape.numel()
+        starts = torch.cat([k * volume + kind.sites for k, kind in enumerate(self.kinds)])
+        self._look(starts[self.index], 1 if n == 2 else 2, len(self.kinds) * volume)
+        self._keep("sites", numbered(mask.shape, 0, mask.sites))
+        here = (0,) * len(mask.shape)
+        ahead = tuple(int(i == mask.mu) for i in range(len(mask.shape)))
+        self.loops = tuple((_steps(kind.path, here),) for kind in self.kinds)
+        self.around = (tuple(_steps(path, ahead) for path in self.staples),)
 
-    def _moved(self, rows: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        raw = self._raw(self._traces(rows)).movedim(0, -1)
-        A = self._staple(rows)
-        W = rows.index_select(0, self.active) @ A
-        W, logdet = spectral_map(W, raw.unflatten(-1, (self.n - 1, -1)), inverse)
-        return W @ A.mH, logdet
-
-    def _traces(self, rows: Tensor) -> Tensor:
-        """Re tr / N of all frozen loops, and Im tr / N where there is one, (channels x loops, batch)."""
-        loops = [_chain(rows, getattr(self, f"loops{k}"), kind.path) for k, kind in enumerate(self.kinds)]
-        trace = torch.cat([W.diagonal(dim1=-2, dim2=-1).sum(-1) / self.n for W in loops])
-        return trace.real if self.n == 2 else torch.cat([trace.real, trace.imag])
-
-    def _staple(self, rows: Tensor) -> Tensor:
-        """A of each active link, (n, batch, N, N)."""
-        each = [_chain(rows, getattr(self, f"staples{k}"), path) for k, path in enumerate(self.staples)]
-        return each[0] if len(each) == 1 else to_group(torch.stack(each).sum(0))
+    def _change(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        d = len(self.mask.shape)
+        traces = products(x, self.loops, TRACES, 1 / self.n).flatten(1).t()
+        numbers = traces.real if self.n == 2 else torch.cat([traces.real, traces.imag])
+        raw = self._raw(numbers.to(x.real.dtype)).movedim(0, -1).transpose(0, 1)
+        A = products(x, self.around).flatten(1, d + 1).index_select(1, self.sites)
+        A = to_group(A) if len(self.staples) > 1 else A
+        links = x.flatten(1, d + 1)
+        W, logdet = spectral_map(links.index_select(1, self.active) @ A, raw.unflatten(-1, (self.n - 1, -1)), inverse)
+        return links.index_copy(1, self.active, W @ A.mH).view(x.shape), event_sum(logdet, 1)
 
 
-def _chain(rows: Tensor, links: Tensor, path: Path) -> Tensor:
-    """Products along paths, of links (steps, n): (n, batch, N, N)."""
-    steps = [rows.index_select(0, link) for link in links]
-    steps = [U if step > 0 else U.mH for U, step in zip(steps, path, strict=True)]
-    product = steps[0]
-    for U in steps[1:]:
-        product = product @ U
-    return product
+def _steps(path: Path, start: tuple[int, ...]) -> tuple[Step, ...]:
+    """As the operator of path products has them: direction, whether back, displacement."""
+    at, steps = list(start), []
+    for step in path:
+        mu = abs(step) - 1
+        at[mu] -= step < 0
+        steps.append((mu, step < 0, tuple(at)))
+        at[mu] += step > 0
+    return tuple(steps)
 
 
 def spectral(

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from hepops.flows import CircularMixture, CircularSpline, Compose, Elementwise, Flow
 from hepops.flows.recompute import Recompute
+from hepops.flows.sums import event_sum
 
 from ..u1 import U1
 from .gauge import GaugeCoupling, Sight
 from .loops import Kind
-from .masks import Mask, Pattern, sweep, walk
+from .masks import Mask, Path, Pattern, numbered, sweep, walk
 
 
 class U1Coupling(GaugeCoupling):
@@ -37,24 +38,34 @@ class U1Coupling(GaugeCoupling):
         super().__init__(mask, bijection.identity(), 2, **sight)
         self.event_shape = torch.Size([len(mask.shape), *mask.shape])
         self.event_dim, self.bijection = len(self.event_shape), bijection
-        through = [
-            Kind(walk(mask.shape, mask.sites, (mask.mu + 1, *path)), (mask.mu + 1, *path)) for path in self.staples
-        ]
+        through = [self._loop((mask.mu + 1, *path)) for path in self.staples]
         links, signs = _table([*self.kinds, *through])
         self.count = links.shape[1] - len(self.active) * len(through)
+        self._look(self.index, 2, self.count)
         self._keep("links", links.flatten())
         self._keep("signs", signs.to(torch.get_default_dtype())[..., None])
 
-    def _moved(self, rows: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _loop(self, path: Path) -> Kind:
+        shape, sites = self.mask.shape, self.mask.sites
+        return Kind(walk(shape, sites, path), path, numbered(shape, 0, sites))
+
+    def _change(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        rows = x.flatten(1).t().contiguous()  # links, batch
+        frozen, P = self._angles(rows)
+        raw = self._raw(torch.cat([frozen.cos(), frozen.sin()])).movedim(0, -1)
+        image, logdet = (self.bijection.inverse if inverse else self.bijection.forward)(P, raw)
+        moved = rows.index_select(0, self.active) + (image - P)
+        moved = moved - (moved.detach() / (2 * math.pi)).round_().mul_(2 * math.pi)
+        return rows.index_copy(0, self.active, moved).t().view(x.shape), event_sum(logdet.t(), 1)
+
+    def _angles(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the frozen loops, (loops, batch), and of the loops that move, (n, batch)."""
         steps = rows.index_select(0, self.links).view(*self.signs.shape[:2], -1)
         frozen, P = (self.signs * steps).sum(0).split([self.count, self.signs.shape[1] - self.count])
-        raw = self._raw(torch.cat([frozen.cos(), frozen.sin()]))
         if len(self.staples) > 1:  # the phase of their sum: theta + arg sum_k e^{i alpha_k} = arg sum_k e^{i P_k}
             P = P.view(len(self.staples), len(self.active), -1)
             P = torch.atan2(P.sin().sum(0), P.cos().sum(0))
-        image, logdet = (self.bijection.inverse if inverse else self.bijection.forward)(P, raw.movedim(0, -1))
-        moved = rows.index_select(0, self.active) + (image - P)
-        return moved - (moved.detach() / (2 * math.pi)).round_().mul_(2 * math.pi), logdet
+        return frozen, P
 
 
 class SplineAndTurn(CircularSpline):
