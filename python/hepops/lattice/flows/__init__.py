@@ -8,3 +8,22 @@ from .scalar import Checkerboards as Checkerboards
 from .scalar import SplineCheckerboard as SplineCheckerboard
 from .scalar import affine_flow as affine_flow
 from .scalar import spline_flow as spline_flow
+"""Flows on lattices: scalar fields and gauge fields."""
+
+from .evaluation import Evaluation as Evaluation
+from .evaluation import acceptance as acceptance
+from .evaluation import evaluate as evaluate
+from .evaluation import log_weights as log_weights
+from .gauge import GaugeCoupling as GaugeCoupling
+from .masks import Mask as Mask
+from .masks import lines as lines
+from .masks import parity as parity
+from .masks import sweep as sweep
+from .spectral import SpectralCoupling as SpectralCoupling
+from .spectral import spectral as spectral
+from .training import Curriculum as Curriculum
+from .training import train as train
+from .training import train_volumes as train_volumes
+from .training import transfer as transfer
+from .u1 import U1Coupling as U1Coupling
+from .u1 import u1_coupling as u1_coupling
