@@ -76,7 +76,7 @@ class Metropolis(Sampler):
         if self.tune is not None and thermalise < 1 and not self.settings["tuned"]:
             raise ValueError(f"Metropolis: tune = {self.tune} needs thermalise > 0, where the width is tuned")
 
-    def adapt(self, rows: dict[str, list[Tensor]], done: int, last: bool) -> None:
+    def adapt(self, rows: dict[str, list[Tensor]], done: int, total: int) -> None:
         if self.tune is None or self.settings["tuned"]:
             return
         tuning = Tuning(self.tune)
@@ -86,7 +86,7 @@ class Metropolis(Sampler):
             self.settings["width"] = width if self.n == 0 else min(width, math.pi)
             if self.settings["tuning_blocks"] > 5 and p >= 0.1:
                 tuning.note(self.settings["width"], self.settings)
-        if last:
+        if done == total:
             self.settings["width"] = tuning.end(self.settings["width"], self.settings)
             self.settings["tuned"] = True
 

@@ -39,7 +39,7 @@ class Sampler(ABC):
     def update(self, chains: Chains) -> dict[str, Tensor]:
         """One step of all chains, in place, without waiting for a GPU: what it reports, shapes (B)."""
 
-    def adapt(self, rows: dict[str, list[Tensor]], done: int, last: bool) -> None:  # noqa: B027
+    def adapt(self, rows: dict[str, list[Tensor]], done: int, total: int) -> None:  # noqa: B027
         """Called after each update of the thermalisation: a sampler that tunes itself does so here."""
 
     def ready(self, thermalise: int) -> None:  # noqa: B027
@@ -153,7 +153,7 @@ class Sampler(ABC):
             self.settings.update(settings)
         elif path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self.ready(thermalise - record.done)
+        self.ready(thermalise)
         if ensemble is not None:
             ensemble.rewind(begun.step)
         total = thermalise + n
@@ -195,7 +195,7 @@ class Sampler(ABC):
         for name, value in row.items():
             rows.setdefault(name, []).append(value[None])
         if warm:
-            self.adapt(rows, record.done, record.done == thermalise)
+            self.adapt(rows, record.done, thermalise)
         elif (record.done - thermalise) % every == 0:
             record.steps.append(chains.step)
             for name, function in named.items():

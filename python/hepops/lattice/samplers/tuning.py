@@ -15,12 +15,11 @@ UNIT = 1 << 30  # probabilities are summed as whole numbers of 2^-30: the same f
 
 
 class Tuning:
-    r"""Robbins and Monro's steps: :math:`\ln\epsilon \leftarrow \ln\epsilon + k^{-1/2} (p - p^*)`, k = 1, 2, ...; the
-    result is the mean of :math:`\ln\epsilon` over the second half. Far from the target (p < 0.1) the length is halved.
+    r"""Towards an acceptance p*, in blocks of updates; the result is the mean of the logarithms in the second half.
 
-    Args:
-        target: p*.
-        total: Updates of the thermalisation.
+    HMC: :math:`p = \mathrm{erfc}(\sqrt{\langle dH \rangle} / 2)` and :math:`\langle dH \rangle \propto \epsilon^{2n}`
+    (n the integrator's order) say which :math:`\epsilon` has p*; half of that way is gone, a factor of 2 at most.
+    Metropolis: :math:`\ln w \leftarrow \ln w + 2 k^{-1/2} (p - p^*)`, k = 1, 2, ... (Robbins and Monro).
     """
 
     def __init__(self, target: float, group: "ProcessGroup | None" = None) -> None:
@@ -35,12 +34,17 @@ class Tuning:
         total, count = sums.tolist()
         return total / UNIT / count
 
+    def factor(self, p: float, order: int) -> float:
+        """What the step size of an integrator is to be multiplied with."""
+        size = [torch.erfinv(torch.tensor(1 - min(max(q, 1e-3), 0.999), dtype=torch.float64)) for q in (self.target, p)]
+        return min(max(float(size[0] / size[1]) ** (0.5 / order), 0.5), 2.0)
+
     def advance(self, length: float, p: float, settings: dict[str, float]) -> float:
         """The next length; what is remembered stands in `settings`, which a checkpoint keeps."""
         k = settings["tuning_blocks"] = settings.get("tuning_blocks", 0) + 1
         if p < 0.1:
             return length / 2
-        return length * math.exp((p - self.target) / math.sqrt(k))
+        return length * math.exp(2 * (p - self.target) / math.sqrt(k))
 
     @staticmethod
     def note(length: float, settings: dict[str, float]) -> None:
