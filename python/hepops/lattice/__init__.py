@@ -7,6 +7,15 @@ from . import observables as observables
 from .convolve import convolve as convolve
 from .phi4 import Phi4 as Phi4
 from .spectral import spectral as spectral
+from . import gaugefiles as gaugefiles
+from . import samplers as samplers
+from .ensembles import EnsembleWriter as EnsembleWriter
+from .ensembles import open_ensemble as open_ensemble
+from .samplers import HMC as HMC
+from .samplers import Heatbath as Heatbath
+from .samplers import IndependenceMetropolis as IndependenceMetropolis
+from .samplers import Metropolis as Metropolis
+from .samplers import StochasticFlow as StochasticFlow
 from .sun import SUN as SUN
 from .theory import Theory as Theory
 from .u1 import U1 as U1
