@@ -2,6 +2,7 @@
 
 from . import group as group
 from . import observables as observables
+from . import statistics as statistics
 from .phi4 import Phi4 as Phi4
 from .sun import SUN as SUN
 from .theory import Theory as Theory
