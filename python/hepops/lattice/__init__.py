@@ -3,6 +3,7 @@
 from . import group as group
 from . import observables as observables
 from . import statistics as statistics
+from . import wilson_flow as wilson_flow
 from .phi4 import Phi4 as Phi4
 from .sun import SUN as SUN
 from .theory import Theory as Theory
