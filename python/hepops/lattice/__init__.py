@@ -5,6 +5,8 @@ from . import flows as flows
 from . import group as group
 from . import observables as observables
 from .convolve import convolve as convolve
+from . import statistics as statistics
+from . import wilson_flow as wilson_flow
 from .phi4 import Phi4 as Phi4
 from .spectral import spectral as spectral
 from . import gaugefiles as gaugefiles
