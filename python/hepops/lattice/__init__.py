@@ -1,5 +1,6 @@
 """Lattice field theory: actions and forces, samplers, flows and statistics, on CPU and GPU."""
 
+from . import exact as exact
 from . import group as group
 from .phi4 import Phi4 as Phi4
 from .sun import SUN as SUN
