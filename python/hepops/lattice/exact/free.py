@@ -1,7 +1,8 @@
 r"""The free field, S = sum_x [h phi sum_mu phi(x+mu) + s phi^2]: Gaussian, diagonal in momentum space.
 
 .. math:: \langle \phi\phi \rangle(p) = \frac{1}{2 (s + h \sum_\mu \cos p_\mu)}, \qquad
-    \ln Z = \frac{V}{2} \ln \pi - \frac12 \sum_p \ln \Big(s + h \sum_\mu \cos p_\mu\Big), \qquad \langle S \rangle = V / 2
+    \ln Z = \frac{V}{2} \ln \pi - \frac12 \sum_p \ln \Big(s + h \sum_\mu \cos p_\mu\Big), \qquad
+    \langle S \rangle = V / 2
 
 References:
     | I. Montvay, G. Muenster, Quantum Fields on a Lattice, Cambridge 1994, section 2.1

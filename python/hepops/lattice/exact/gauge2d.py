@@ -93,8 +93,8 @@ def _su2(beta: float) -> Characters:
 def _su3(beta: float) -> Characters:
     r"""f_r = \int dU chi_r(U)^* exp(beta Re tr U / 3), from Weyl's integral over the torus of eigenphases.
 
-    |Delta|^2 chi_r = conj(Delta) sum_w sign(w) e^{i w(l) theta}: f_r is one Fourier coefficient of conj(Delta) e^{-S}, a
-    smooth periodic function, of which the trapezoidal rule (an FFT) has all the digits. f of irrep lambda =
+    |Delta|^2 chi_r = conj(Delta) sum_w sign(w) e^{i w(l) theta}: f_r is one Fourier coefficient of conj(Delta) e^{-S},
+    a smooth periodic function, of which the trapezoidal rule (an FFT) has all the digits. f of irrep lambda =
     (p + q, q, 0), with l = lambda + (2, 1, 0), theta_3 = -theta_1 - theta_2.
     """
     p_max = 10 + int(3 * math.sqrt(abs(beta)))
@@ -188,7 +188,7 @@ def wilson_loop(group: str, beta: float, area: int, volume: int | None = None) -
 
 
 def _charges(beta: float) -> tuple[Array, Array, Array]:
-    r"""c_n and its first and second derivatives in the vacuum angle: \int dP/2pi e^{beta cos P + i P vacuum / 2pi - inP}.
+    r"""c_n(v) = \int dP/2pi e^{beta cos P + i P v / 2pi - i n P} and its first and second derivatives in v, at v = 0.
 
     Gauss-Legendre: the integrands are entire, but not periodic.
     """
