@@ -50,6 +50,8 @@ class U1(Theory):
         tensor([-128.], dtype=torch.float64)
     """
 
+    before = 1
+
     def __init__(
         self, shape: Sequence[int], beta: float, compute: torch.dtype | None = None, accumulate: str = "double"
     ) -> None:

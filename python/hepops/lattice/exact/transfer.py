@@ -2,10 +2,10 @@ r"""Interacting phi^4 on a chain, and on strips of 2 and 3 sites, by the transfe
 
 .. math:: Z = \mathrm{Tr}\, T^L, \qquad T(\phi, \phi') = e^{-V(\phi)/2 - \sum_i h \phi_i \phi'_i - V(\phi')/2}
 
-for the fields of one row, a ring of w sites. A bond inside a row is h phi phi' = |h| (phi -+ phi')^2 / 2 - |h| (phi^2 +
-phi'^2) / 2, of which the last belongs to the sites. One site's part of T is diagonalised on a grid (the trapezoidal rule: its
-error falls faster than any power for integrands that vanish smoothly); the states of a row are products of its first
-eigenvectors, between which the bonds inside the row are a matrix.
+for the fields of one row, a ring of w sites. A bond inside a row is h phi phi' = |h| (phi -+ phi')^2 / 2 - |h| (phi^2
++ phi'^2) / 2, of which the last belongs to the sites. One site's part of T is diagonalised on a grid (the trapezoidal
+rule: its error falls faster than any power for integrands that vanish smoothly); the states of a row are products of
+its first eigenvectors, between which the bonds inside the row are a matrix.
 
 References:
     | R. P. Feynman, A. R. Hibbs, Quantum Mechanics and Path Integrals, McGraw-Hill 1965 (the transfer operator)
