@@ -2,6 +2,7 @@
 
 from . import distributed as distributed
 from . import flows as flows
+from . import exact as exact
 from . import group as group
 from . import observables as observables
 from .convolve import convolve as convolve

@@ -99,7 +99,7 @@ class Phi4(Theory):
     @property
     def law(self) -> tuple[float, float, float]:
         """(h, s, lambda) of S = sum_x [h phi sum_mu phi(x+mu) + s phi^2 + lambda phi^4]."""
-        return self._plain or cast(tuple[float, float, float], tuple(float(c) for c in self._law()))
+        return cast(tuple[float, float, float], self._plain or tuple(float(c) for c in self._law()))
 
     def to_convention(self, convention: str) -> Conversion:
         r"""This theory in another convention.
@@ -152,15 +152,15 @@ class Phi4(Theory):
         return action, force.to(field.dtype)
 
     def density(self, field: Tensor) -> Tensor:
-        """The action of each site, with its bonds ahead, like the field: the sum over a box is that box's part.
+        """The action of each site, with its bonds ahead, float64, shape (B, L...): the sum over a box is its part.
 
-        A bond that leaves the box belongs to it where its first site does. float32 fields with `compute` give float64.
+        A bond that leaves the box belongs to it where its first site does. Computed as the action is, site by site.
         """
         self.check(field)
         phi = field.to(torch.float64 if self.wide else working_dtype(field))
         if self._learned:
-            return self._terms(lambda *law: call(_ops._lattice_phi4_density, phi, *law))
-        return cast(Tensor, call(_ops._lattice_phi4_density, phi, *self.law))
+            return self._terms(lambda *law: call(_ops._lattice_phi4_density, phi, *law)).double()
+        return cast(Tensor, call(_ops._lattice_phi4_density, phi, *self.law)).double()
 
     def hessian_vector(self, field: Tensor, v: Tensor) -> Tensor:
         """The second derivative of the action times v, like the field."""

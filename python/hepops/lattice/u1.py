@@ -50,6 +50,8 @@ class U1(Theory):
         tensor([-128.], dtype=torch.float64)
     """
 
+    before = 1
+
     def __init__(
         self, shape: Sequence[int], beta: float, compute: torch.dtype | None = None, accumulate: str = "double"
     ) -> None:
@@ -125,12 +127,12 @@ class U1(Theory):
         return action, force
 
     def density(self, field: Tensor) -> Tensor:
-        """The action of the plaquettes at each site, shape (B, L...): the sum over a box is that box's part.
+        """The action of the plaquettes at each site, float64, shape (B, L...): the sum over a box is its part.
 
-        A plaquette belongs to the site that it starts from. float32 fields with `compute` give float64.
+        A plaquette belongs to the site that it starts from. Computed as the action is, site by site.
         """
         self.check(field)
-        return cast(Tensor, call(_ops._lattice_u1_density, field.double() if self.wide else field, self.beta))
+        return cast(Tensor, call(_ops._lattice_u1_density, field.double() if self.wide else field, self.beta)).double()
 
     def hessian_vector(self, field: Tensor, v: Tensor) -> Tensor:
         """The second derivative of the action times v, like the field."""
