@@ -36,6 +36,7 @@ class SUN(Theory):
         beta: :math:`\beta`, any real number.
     """
 
+    before, behind = 1, 2
     complex = True
 
     def __init__(self, n: int, shape: Sequence[int], beta: float) -> None:
@@ -78,6 +79,10 @@ class SUN(Theory):
                 total = total + self._at(ahead.mH @ u[mu].mH @ u[nu], nu, -1)
             rows.append(total)
         return torch.stack(rows, 1)
+
+    def density(self, field: Tensor) -> Tensor:
+        traces = self.plaquettes(field).diagonal(dim1=-2, dim2=-1).sum(-1).real
+        return -self.beta / self.n * traces.sum(1, dtype=torch.float64)
 
     def action(self, field: Tensor) -> Tensor:
         traces = self.plaquettes(field).diagonal(dim1=-2, dim2=-1).sum(-1).real
