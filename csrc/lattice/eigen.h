@@ -16,7 +16,17 @@
 
 namespace hepops::lattice {
 
-using core::select, core::sqrt, core::abs, core::max, core::min, core::atan2;
+using core::select, core::sqrt, core::abs, core::max, core::min, core::atan2, core::log, core::exp;
+using core::sin_cos_half_turn;
+
+// sin x and cos x for |x| <= 3 pi / 2
+template <class T>
+HEPOPS_HD void sin_cos_turn(const T& x, T& sine, T& cosine) {
+  T s, c;
+  sin_cos_half_turn(0.5 * x, s, c);
+  sine = 2.0 * s * c;
+  cosine = 1.0 - 2.0 * s * s;
+}
 
 template <class T, int N>
 struct Eigen {

@@ -10,19 +10,8 @@
 
 namespace hepops::lattice {
 
-using core::sin_cos_half_turn;
-
 // Of coinciding eigenvalues the vectors have no derivative: they are taken as they are.
 constexpr double same_eigenvalue = 1e-14;
-
-// sin x and cos x for |x| <= 3 pi / 2
-template <class T>
-HEPOPS_HD void sin_cos_turn(const T& x, T& sine, T& cosine) {
-  T s, c;
-  sin_cos_half_turn(0.5 * x, s, c);
-  sine = 2.0 * s * c;
-  cosine = 1.0 - 2.0 * s * s;
-}
 
 // dV / dK in the eigenbasis: (V^+ dV)_ij = k_ij factor
 struct OfPhases {
