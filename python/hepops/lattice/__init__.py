@@ -1,10 +1,13 @@
 """Lattice field theory: actions and forces, samplers, flows and statistics, on CPU and GPU."""
 
+from . import distributed as distributed
 from . import flows as flows
 from . import group as group
+from . import observables as observables
 from .phi4 import Phi4 as Phi4
 from .residual import residual as residual
 from .residual import residual_inverse as residual_inverse
+from .spectral import spectral as spectral
 from .sun import SUN as SUN
 from .theory import Theory as Theory
 from .u1 import U1 as U1

@@ -10,6 +10,7 @@ from hepops.flows.sums import event_sum
 
 from . import random
 from .geometry import checked_shape, neighbour
+from .stages import plain_trajectory, stages
 from .theory import Theory
 
 
@@ -58,12 +59,14 @@ class Phi4(Theory):
     def _pairs(self, phi: Tensor) -> Tensor:
         return torch.stack([neighbour(phi, mu, self.dims) for mu in range(self.dims)]).sum(0)
 
-    def action(self, field: Tensor) -> Tensor:
+    def density(self, field: Tensor) -> Tensor:
         self.check(field)
-        phi = field
-        square = phi.square()
-        density = self.hop * phi * self._pairs(phi) + self.square * square + self.quartic * square.square()
-        return event_sum(density, self.dims)
+        square = field.square()
+        density = self.hop * field * self._pairs(field) + self.square * square + self.quartic * square.square()
+        return density.double()
+
+    def action(self, field: Tensor) -> Tensor:
+        return event_sum(self.density(field), self.dims)
 
     def force(self, field: Tensor) -> Tensor:
         self.check(field)
@@ -89,3 +92,11 @@ class Phi4(Theory):
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
         return field + time * momenta
+
+    def trajectory(
+        self, field: Tensor, momenta: Tensor, step_size: float, steps: int, integrator: str = "omelyan"
+    ) -> tuple[Tensor, Tensor]:
+        """Field and momenta at the end of a trajectory of HMC; integrators as `stages.stages` has them."""
+        self.check(field)
+        self.check(momenta, "momenta")
+        return plain_trajectory(self.force, field, momenta, stages(integrator, step_size, steps))

@@ -14,6 +14,15 @@ from . import group, random
 from .geometry import checked_shape, neighbour
 from .theory import Theory
 
+# Kicks dP = -k eps F(U), drifts U -> exp(d eps P) U between them, and for each kick how far the field at which the force
+# is taken is displaced: exp(-s eps^2 F) U (H. Yin, R. D. Mawhinney, arXiv:1111.5059, of the force-gradient integrator)
+_LAMBDA = 0.1931833275037836  # I. P. Omelyan, I. M. Mryglod, R. Folk, Comput. Phys. Commun. 151 (2003) 272
+INTEGRATORS = {
+    "leapfrog": ((1 / 2, 1 / 2), (1.0,), (0.0, 0.0)),
+    "omelyan": ((_LAMBDA, 1 - 2 * _LAMBDA, _LAMBDA), (1 / 2, 1 / 2), (0.0, 0.0, 0.0)),
+    "force_gradient": ((1 / 6, 2 / 3, 1 / 6), (1 / 2, 1 / 2), (0.0, 1 / 24, 0.0)),
+}
+
 
 class SUN(Theory):
     r"""SU(N) gauge theory with the Wilson action.
@@ -27,6 +36,7 @@ class SUN(Theory):
         beta: :math:`\beta`, any real number.
     """
 
+    before, behind = 1, 2
     complex = True
 
     def __init__(self, n: int, shape: Sequence[int], beta: float) -> None:
@@ -70,6 +80,10 @@ class SUN(Theory):
             rows.append(total)
         return torch.stack(rows, 1)
 
+    def density(self, field: Tensor) -> Tensor:
+        traces = self.plaquettes(field).diagonal(dim1=-2, dim2=-1).sum(-1).real
+        return -self.beta / self.n * traces.sum(1, dtype=torch.float64)
+
     def action(self, field: Tensor) -> Tensor:
         traces = self.plaquettes(field).diagonal(dim1=-2, dim2=-1).sum(-1).real
         return -self.beta / self.n * event_sum(traces, self.dims + 1)
@@ -100,3 +114,34 @@ class SUN(Theory):
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
         return group.exp(time * momenta) @ field
+
+    def trajectory(
+        self, field: Tensor, momenta: Tensor, step_size: float, steps: int, integrator: str = "leapfrog"
+    ) -> tuple[Tensor, Tensor]:
+        r"""Links and momenta after `steps` steps of the equations of motion dU/dt = P U, dP/dt = -F.
+
+        Args:
+            field: U.
+            momenta: P, in the algebra, shape and dtype of `field`.
+            step_size: :math:`\epsilon`; a negative one goes back.
+            steps: Their number.
+            integrator: "leapfrog", "omelyan" or "force_gradient".
+
+        Returns:
+            (U', P').
+
+        Raises:
+            ValueError: another integrator.
+        """
+        self.check(field)
+        self.check(momenta, "momenta")
+        if integrator not in INTEGRATORS:
+            raise ValueError(f"SUN: integrator must be one of {', '.join(INTEGRATORS)}, got {integrator!r}")
+        kicks, drifts, shifts = INTEGRATORS[integrator]
+        U, P = field, momenta
+        for _ in range(steps):
+            for kick, drift, shift in zip(kicks, (*drifts, 0.0), shifts, strict=True):
+                at = self.move(U, self.force(U), -shift * step_size**2) if shift else U
+                P = P - kick * step_size * self.force(at)
+                U = self.move(U, P, drift * step_size) if drift else U
+        return U, P

@@ -12,6 +12,7 @@ from hepops.flows.sums import event_sum
 
 from . import random
 from .geometry import checked_shape, neighbour
+from .stages import plain_trajectory, stages
 from .theory import Theory
 
 
@@ -26,6 +27,8 @@ class U1(Theory):
             :math:`d\theta/2\pi`.
         beta: :math:`\beta`, any real number.
     """
+
+    before = 1
 
     def __init__(self, shape: Sequence[int], beta: float) -> None:
         self.shape = checked_shape("U1", shape)
@@ -44,6 +47,9 @@ class U1(Theory):
             ],
             1,
         )
+
+    def density(self, field: Tensor) -> Tensor:
+        return -self.beta * self.plaquette_angles(field).cos().sum(1, dtype=torch.float64)
 
     def action(self, field: Tensor) -> Tensor:
         return -self.beta * event_sum(self.plaquette_angles(field).cos(), self.dims + 1)
@@ -76,3 +82,12 @@ class U1(Theory):
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
         return torch.remainder(field + time * momenta + math.pi, 2 * math.pi) - math.pi
+
+    def trajectory(
+        self, field: Tensor, momenta: Tensor, step_size: float, steps: int, integrator: str = "omelyan"
+    ) -> tuple[Tensor, Tensor]:
+        """Field and momenta at the end of a trajectory of HMC; integrators as `stages.stages` has them."""
+        self.check(field)
+        self.check(momenta, "momenta")
+        field, momenta = plain_trajectory(self.force, field, momenta, stages(integrator, step_size, steps))
+        return self.move(field, momenta, 0.0), momenta

@@ -72,7 +72,8 @@ def plaquette_paths(mu: int, dims: int) -> list[tuple[int, ...]]:
 
 def rectangle_paths(mu: int, dims: int) -> list[tuple[int, ...]]:
     """The rectangles that begin with U_mu(x): it is the first or the second link of a long side, or a short side."""
-    m, paths = mu + 1, []
+    m = mu + 1
+    paths: list[tuple[int, ...]] = []
     for nu in range(dims):
         if nu == mu:
             continue
