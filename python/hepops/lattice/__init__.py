@@ -9,6 +9,8 @@ from .convolve import convolve as convolve
 from . import statistics as statistics
 from . import wilson_flow as wilson_flow
 from .phi4 import Phi4 as Phi4
+from .residual import residual as residual
+from .residual import residual_inverse as residual_inverse
 from .spectral import spectral as spectral
 from . import gaugefiles as gaugefiles
 from . import samplers as samplers
