@@ -3,7 +3,7 @@
 // the form for SIMD (spline_cpu.h) is tested against.
 #include <cstdint>
 
-#include "flows/spline_backward.h"
+#include "flows/spline.h"
 
 namespace hepops::flows {
 

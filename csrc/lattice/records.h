@@ -3,7 +3,10 @@
 // formula that takes the numbers of a record apart. for_each_record(on, n, f) calls f(at) with an `at` that loads and
 // stores a record's numbers:
 //
-//   T x[18];  at.load(from, x);  at.store(x, to);        T is At::Number
+//   T x[18];  at.load(from, 18, x);  at.store(x, 18, to);        T is At::Number
+//
+// A record whose length is known to the caller alone is a row: at.row(from, count) reads numbers by their index,
+// at.row_to(to) takes them, and at.flush(to, count) comes last. On a CPU both are one buffer, `scratch` numbers long.
 //
 // On a CPU T is a core::Packed, as many records side by side as a register has lanes (transposed in registers); on a
 // GPU a double, a thread a record. Whatever the numbers are stored in, they are computed in double.
@@ -12,12 +15,32 @@
 #include "core/for_each.h"
 #include "core/matrix.h"
 #include "core/packed.h"
+#include "core/simd.h"
 
 namespace hepops::lattice {
+
+template <class S>
+struct OneRow {
+  static constexpr bool keeps = false;
+  S* x;
+  HEPOPS_HD double operator()(int k) const { return double(x[k]); }
+  HEPOPS_HD void put(int k, double value) const { x[k] = S(value); }
+};
 
 struct OneRecord {
   using Number = double;
   int64_t index;
+
+  template <class S>
+  HEPOPS_HD OneRow<const S> row(const S* from, int count) const {
+    return {from + index * count};
+  }
+  template <class S>
+  HEPOPS_HD OneRow<S> row_to(S* to, int count) const {
+    return {to + index * count};
+  }
+  template <class S>
+  HEPOPS_HD void flush(S*, int) const {}
 
   template <class S>
   HEPOPS_HD void load(const S* from, int count, double* x) const {
@@ -31,11 +54,33 @@ struct OneRecord {
 
 #ifndef __CUDACC__
 
+struct PackedRow {
+  static constexpr bool keeps = true;
+  core::Packed* x;
+  [[gnu::always_inline]] core::Packed operator()(int k) const { return x[k]; }
+  [[gnu::always_inline]] void put(int k, core::Packed value) const { x[k] = value; }
+};
+
 struct PackOfRecords {
   using Number = core::Packed;
   static constexpr int size = Number::size;
   int64_t first;
   int valid;  // the last ones may be fewer; then the first of them stands in for the rest
+  Number* scratch;
+
+  template <class S>
+  [[gnu::always_inline]] PackedRow row(const S* from, int count) const {
+    load(from, count, scratch);
+    return {scratch};
+  }
+  template <class S>
+  [[gnu::always_inline]] PackedRow row_to(S*, int) const {
+    return {scratch};
+  }
+  template <class S>
+  [[gnu::always_inline]] void flush(S* to, int count) const {
+    store(scratch, count, to);
+  }
 
   template <class S>
   [[gnu::always_inline]] void load(const S* from, int count, Number* x) const {
@@ -87,12 +132,13 @@ struct PackOfRecords {
 };
 
 template <class F>
-void for_each_record(const core::Tensor&, int64_t n, const F& f) {
+void for_each_record(const core::Tensor&, int64_t n, const F& f, int scratch = 0) {
   constexpr int size = PackOfRecords::size;
   core::Threads{}((n + size - 1) / size, 64, [&](int64_t begin, int64_t end) {
     const F local = f;
+    const core::Buffer<core::Packed> memory(scratch);
     for (int64_t pack = begin; pack < end; ++pack)
-      local(PackOfRecords{pack * size, int(std::min<int64_t>(size, n - pack * size))});
+      local(PackOfRecords{pack * size, int(std::min<int64_t>(size, n - pack * size)), memory.get()});
   });
 }
 
@@ -105,7 +151,7 @@ struct EachRecord {
 };
 
 template <class F>
-void for_each_record(const core::Tensor& on, int64_t n, const F& f) {
+void for_each_record(const core::Tensor& on, int64_t n, const F& f, int /*scratch*/ = 0) {
   core::for_each(on, n, EachRecord<F>{f});
 }
 

@@ -1,9 +1,9 @@
 #pragma once
 // The gradients of the spline (spline.h), in both directions: everything is computed anew from what the forward was
 // given. Held to rounding against dual numbers in tests/flows/test_rational_quadratic_spline.cpp.
-#include "flows/spline.h"
+#include "core/spline.h"
 
-namespace hepops::flows {
+namespace hepops::core::spline {
 
 // dL/d of x (or y) and of the bin's numbers; X and Y are sums of the widths and heights before.
 template <class T>
@@ -80,4 +80,4 @@ HEPOPS_HD T logit_gradient(int j, const T& fraction, const T& before, const T& h
   return (fraction - T(floor)) * (G - mean);
 }
 
-}  // namespace hepops::flows
+}  // namespace hepops::core::spline
