@@ -15,8 +15,8 @@ from . import group
 
 # Walks: +1 a step along mu, -1 back, 2 and -2 for nu. Those of staples lead from x + mu back to x.
 PLAQUETTE, RECTANGLE = (1, 2, -1, -2), (1, 1, 2, -1, -1, -2)
-PLAQUETTE_STAPLES = ((2, -1, -2), (-2, -1, 2))
-RECTANGLE_STAPLES = (
+PLAQUETTE_STAPLES: tuple[tuple[int, ...], ...] = ((2, -1, -2), (-2, -1, 2))
+RECTANGLE_STAPLES: tuple[tuple[int, ...], ...] = (
     *((1, 2, -1, -1, -2), (1, -2, -1, -1, 2), (2, -1, -1, -2, 1)),
     *((-2, -1, -1, 2, 1), (2, 2, -1, -2, -2), (-2, -2, -1, 2, 2)),
 )
