@@ -56,7 +56,9 @@ void trajectory(const Tensor& U, const Tensor& P, const Tensor& to, const Tensor
         beside.X = reals<S>(momenta), beside.factor = -k * beta / (2 * N);
         for_all_staples<S, T, N>(s != 0 ? shifted : to, g, c, beside, KickRule<N, S>{}, reals_out<S>(momenta));
       },
-      [&](double d) { core::for_each(to, g.links(), Drift<S, T, N>{reals_out<S>(to), reals<S>(momenta), d}); });
+      [&](double d) {
+        core::for_each(to, g.links(), Drift<S, T, N>{reals_out<S>(to), reals<S>(momenta), d});
+      });
 }
 
 #else
@@ -128,20 +130,18 @@ void trajectory(const Tensor& U, const Tensor& P, const Tensor& to, const Tensor
 #endif
 
 std::tuple<Tensor, Tensor> wilson_trajectory(const Tensor& links, const Tensor& momenta, double beta, double c1,
-                                             std::vector<double> kicks, std::vector<double> drifts,
-                                             std::vector<double> shifts, double step_size, int64_t steps, bool wide) {
+                                             std::vector<double> kicks, std::vector<double> bends,
+                                             std::vector<double> drifts, bool wide) {
   const Gauge g = checked_links("wilson_trajectory", links);
   check_like("wilson_trajectory", "momenta", momenta, links);
   check_couplings("wilson_trajectory", beta, c1);
-  core::check_value(std::isfinite(step_size), "wilson_trajectory: step_size must be finite, got ", step_size);
-  core::check_value(steps >= 0, "wilson_trajectory: steps must not be negative, got ", steps);
-  core::check_value(kicks.size() == drifts.size() + 1 && shifts.size() == kicks.size(),
-                    "wilson_trajectory: there must be one drift less than kicks and as many shifts, got ", kicks.size(),
-                    " kicks, ", drifts.size(), " drifts and ", shifts.size(), " shifts");
+  core::check_value(kicks.size() == drifts.size() + 1 && bends.size() == kicks.size(),
+                    "wilson_trajectory: there must be one drift less than kicks and as many bends, got ", kicks.size(),
+                    " kicks, ", drifts.size(), " drifts and ", bends.size(), " bends");
   const Tensor U = core::contiguous(links), P = core::contiguous(momenta);
   const Tensor to = core::in_huge_pages(core::empty_like(U)), p = core::in_huge_pages(core::empty_like(U));
   if (g.batch == 0) return {to, p};
-  const Scheme scheme{kicks, drifts, shifts, step_size, steps};
+  const Scheme scheme{kicks, bends, drifts};
   for_links(U, wide, [&]<class S, class T, int N>() {
     trajectory<S, T, N>(U, P, to, p, g, beta, Coefficients::improved(c1), scheme);
   });
@@ -149,9 +149,8 @@ std::tuple<Tensor, Tensor> wilson_trajectory(const Tensor& links, const Tensor& 
 }
 
 const core::Operators operators{
-    core::op<wilson_trajectory>("lattice_wilson_trajectory(Tensor links, Tensor momenta, float beta, float c1, "
-                                "float[] kicks, float[] drifts, float[] shifts, float step_size, int steps, bool wide) "
-                                "-> (Tensor, Tensor)"),
+    core::op<wilson_trajectory>("_lattice_wilson_trajectory(Tensor links, Tensor momenta, float beta, float c1, "
+                                "float[] kicks, float[] bends, float[] drifts, bool wide) -> (Tensor, Tensor)"),
 };
 
 }  // namespace

@@ -1,11 +1,8 @@
 #pragma once
 // A trajectory of molecular dynamics, dU/dt = P U, dP/dt = -F(U):
 //
-//   kick   P -= k eps F(V),  V = exp(-s eps^2 F(U)) U where the kick is displaced, else U
-//   drift  U  = exp(d eps P) U
-//
-// A step is kicks k_0 ... k_n with drifts d_0 ... d_(n-1) between them; the last kick of a step and the first of the
-// next are one where neither is displaced.
+//   kick   P -= k F(V),  V = exp(-s F(U)) U where the kick is displaced by s, else U
+//   drift  U  = exp(d P) U
 #include <cstdint>
 #include <vector>
 
@@ -14,30 +11,21 @@
 
 namespace hepops::lattice {
 
+// kicks[0], then a drift and a kick in turn (hepops/lattice/stages.py); bends[k] is how far kick k is displaced.
 struct Scheme {
-  std::vector<double> kicks, drifts, shifts;
-  double step_size;
-  int64_t steps;
+  std::vector<double> kicks, bends, drifts;
 
-  // kick(k eps, s eps^2) and drift(d eps), in order
   template <class Kick, class Drift>
   void run(const Kick& kick, const Drift& drift) const {
-    const size_t n = drifts.size();
-    const bool joined = shifts[0] == 0 && shifts[n] == 0;
-    const double square = step_size * step_size;
-    for (int64_t step = 0; step < steps; ++step) {
-      if (step == 0 || !joined) kick(kicks[0] * step_size, shifts[0] * square);
-      for (size_t i = 0; i < n; ++i) {
-        drift(drifts[i] * step_size);
-        const bool last = i + 1 == n;
-        const double k = kicks[i + 1] + (last && joined && step + 1 < steps ? kicks[0] : 0);
-        kick(k * step_size, shifts[i + 1] * square);
-      }
+    kick(kicks[0], bends[0]);
+    for (size_t k = 0; k < drifts.size(); ++k) {
+      drift(drifts[k]);
+      kick(kicks[k + 1], bends[k + 1]);
     }
   }
 };
 
-// a + i b over any number, as Complex is, but without its divisions: polynomials q0 + q1 X + q2 X^2 of a matrix
+// q0 + q1 X + q2 X^2 of a matrix
 template <class T, int N>
 struct Polynomial {
   Complex<T> q[N];

@@ -24,3 +24,8 @@ from .samplers import StochasticFlow as StochasticFlow
 from .sun import SUN as SUN
 from .theory import Theory as Theory
 from .u1 import U1 as U1
+from .wilson import loop_traces as loop_traces
+from .wilson import wilson_action as wilson_action
+from .wilson import wilson_action_and_force as wilson_action_and_force
+from .wilson import wilson_force as wilson_force
+from .wilson import wilson_staples as wilson_staples

@@ -99,7 +99,7 @@ def wilson_staples(links: Tensor, c0: float = 1.0, c1: float = 0.0, *, wide: boo
     r"""The sums of staples around every link.
 
     .. math:: A_\mu(x) = c_0 \sum_{\nu\neq\mu} \big[U_\nu(x+\hat\mu) U_\mu(x+\hat\nu)^\dagger U_\nu(x)^\dagger +
-        U_\nu(x+\hat\mu-\hat\nu)^\dagger U_\mu(x-\hat\nu)^\dagger U_\nu(x-\hat\nu)\big] + c_1 \sum (\text{6 longer ones})
+        U_\nu(x+\hat\mu-\hat\nu)^\dagger U_\mu(x-\hat\nu)^\dagger U_\nu(x-\hat\nu)\big] + c_1 \sum (\text{6 longer})
 
     so that Re tr(U A) holds the loops through the link U: over all links each plaquette is counted four times, each
     rectangle six times.
@@ -180,6 +180,11 @@ def _(links: Tensor, beta: float, c1: float, wide: bool, accurate: bool) -> Tens
 @register_fake("hepops::_lattice_wilson_action_and_force")
 def _(links: Tensor, beta: float, c1: float, wide: bool, accurate: bool) -> tuple[Tensor, Tensor]:
     return _scalars(links), _like(links)
+
+
+@register_fake("hepops::_lattice_wilson_trajectory")
+def _(links: Tensor, momenta: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _like(links), _like(links)
 
 
 @register_fake("hepops::lattice_loop_traces")

@@ -15,8 +15,8 @@ from . import group
 
 # Walks: +1 a step along mu, -1 back, 2 and -2 for nu. Those of staples lead from x + mu back to x.
 PLAQUETTE, RECTANGLE = (1, 2, -1, -2), (1, 1, 2, -1, -1, -2)
-PLAQUETTE_STAPLES = ((2, -1, -2), (-2, -1, 2))
-RECTANGLE_STAPLES = (
+PLAQUETTE_STAPLES: tuple[tuple[int, ...], ...] = ((2, -1, -2), (-2, -1, 2))
+RECTANGLE_STAPLES: tuple[tuple[int, ...], ...] = (
     *((1, 2, -1, -1, -2), (1, -2, -1, -1, 2), (2, -1, -1, -2, 1)),
     *((-2, -1, -1, 2, 1), (2, 2, -1, -2, -2), (-2, -2, -1, 2, 2)),
 )
@@ -80,22 +80,3 @@ def wilson_force(U: Tensor, beta: float, c1: float = 0.0) -> Tensor:
     """F, shape of U."""
     A = wilson_staples(U, 1 - 8 * c1, c1)
     return beta / (2 * U.shape[-1]) * group.traceless_antihermitian(U @ A)
-
-
-def wilson_trajectory(
-    U: Tensor,
-    P: Tensor,
-    beta: float,
-    c1: float,
-    integrator: tuple[Sequence[float], Sequence[float], Sequence[float]],
-    step_size: float,
-    steps: int,
-) -> tuple[Tensor, Tensor]:
-    """(U', P') after `steps` steps."""
-    kicks, drifts, shifts = integrator
-    for _ in range(steps):
-        for kick, drift, shift in zip(kicks, (*drifts, 0.0), shifts, strict=True):
-            at = torch.matrix_exp(-shift * step_size**2 * wilson_force(U, beta, c1)) @ U if shift else U
-            P = P - kick * step_size * wilson_force(at, beta, c1)
-            U = torch.matrix_exp(drift * step_size * P) @ U if drift else U
-    return U, P
