@@ -83,7 +83,7 @@ class Phi4(Theory):
         self.convention, self.m2, self.lam, self.kappa = convention, m2, lam, kappa
         self.wide, self.accurate = is_wide("Phi4", compute), is_accurate("Phi4", accumulate)
         self._learned = any(isinstance(c, Tensor) and c.requires_grad for c in (m2, lam, kappa))
-        self._plain = None if self._learned else tuple(float(c) for c in self._law())
+        self._plain = None if self._learned else tuple(couplings.plain(c) for c in self._law())
 
     @classmethod
     def standard(cls, name: str, **options: Any) -> "Phi4":
@@ -99,7 +99,7 @@ class Phi4(Theory):
     @property
     def law(self) -> tuple[float, float, float]:
         """(h, s, lambda) of S = sum_x [h phi sum_mu phi(x+mu) + s phi^2 + lambda phi^4]."""
-        return cast(tuple[float, float, float], self._plain or tuple(float(c) for c in self._law()))
+        return cast(tuple[float, float, float], self._plain or tuple(couplings.plain(c) for c in self._law()))
 
     def to_convention(self, convention: str) -> Conversion:
         r"""This theory in another convention.

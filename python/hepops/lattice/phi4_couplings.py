@@ -30,6 +30,11 @@ class Conversion(NamedTuple):
     log_z: float
 
 
+def plain(coupling: Any) -> float:
+    """A coupling as a number."""
+    return float(coupling.detach()) if isinstance(coupling, Tensor) else float(coupling)
+
+
 def law(dims: int, m2: Any, lam: Any, convention: str, kappa: Any) -> tuple[Any, Any, Any]:
     """(h, s, lambda) of S = sum_x [h phi sum_mu phi(x+mu) + s phi^2 + lambda phi^4]."""
     if convention == "A":
@@ -58,11 +63,11 @@ def check(shape: Sequence[int], m2: Any, lam: Any, convention: str, kappa: Any) 
             raise ValueError(f"Phi4: convention {convention} needs {name}, got None")
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError(f"Phi4: {name} must hold one number, got shape {tuple(value.shape)}")
-        if not math.isfinite(float(value)):
+        if not math.isfinite(plain(value)):
             raise ValueError(f"Phi4: {name} must be finite, got {value!r}")
-    if float(lam) < 0:
+    if plain(lam) < 0:
         raise ValueError(f"Phi4: lam must not be negative (the action would have no lower bound), got {lam!r}")
-    hop, square, quartic = (float(c) for c in law(len(shape), m2, lam, convention, kappa))
+    hop, square, quartic = (plain(c) for c in law(len(shape), m2, lam, convention, kappa))
     if quartic == 0 and lowest(shape, hop, square) <= 0:
         name = "kappa" if convention == "C" else "m2"
         hint = "kappa too large" if convention == "C" else "m2 too small"

@@ -78,9 +78,9 @@ def _su2(beta: float) -> Characters:
     n_max = _orders(beta)
     log_i0, ratio = bessel_ratios(beta, n_max + 2)
     n = np.arange(1, n_max + 1)
-    if abs(beta) < 1e-8:  # to first order: a_2 = beta / 4, and I_2(beta) / beta^2 = 1/8
+    if abs(beta) < 1e-8:  # to first order: a_1 = 1 + beta^2 / 8, a_2 = beta / 4, a_3 = beta^2 / 24
         a, slope = np.zeros(n_max), np.zeros(n_max)
-        a[:2], slope[:2], log_a0 = [1.0, beta / 4], [beta / 4, 0.25], 0.0
+        a[:2], slope[:3], log_a0 = [1.0, beta / 4], [beta / 4, 0.25, beta / 12], 0.0
     else:
         a0 = 2 * ratio[1] / beta
         a = 2 * ratio[n] / beta / a0
@@ -97,7 +97,7 @@ def _su3(beta: float) -> Characters:
     a smooth periodic function, of which the trapezoidal rule (an FFT) has all the digits. f of irrep lambda =
     (p + q, q, 0), with l = lambda + (2, 1, 0), theta_3 = -theta_1 - theta_2.
     """
-    p_max = 10 + int(3 * math.sqrt(abs(beta)))
+    p_max = 12 + int(5 * math.sqrt(abs(beta)))
     points = 2 * (2 * p_max + 8) + 32
     theta = 2 * np.pi * np.arange(points) / points
     x, y = np.exp(1j * theta)[:, None], np.exp(1j * theta)[None, :]
