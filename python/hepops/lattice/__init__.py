@@ -3,8 +3,10 @@
 from . import distributed as distributed
 from . import flows as flows
 from . import group as group
+from . import observables as observables
 from .convolve import convolve as convolve
 from .phi4 import Phi4 as Phi4
+from .spectral import spectral as spectral
 from .sun import SUN as SUN
 from .theory import Theory as Theory
 from .u1 import U1 as U1
