@@ -73,7 +73,10 @@ def formula(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: A
         moved = x
         for mu, k in enumerate(tap):
             moved = neighbour(moved, mu, dims, k - weight.shape[2 + mu] // 2)
-        term = torch.einsum("oi,bi...->bo...", weight[(..., *tap)], moved)
+        here = weight
+        for k in reversed(tap):
+            here = here.select(-1, k)
+        term = torch.einsum("oi,bi...->bo...", here, moved)
         y = term if y is None else y + term
     assert y is not None
     return activate(y if bias is None else y + bias.view(-1, *[1] * dims), activation).contiguous()
