@@ -153,7 +153,7 @@ def test_weights_do_not_depend_on_the_batch():
 def test_refusals():
     theory = U1((4, 4), 1.0)
     flow = small(theory, layers=1)
-    with pytest.raises(ValueError, match="loss must be .* got 'kl'"):
+    with pytest.raises(ValueError, match=r"loss must be .* got 'kl'"):
         train(flow, theory, steps=1, loss="kl")
     with pytest.raises(ValueError, match="an ensemble goes with loss='forward_kl', got loss='path'"):
         train(flow, theory, steps=1, loss="path", ensemble=theory.cold(3))
