@@ -20,6 +20,7 @@ class Exponential:
     reference = staticmethod(formula)
     twice = True
     large = 20_000
+    sizes = (0, 1, 15)
     refused = (torch.int64, torch.float64)
     refusal = "must be complex64 or complex128"
 

@@ -5,7 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from hepops.core.ops import call
 from hepops.flows.spline import rational_quadratic_spline_packed
+
+from .group._operator import register
+from .group.eigen import alcove
 
 
 def spectral(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -36,7 +40,16 @@ def spectral(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Ten
         inverse: Whether to give W from W', and minus its :math:`\ln J`.
 
     Returns:
-        (W', ln J), of shapes (..., N, N) in the dtype of `W`, and (...) in float64.
+        (W', ln J), of shapes (..., N, N) in the dtype of `W`, and (...) in float64. All is computed in double.
+
+    Differentiable any number of times with respect to `W` and `raw`: once by a fused kernel that computes all anew from
+    these, further by torch's operators (which want eigenvalues that differ). The gradient of `W` is along the group:
+    :math:`i E W`, E hermitian and traceless. Nothing is divided by a difference of eigenvalues; where two of them meet
+    W' is continuous and has one-sided derivatives, and where gaps are below 1e-14 the part of :math:`\ln J`'s gradient
+    that grows as one over a gap is left out. Deterministic, loop by loop. A NaN makes NaN of its loop.
+
+    W is taken as unitary: of a matrix that is off by :math:`\delta` (:func:`hepops.lattice.group.project` brings it
+    back) the results are off by as much.
 
     Raises:
         TypeError: `W` is not complex, or `raw` not real.
@@ -51,8 +64,8 @@ def spectral(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Ten
         >>> image.shape, logdet.shape
         (torch.Size([5, 3, 3]), torch.Size([5]))
     """
-    W, raw = _checked(W, raw)
-    return formula(W, raw, inverse)
+    result: tuple[Tensor, Tensor] = call(torch.ops.hepops.lattice_spectral.default, *_checked(W, raw), inverse)
+    return result
 
 
 def _checked(W: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,22 +91,11 @@ def _gaps(phases: Tensor) -> Tensor:
     return torch.diff(phases, append=phases[..., :1] + 2 * math.pi) / (2 * math.pi)
 
 
-def _alcove(phases: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted phases of sum 0, and the order: sort, shift by 2 pi so that the sum is 0, sort again."""
-    phases, order = torch.sort(phases, dim=-1)
-    turns = (phases.detach().sum(-1, keepdim=True) / (2 * math.pi)).round()
-    place = torch.arange(phases.shape[-1], device=phases.device)
-    phases = torch.where(place < -turns, phases + 2 * math.pi, phases)
-    phases = torch.where(place >= phases.shape[-1] - turns, phases - 2 * math.pi, phases)
-    phases, again = torch.sort(phases, dim=-1)
-    return phases, order.gather(-1, again)
-
-
 def formula(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """The same in torch's operators, differentiable where the eigenvalues differ."""
     n, bins = W.shape[-1], (raw.shape[-1] - 1) // 3
     values, vectors = torch.linalg.eig(W)
-    phases, order = _alcove(values.angle())
+    phases, order = alcove(values.angle())
     vectors = vectors.gather(-1, order[..., None, :].expand_as(vectors))
     s = _gaps(phases)
     if n == 2:
@@ -115,3 +117,10 @@ def formula(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Tens
         logdet = logdet + 2 * (torch.sin(math.pi * t) / torch.sin(math.pi * s)).log().sum(-1)
     image = (vectors * torch.polar(torch.ones_like(there), there)[..., None, :]) @ torch.linalg.inv(vectors)
     return image, logdet.double()
+
+
+def _fake(W: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    return W.new_empty(W.shape), W.new_empty(W.shape[:-2], dtype=torch.float64)
+
+
+register("lattice_spectral", formula, _fake, tensors=2, on_group=True)

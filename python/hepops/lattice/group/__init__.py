@@ -4,4 +4,6 @@ from .algebra import from_coordinates as from_coordinates
 from .algebra import generators as generators
 from .algebra import to_coordinates as to_coordinates
 from .algebra import traceless_antihermitian as traceless_antihermitian
+from .eigen import eig as eig
+from .eigen import eigh as eigh
 from .exponential import exp as exp

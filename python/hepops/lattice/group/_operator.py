@@ -9,6 +9,8 @@ from torch.library import register_autograd, register_fake
 
 from hepops.core.func import vjp
 
+from .algebra import traceless_antihermitian
+
 
 def check_matrices(name: str, argument: str, x: Tensor) -> int:
     """N of the complex matrices `x`, shape (..., N, N).
@@ -28,7 +30,14 @@ def tuple_of(outputs: Any) -> tuple[Any, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def register(name: str, formula: Callable[..., Any], fake: Callable[..., Any], tensors: int = 1) -> None:
+def tangent(grad: Tensor, U: Tensor) -> Tensor:
+    r"""The part of a gradient along the group: :math:`\mathrm{TA}(G U^\dagger)\, U`."""
+    return traceless_antihermitian(grad @ U.mH) @ U
+
+
+def register(
+    name: str, formula: Callable[..., Any], fake: Callable[..., Any], tensors: int = 1, on_group: bool = False
+) -> None:
     """Give `hepops::<name>(*tensors, *options)` its Python side.
 
     Args:
@@ -36,6 +45,7 @@ def register(name: str, formula: Callable[..., Any], fake: Callable[..., Any], t
         formula: The same in torch's operators: its second derivatives are the operator's.
         fake: Empty outputs for the arguments.
         tensors: How many of the arguments are tensors.
+        on_group: Whether the first of them lies on the group, and its gradient is along it.
     """
     backward_op = getattr(torch.ops.hepops, f"{name}_backward").default
     outputs = len(getattr(torch.ops.hepops, name).default._schema.returns)
@@ -58,7 +68,8 @@ def register(name: str, formula: Callable[..., Any], fake: Callable[..., Any], t
     def twice(ctx: Any, *seeds: Tensor) -> tuple[Any, ...]:
         def once(*inputs: Tensor) -> tuple[Tensor, ...]:
             _, pull = vjp(lambda *t: formula(*t, *ctx.options), *inputs[outputs:])
-            return pull(inputs[:outputs] if outputs > 1 else inputs[0])
+            grads = pull(inputs[:outputs] if outputs > 1 else inputs[0])
+            return (tangent(grads[0], inputs[outputs]), *grads[1:]) if on_group else grads
 
         return *vjp(once, *ctx.saved_tensors)[1](tuple_of(seeds)), *(None for _ in ctx.options)
 

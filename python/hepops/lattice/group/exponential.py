@@ -40,10 +40,10 @@ def exp(X: Tensor) -> Tensor:
         | C. Morningstar, M. Peardon, hep-lat/0311018, section III
 
     Example:
-        >>> X = hepops.lattice.group.from_coordinates(torch.tensor([0.0, 0.0, torch.pi]), 2)
-        >>> hepops.lattice.group.exp(X)
-        tensor([[-4.3711e-08+1.j,  0.0000e+00+0.j],
-                [ 0.0000e+00+0.j, -4.3711e-08-1.j]])
+        >>> X = hepops.lattice.group.from_coordinates(torch.tensor([0.0, 2.0, 0.0]), 2)
+        >>> hepops.lattice.group.exp(X).real
+        tensor([[ 0.5403,  0.8415],
+                [-0.8415,  0.5403]])
     """
     n = check_matrices("exp", "X", X)
     result: Tensor = call(torch.ops.hepops._lattice_exp.default, X) if n < 4 else formula(X)
