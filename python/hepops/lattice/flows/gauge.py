@@ -33,7 +33,6 @@ Loop = Literal["plaquette", "staples"]
 class Sight(TypedDict, total=False):
     """What the network of a coupling sees, and its size."""
 
-    loop: Loop
     radius: float
     hidden: Sequence[int]
     activation: Activation
@@ -109,6 +108,15 @@ class GaugeCoupling(Transform):
 
     def extra_repr(self) -> str:
         return f"{self.mask}, loop={self.loop!r}"
+
+
+def loop_of(loop: Loop | Sequence[Loop], layer: int, sweep: int) -> Loop:
+    """Of a layer: one loop for all, or one for each sweep in turn."""
+    if isinstance(loop, str):
+        return loop
+    if not loop:
+        raise ValueError("loop must name at least one loop, got none")
+    return loop[layer // sweep % len(loop)]
 
 
 def masks_of(who: str, theory: Theory, layers: int, pattern: Pattern | None) -> list[Mask]:

@@ -7,6 +7,7 @@ G. Kanwar et al., arXiv:2003.06413; D. J. Rezende et al., arXiv:2002.02428
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Unpack
 
 import torch
@@ -17,7 +18,7 @@ from hepops.flows.recompute import Recompute
 from hepops.flows.sums import event_sum
 
 from ..u1 import U1
-from .gauge import GaugeCoupling, Sight, masks_of
+from .gauge import GaugeCoupling, Loop, Sight, loop_of, masks_of
 from .loops import Kind
 from .masks import Mask, Path, Pattern, numbered, walk
 
@@ -34,7 +35,8 @@ class U1Coupling(GaugeCoupling):
     Args:
         mask: The active links.
         bijection: h, of the circle: `hepops.flows.CircularSpline` or `hepops.flows.CircularMixture`.
-        **sight: loop, radius, plaquettes, twins, hidden, activation: see :class:`GaugeCoupling`.
+        loop: What moves, "plaquette" or "staples".
+        **sight: radius, plaquettes, twins, hidden, activation: see :class:`GaugeCoupling`.
 
     Differentiable as often as h is. Deterministic: sums over links are in double and in one order.
 
@@ -55,8 +57,8 @@ class U1Coupling(GaugeCoupling):
     links: Tensor
     signs: Tensor
 
-    def __init__(self, mask: Mask, bijection: Elementwise, **sight: Unpack[Sight]) -> None:
-        super().__init__(mask, bijection.identity(), 2, **sight)
+    def __init__(self, mask: Mask, bijection: Elementwise, loop: Loop = "plaquette", **sight: Unpack[Sight]) -> None:
+        super().__init__(mask, bijection.identity(), 2, loop=loop, **sight)
         self.event_shape = torch.Size([len(mask.shape), *mask.shape])
         self.event_dim, self.bijection = len(self.event_shape), bijection
         through = [self._loop((mask.mu + 1, *path)) for path in self.staples]
@@ -120,6 +122,7 @@ def u1_coupling(
     bijection: Literal["spline", "ncp"] = "spline",
     *,
     bins: int = 8,
+    loop: Loop | Sequence[Loop] = "plaquette",
     pattern: Pattern | None = None,
     dtype: torch.dtype = torch.float64,
     recompute: Recompute = None,
@@ -134,11 +137,11 @@ def u1_coupling(
         bijection: "spline", a circular spline and a phase (closed inverse), or "ncp", a mixture of non-compact
             projections and a phase.
         bins: Of the spline, or components of the mixture.
+        loop: What moves, "plaquette" or "staples" (see :class:`GaugeCoupling`), or one of them for each sweep in turn.
         pattern: Of the masks; None is "lines" in two dimensions and "parity" in more.
         dtype: float32 or float64.
         recompute, every: What the backward keeps: see `hepops.flows.Compose`.
-        **sight: loop ("plaquette" or "staples"), radius, plaquettes, twins, hidden, activation: see
-            :class:`GaugeCoupling`.
+        **sight: radius, plaquettes, twins, hidden, activation: see :class:`GaugeCoupling`.
 
     Returns:
         The flow, which begins as the identity. The weights do not know the volume: see :func:`transfer`.
@@ -160,5 +163,6 @@ def u1_coupling(
     if bijection not in ("spline", "ncp"):
         raise ValueError(f"u1_coupling: bijection must be 'spline' or 'ncp', got {bijection!r}")
     h = SplineAndTurn(bins) if bijection == "spline" else CircularMixture(bins, weights=True)
-    stack = [U1Coupling(masks[k % len(masks)], h, **sight).to(dtype) for k in range(layers)]
+    loops = [loop_of(loop, k, len(masks)) for k in range(layers)]
+    stack = [U1Coupling(masks[k % len(masks)], h, loop=name, **sight).to(dtype) for k, name in enumerate(loops)]
     return Flow(Compose(stack, recompute, every).inv, theory.prior(dtype))
