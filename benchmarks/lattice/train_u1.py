@@ -28,7 +28,7 @@ def build(dtype):
         args.bijection,
         bins=args.bins,
         pattern=args.pattern,
-        loop=args.loop,
+        loop=args.loop.split(","),
         radius=args.radius,
         hidden=(args.width, args.width),
         dtype=dtype,

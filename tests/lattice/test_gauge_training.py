@@ -109,7 +109,7 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
     train(again, theory, **options, folder=tmp_path)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
-    with pytest.raises(ValueError, match="checkpoint"):
+    with pytest.raises(ValueError, match="belongs to another training, it differs in theory"):
         train(again, U1((4, 4), 1.1), **options, folder=tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_weights_do_not_depend_on_the_batch():
 def test_refusals():
     theory = U1((4, 4), 1.0)
     flow = small(theory, layers=1)
-    with pytest.raises(ValueError, match="loss must be .* got 'kl'"):
+    with pytest.raises(ValueError, match=r"loss must be .* got 'kl'"):
         train(flow, theory, steps=1, loss="kl")
     with pytest.raises(ValueError, match="an ensemble goes with loss='forward_kl', got loss='path'"):
         train(flow, theory, steps=1, loss="path", ensemble=theory.cold(3))
@@ -173,5 +173,5 @@ def test_refusals():
         u1_coupling(theory, 1, loop="square")
     with pytest.raises(ValueError, match="N must be 2 or 3, got 4"):
         spectral(SUN(4, (4, 4), 1.0), 1)
-    with pytest.raises(ValueError, match=r"field must have shape|x must have shape"):
+    with pytest.raises(ValueError, match=r"must have shape \(\*batch, 2, 4, 4\), got \(1, 2, 4, 5\)"):
         flow.transform(torch.zeros(1, 2, 4, 5, dtype=torch.float64))

@@ -12,8 +12,8 @@ from hepops.flows.networks import Activation, activate, check_activation, start_
 class SiteNet(nn.Module):
     """One dense network at every active link: (inputs, n B) to (outputs, n B).
 
-    Channels come first and the batch last: gathering the neighbours of a link copies rows, and a layer is one product of
-    matrices, of few rows and many columns.
+    Channels come first and the batch last: gathering the neighbours of a link copies rows, and a layer is one product
+    of matrices, of few rows and many columns.
 
     Args:
         inputs, outputs: Numbers at a link.

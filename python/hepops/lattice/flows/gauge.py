@@ -4,9 +4,13 @@ A coupling moves the links U of a mask through a loop W = U A, A from the staple
 
 .. math:: W' = h(W;\ \text{frozen loops}), \qquad U' = W' A^{-1}, \qquad \ln J = \sum_\text{active} \ln |h'(W)|
 
-h is a bijection that commutes with conjugation, :math:`h(\Omega W \Omega^\dagger) = \Omega h(W) \Omega^\dagger`, and its
-parameters come from traces of loops: the coupling commutes with gauge transformations. A holds no active link of the
-layer and neither do the loops, so that the Jacobian is block diagonal.
+h is a bijection that commutes with conjugation, :math:`h(\Omega W \Omega^\dagger) = \Omega h(W) \Omega^\dagger`, and
+its parameters come from traces of loops: the coupling commutes with gauge transformations. A holds no active link of
+the layer and neither do the loops, so that the Jacobian is block triangular.
+
+References:
+    | G. Kanwar et al., Phys. Rev. Lett. 125 (2020) 121601, arXiv:2003.06413
+    | D. Boyda et al., Phys. Rev. D 103 (2021) 074504, arXiv:2008.05456
 """
 
 from collections.abc import Sequence
@@ -18,9 +22,10 @@ from torch import Tensor
 from hepops.flows import Transform
 from hepops.flows.networks import Activation
 
+from ..theory import Theory
 from .conditioner import site_net
 from .loops import neighbourhood
-from .masks import Mask, staples
+from .masks import Mask, Pattern, staples, sweep
 
 Loop = Literal["plaquette", "staples"]
 
@@ -28,7 +33,6 @@ Loop = Literal["plaquette", "staples"]
 class Sight(TypedDict, total=False):
     """What the network of a coupling sees, and its size."""
 
-    loop: Loop
     radius: float
     hidden: Sequence[int]
     activation: Activation
@@ -41,9 +45,9 @@ class GaugeCoupling(Transform):
 
     Args:
         mask: The active links.
-        raw: Parameters of the identity of h, (size): the network begins there.
+        raw: Parameters of h at which the network begins, (size).
         channels: How many numbers a loop gives the network.
-        loop: "plaquette": A is the staple of the first plane, :math:`W` a plaquette; "staples": A is the sum of all
+        loop: "plaquette", A is the staple of the first plane, :math:`W` a plaquette; "staples": A is the sum of all
             staples, made an element of the group.
         radius, plaquettes, twins: Which frozen loops the network sees: see `loops.neighbourhood`.
         hidden, activation: Of the network.
@@ -86,7 +90,7 @@ class GaugeCoupling(Transform):
         self._keep("near", torch.cat([table.t() + c * loops for c in range(channels)]).flatten())
 
     def _raw(self, numbers: Tensor) -> Tensor:
-        """Parameters of h for each active link, (size, n, batch), from the numbers of loops (channels x loops, batch)."""
+        """Parameters of h for each active link, (size, n, batch), from numbers of loops (channels x loops, batch)."""
         seen = numbers.index_select(0, self.near).view(self.seen, -1)
         return self.network(seen).view(-1, len(self.active), numbers.shape[1])
 
@@ -104,3 +108,19 @@ class GaugeCoupling(Transform):
 
     def extra_repr(self) -> str:
         return f"{self.mask}, loop={self.loop!r}"
+
+
+def loop_of(loop: Loop | Sequence[Loop], layer: int, sweep: int) -> Loop:
+    """Of a layer: one loop for all, or one for each sweep in turn."""
+    if isinstance(loop, str):
+        return loop
+    if not loop:
+        raise ValueError("loop must name at least one loop, got none")
+    return loop[layer // sweep % len(loop)]
+
+
+def masks_of(who: str, theory: Theory, layers: int, pattern: Pattern | None) -> list[Mask]:
+    """The masks that the layers of a flow take in turn."""
+    if not isinstance(layers, int) or layers < 1:
+        raise ValueError(f"{who}: layers must be at least 1, got {layers!r}")
+    return sweep(theory.shape, pattern or ("lines" if theory.dims == 2 else "parity"))

@@ -23,6 +23,7 @@ class Kind:
     links: Tensor  # (loops, steps)
     path: Path
     sites: Tensor  # where they start: numbers of sites, (loops)
+    pair: tuple[int, int] | None = None  # which two staples of an active link make them, if they do
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,13 @@ def _same(mask: Mask, shift: tuple[int, ...]) -> bool:
 def _table(mask: Mask, kept: Sequence[tuple[tuple[int, ...], Path]]) -> Neighbourhood:
     """Each loop once, however many links have it."""
     shape, kinds, columns, count = mask.shape, [], {}, 0
+    each = list(enumerate(staples(mask.mu, len(shape))))
+    pairs = {a + reverse(b): (i, j) for (i, a), (j, b) in combinations(each, 2)}
     for path in dict.fromkeys(p for _, p in kept):
         shifts = [(k, s) for k, (s, p) in enumerate(kept) if p == path]
         starts = torch.cat([mask.sites + torch.tensor(s) for _, s in shifts]) % torch.tensor(shape)
         unique, index = torch.unique(starts, dim=0, return_inverse=True)
-        kinds.append(Kind(walk(shape, unique, path), path, numbered(shape, 0, unique)))
+        kinds.append(Kind(walk(shape, unique, path), path, numbered(shape, 0, unique), pairs.get(path)))
         for (k, _), column in zip(shifts, index.view(len(shifts), -1), strict=True):
             columns[k] = column + count
         count += len(unique)

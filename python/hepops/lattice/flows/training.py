@@ -5,7 +5,7 @@ and ends with the bits of one that was not. The learning rate, the clipping of g
 those of :class:`hepops.flows.training.Trainer`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
@@ -29,7 +29,7 @@ class Curriculum:
     r"""The theory that is trained on moves from an easy one to the wanted one:
     :math:`S_t = (1 - r_t)\, S_\text{start} + r_t\, S`, :math:`r_t` linear in the step up to 1.
 
-    For theories that differ in :math:`\beta` (or :math:`m^2, \lambda`) alone that is a straight line in these couplings.
+    For theories that differ in :math:`\beta` (or :math:`m^2, \lambda`) alone it is a straight line in these.
 
     Args:
         start: A theory of the same fields.
@@ -90,7 +90,7 @@ def train(
         steps, batch, lr: How many, samples in each, the highest learning rate.
         loss: See above.
         curriculum: From which theory to start.
-        ensemble: Configurations of the theory, (N, *event_shape), for "forward_kl"; each epoch is a permutation of them.
+        ensemble: Configurations of the theory, (N, *event_shape), for "forward_kl"; an epoch is a permutation of them.
         seed: In [0, 2^64); None draws one, where there is no folder.
         **options: Of `Trainer`: schedule, warmup, clip, ema, folder, save_every, seconds, chunks, group, progress.
             `progress=True` shows a bar with the loss, and the ESS and the acceptance of each batch.
@@ -124,8 +124,9 @@ def train(
         objective = _of_ensemble(flow, theory, ensemble, batch, seed, weights)
     else:
         objective = _of_samples(flow, theory, loss, curriculum, steps, seed, weights)
-    mark = {"loss": loss, "theory": _described(theory), "curriculum": curriculum and _described(curriculum.start)}
-    mark |= {"share": curriculum and curriculum.share, "ensemble": ensemble}
+    mark: dict[str, Any] = {"loss": loss, "theory": _described(theory), "ensemble": ensemble}
+    if curriculum is not None:
+        mark |= {"curriculum": _described(curriculum.start), "share": curriculum.share}
     if options.get("progress") is True:
         with _bar(steps, weights) as report:
             return _run(flow, objective, mark, steps, batch, lr, seed, {**options, "progress": report})
@@ -181,8 +182,9 @@ def train_volumes(
     for number, (theory, count) in enumerate(zip(theories, steps, strict=True)):
         fresh = build(theory)
         flow = fresh if flow is None else transfer(flow, fresh)
-        place = {} if folder is None else {"folder": f"{folder}/{number}"}
-        trainings.append(train(flow, theory, steps=count, **options, **place))
+        if folder is not None:
+            options["folder"] = f"{folder}/{number}"
+        trainings.append(train(flow, theory, steps=count, **options))
     assert flow is not None
     return flow, trainings
 
@@ -211,7 +213,7 @@ def _of_samples(
     flow: Flow, theory: Theory, loss: str, curriculum: Curriculum | None, steps: int, seed: int, weights: list[Tensor]
 ) -> Objective:
     def objective(step: int, first: int, count: int) -> tuple[Tensor, Tensor]:
-        names = {"seed": seed, "first": first, "step": step}
+        names: Any = {"seed": seed, "first": first, "step": step}
         log_p = theory.log_prob if curriculum is None else curriculum.log_prob(theory, step / steps)
         if loss == "path":
             value, log_w = path_gradient(flow, log_p, count, **names)
@@ -255,7 +257,7 @@ def _run(
 
 
 @contextmanager
-def _bar(steps: int, weights: list[Tensor]) -> Iterable[Callable[[int, int, dict[str, float]], None]]:  # type: ignore[misc]
+def _bar(steps: int, weights: list[Tensor]) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
     from tqdm.auto import tqdm
 
     with tqdm(total=steps) as bar:

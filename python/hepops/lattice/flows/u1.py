@@ -1,6 +1,13 @@
-r"""Gauge-equivariant couplings of U(1) angles."""
+r"""Gauge-equivariant couplings of U(1) angles.
+
+| non-compact projection: :math:`h(P) = 2 \arctan(e^s \tan(P/2)) + t`, mixtures of them average
+| circular spline: monotone and rational quadratic on the circle, then a phase
+
+G. Kanwar et al., arXiv:2003.06413; D. J. Rezende et al., arXiv:2002.02428
+"""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Unpack
 
 import torch
@@ -11,9 +18,9 @@ from hepops.flows.recompute import Recompute
 from hepops.flows.sums import event_sum
 
 from ..u1 import U1
-from .gauge import GaugeCoupling, Sight
+from .gauge import GaugeCoupling, Loop, Sight, loop_of, masks_of
 from .loops import Kind
-from .masks import Mask, Path, Pattern, numbered, sweep, walk
+from .masks import Mask, Path, Pattern, numbered, walk
 
 
 class U1Coupling(GaugeCoupling):
@@ -28,14 +35,30 @@ class U1Coupling(GaugeCoupling):
     Args:
         mask: The active links.
         bijection: h, of the circle: `hepops.flows.CircularSpline` or `hepops.flows.CircularMixture`.
-        **sight: loop, radius, plaquettes, twins, hidden, activation: see :class:`GaugeCoupling`.
+        loop: What moves, "plaquette" or "staples".
+        **sight: radius, plaquettes, twins, hidden, activation: see :class:`GaugeCoupling`.
+
+    Differentiable as often as h is. Deterministic: sums over links are in double and in one order.
+
+    Raises:
+        ValueError: no loop near the links is frozen, or an unknown `loop`; fields of another shape.
+
+    References:
+        | G. Kanwar et al., Phys. Rev. Lett. 125 (2020) 121601, arXiv:2003.06413
+
+    Example:
+        >>> mask = hepops.lattice.flows.lines((4, 4), mu=0, offset=1)
+        >>> layer = hepops.lattice.flows.U1Coupling(mask, hepops.flows.CircularSpline(4)).double()
+        >>> theta, logdet = layer(hepops.lattice.U1((4, 4), 1.0).random(3, seed=1))
+        >>> theta.shape, logdet.shape
+        (torch.Size([3, 2, 4, 4]), torch.Size([3]))
     """
 
     links: Tensor
     signs: Tensor
 
-    def __init__(self, mask: Mask, bijection: Elementwise, **sight: Unpack[Sight]) -> None:
-        super().__init__(mask, bijection.identity(), 2, **sight)
+    def __init__(self, mask: Mask, bijection: Elementwise, loop: Loop = "plaquette", **sight: Unpack[Sight]) -> None:
+        super().__init__(mask, bijection.identity(), 2, loop=loop, **sight)
         self.event_shape = torch.Size([len(mask.shape), *mask.shape])
         self.event_dim, self.bijection = len(self.event_shape), bijection
         through = [self._loop((mask.mu + 1, *path)) for path in self.staples]
@@ -69,7 +92,7 @@ class U1Coupling(GaugeCoupling):
 
 
 class SplineAndTurn(CircularSpline):
-    """A circular spline and a phase, of angles modulo 2 pi: the spline wraps what it is given, the coupling the link."""
+    """A circular spline and a phase, of angles modulo 2 pi: the spline wraps its input, the coupling the link."""
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         raw, phase = raw.split([self.size - 1, 1], -1)
@@ -99,14 +122,47 @@ def u1_coupling(
     bijection: Literal["spline", "ncp"] = "spline",
     *,
     bins: int = 8,
-    pattern: Pattern = "lines",
+    loop: Loop | Sequence[Loop] = "plaquette",
+    pattern: Pattern | None = None,
     dtype: torch.dtype = torch.float64,
     recompute: Recompute = None,
     every: int | None = None,
     **sight: Unpack[Sight],
 ) -> Flow:
-    """A flow of U(1) links."""
-    masks = sweep(theory.shape, pattern)
+    r"""A flow of U(1) links, from uniform angles: couplings whose masks sweep over all links again and again.
+
+    Args:
+        theory: Its lattice; in two dimensions the extents are multiples of 4 (with the pattern "lines"), else even.
+        layers: How many; 8 of "lines" or 2 D of "parity" change every link once.
+        bijection: "spline", a circular spline and a phase (closed inverse), or "ncp", a mixture of non-compact
+            projections and a phase.
+        bins: Of the spline, or components of the mixture.
+        loop: What moves, "plaquette" or "staples" (see :class:`GaugeCoupling`), or one of them for each sweep in turn.
+        pattern: Of the masks; None is "lines" in two dimensions and "parity" in more.
+        dtype: float32 or float64.
+        recompute, every: What the backward keeps: see `hepops.flows.Compose`.
+        **sight: radius, plaquettes, twins, hidden, activation: see :class:`GaugeCoupling`.
+
+    Returns:
+        The flow, which begins as the identity. The weights do not know the volume: see :func:`transfer`.
+
+    Raises:
+        ValueError: extents too small or not divisible for the masks, layers below 1, another name.
+
+    References:
+        | G. Kanwar et al., Phys. Rev. Lett. 125 (2020) 121601, arXiv:2003.06413
+        | D. J. Rezende et al., arXiv:2002.02428
+
+    Example:
+        >>> flow = hepops.lattice.flows.u1_coupling(hepops.lattice.U1((8, 8), beta=2.0), layers=8)
+        >>> theta, log_q = flow.sample_and_log_prob(3, seed=1)
+        >>> theta.shape, log_q.shape
+        (torch.Size([3, 2, 8, 8]), torch.Size([3]))
+    """
+    masks = masks_of("u1_coupling", theory, layers, pattern)
+    if bijection not in ("spline", "ncp"):
+        raise ValueError(f"u1_coupling: bijection must be 'spline' or 'ncp', got {bijection!r}")
     h = SplineAndTurn(bins) if bijection == "spline" else CircularMixture(bins, weights=True)
-    stack = [U1Coupling(masks[k % len(masks)], h, **sight).to(dtype) for k in range(layers)]
+    loops = [loop_of(loop, k, len(masks)) for k in range(layers)]
+    stack = [U1Coupling(masks[k % len(masks)], h, loop=name, **sight).to(dtype) for k, name in enumerate(loops)]
     return Flow(Compose(stack, recompute, every).inv, theory.prior(dtype))

@@ -1,0 +1,73 @@
+"""A whole spectral coupling with its network, forward and backward, against the same layer in torch's operators.
+
+The rival has the same network and weights; its loops are products of rolled links, its eigenvalues torch.linalg.eig's.
+"""
+
+import importlib
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import torch
+from harness import record, seconds
+from hepops.lattice import SUN, group
+from hepops.lattice.flows import SpectralCoupling, lines, parity
+from hepops.lattice.observables import paths
+from hepops.lattice.spectral import formula
+
+spectral_layer = importlib.import_module("hepops.lattice.flows.spectral")  # the package has a function of this name
+torch.set_num_threads(1)
+repeats = 10
+rows = {}
+
+
+def op_by_op(layer, U):
+    """The formula of `SpectralCoupling` in torch's operators."""
+    with patched(spectral_layer, spectral_map=formula, products=paths.formula):
+        return layer(U)
+
+
+@contextmanager
+def patched(module, **names):
+    before = {name: getattr(module, name) for name in names}
+    vars(module).update(names)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+def both_ways(function, U, seed):
+    U = U.detach().requires_grad_()
+    image, logdet = function(U)
+    (torch.view_as_real(image).mul(seed).sum() + logdet.sum()).backward()
+    # of the gradient only the part along the group counts: off it each form goes on in its own way
+    return image.detach(), logdet.detach(), group.traceless_antihermitian(U.grad @ U.detach().mH)
+
+
+def compare(n, mask, batch):
+    torch.manual_seed(1)
+    layer = SpectralCoupling(mask, n).double()
+    torch.nn.init.normal_(layer.network.last.weight, std=0.1)
+    U = SUN(n, mask.shape, 1.0).random(batch, seed=2)
+    seed = torch.randn(*U.shape, 2, dtype=torch.float64)
+    candidates = {
+        "hepops": lambda: both_ways(layer, U, seed),
+        "torch": lambda: both_ways(lambda U: op_by_op(layer, U), U, seed),
+    }
+    for a, b in zip(*(run() for run in candidates.values()), strict=True):
+        # torch's gradient of eigenvectors divides by the differences of eigenvalues
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    medians = seconds(candidates, repeats)
+    links, ratio = batch * len(mask.sites), medians["torch"] / medians["hepops"]
+    name = f"SU({n}) {'x'.join(map(str, mask.shape))}, batch {batch}"
+    print(f"{name:26} {links:6} active links, {1e6 * medians['hepops'] / links:6.2f} us a link, {ratio:.1f} x torch")
+    return {name: {**medians, "ratio": ratio, "links": links, "threads": torch.get_num_threads()}}
+
+
+for n in (2, 3):
+    for mask, batch in ((lines((8, 8), 0, 1), 128), (parity((4, 4, 4, 4), 1, 0), 16)):
+        rows |= compare(n, mask, batch)
+record(rows)
