@@ -3,6 +3,7 @@
 from . import distributed as distributed
 from . import gaugefiles as gaugefiles
 from . import group as group
+from . import observables as observables
 from . import samplers as samplers
 from .ensembles import EnsembleWriter as EnsembleWriter
 from .ensembles import open_ensemble as open_ensemble
@@ -12,6 +13,7 @@ from .samplers import Heatbath as Heatbath
 from .samplers import IndependenceMetropolis as IndependenceMetropolis
 from .samplers import Metropolis as Metropolis
 from .samplers import StochasticFlow as StochasticFlow
+from .spectral import spectral as spectral
 from .sun import SUN as SUN
 from .theory import Theory as Theory
 from .u1 import U1 as U1
