@@ -153,9 +153,11 @@ def flow_scales(history: "FlowHistory", *, form: str = "clover", bin_size: int =
     t = history.times
     E = history.energy if form == "clover" else history.plaquette
     figure, axis = _axis(axis, r"flow time $t\,/\,a^2$", "dimensionless")
-    curves = ((BLUE, r"$t^2\langle E\rangle$", lambda E: t**2 * E),) + (
-        ((ORANGE, r"$t\,\frac{d}{dt}\,t^2\langle E\rangle$", lambda E: flow_derivative(t, E)),)
-    )
+    slope = r"$t\,\frac{d}{dt}\,t^2\langle E\rangle$"
+    curves = [
+        (BLUE, r"$t^2\langle E\rangle$", lambda E: t**2 * E),
+        (ORANGE, slope, lambda E: flow_derivative(t, E)),
+    ]
     for colour, name, function in curves:
         m = jackknife(E, function, bin_size=bin_size)
         low, high = (m.value - m.error).cpu(), (m.value + m.error).cpu()
@@ -275,7 +277,7 @@ def charge_history(Q: Tensor, *, axis: Any = None) -> "Figure":
     axis.plot(Q, color=BLUE, lw=0.7, drawstyle="steps-mid", rasterized=len(Q) > 5000)
     axis.set_xlim(0, len(Q))
     most = float(Q.abs().max().ceil()) + 0.5
-    side = axis.inset_axes((1.02, 0, 0.2, 1), sharey=axis)
+    side = axis.inset_axes((1.07, 0, 0.2, 1), sharey=axis)
     edges = (torch.arange(int(2 * most) + 1) - most).tolist()
     side.hist(Q.numpy(), edges, orientation="horizontal", color=BLUE, alpha=0.6, rwidth=0.85)
     side.tick_params(labelleft=False)

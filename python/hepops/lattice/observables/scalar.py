@@ -243,11 +243,12 @@ def correlation_length(G: Tensor, dims: int) -> Tensor:
         >>> hepops.lattice.observables.correlation_length(G, 1)
         tensor(2.0000, dtype=torch.float64)
     """
-    zero = G[(..., *[0] * dims)]
-    squares = []
+    strides = [math.prod(G.shape[G.dim() - dims + mu + 1 :]) for mu in range(dims)]
+    flat = G.flatten(-dims)
+    zero, squares = flat[..., 0], []
     for mu, L in enumerate(G.shape[G.dim() - dims :]):
         if L > 2:
-            first = G[(..., *[int(nu == mu) for nu in range(dims)])]
+            first = flat[..., strides[mu]]
             squares.append((zero / first - 1) / (4 * math.sin(math.pi / L) ** 2))
     if not squares:
         raise ValueError(f"correlation_length: a direction must have 3 sites or more, got shape {tuple(G.shape)}")
