@@ -14,7 +14,7 @@ from hepops.lattice.wilson_flow import wilson_flow
 
 
 def hmc(theory, field, trajectories, steps, seed, size=1.0, thermalise=20):
-    """Leapfrog trajectories of a batch of chains, the first ones accepted: fields after each, whether it was accepted."""
+    """Leapfrog trajectories of a batch of chains, the first ones accepted: fields after each, and which moved."""
     fields, flags = [], []
     noise = torch.Generator().manual_seed(seed)
     for trajectory in range(trajectories):
