@@ -2,9 +2,9 @@
 // To the group from any complex matrix M.
 //
 // SU(2): the nearest element is the quaternion part of M, normalised: Re tr U^+ M is twice its product with U's.
-// SU(3): M = Q P with Q unitary and P >= 0 (of M = V S W^+, Q = V W^+, the nearest unitary matrix), and the phase of the
-// determinant taken away evenly, U = Q (det Q)^{-1/3}. Q by Newton's iteration X <- (c X + (c X)^{-+}) / 2, scaled by
-// c = sqrt(|X^-1| / |X|) while it is far [N. J. Higham, SIAM J. Sci. Stat. Comput. 7 (1986) 1160].
+// SU(3): M = Q P with Q unitary and P >= 0 (of M = V S W^+, Q = V W^+, the nearest unitary matrix), and the phase of
+// the determinant taken away evenly, U = Q (det Q)^{-1/3}. Q by Newton's iteration X <- (c X + (c X)^{-+}) / 2, scaled
+// by c = sqrt(|X^-1| / |X|) while it is far [N. J. Higham, SIAM J. Sci. Stat. Comput. 7 (1986) 1160].
 //
 // Backward: dU = U O, O the traceless part of the W that solves P W + W P = Q^+ dM - dM^+ Q; in the eigenbasis of P
 // that divides by p_i + p_j > 0. The map from right to left is its own adjoint.

@@ -4,6 +4,8 @@ from .algebra import from_coordinates as from_coordinates
 from .algebra import generators as generators
 from .algebra import to_coordinates as to_coordinates
 from .algebra import traceless_antihermitian as traceless_antihermitian
+from .chain import adjoint as adjoint
+from .chain import chain as chain
 from .compress import compress as compress
 from .compress import expand as expand
 from .eigen import eig as eig
