@@ -312,8 +312,9 @@ class SplineCheckerboard(Transform):
 
     Example:
         >>> layer = hepops.lattice.flows.SplineCheckerboard((4, 4), bins=4)
-        >>> layer(torch.ones(3, 4, 4))[1]
-        tensor([0., 0., 0.], dtype=torch.float64, grad_fn=...)
+        >>> phi, logdet = layer(torch.ones(3, 4, 4))
+        >>> torch.allclose(phi, torch.ones(3, 4, 4)), logdet.shape
+        (True, torch.Size([3]))
     """
 
     active: Tensor
