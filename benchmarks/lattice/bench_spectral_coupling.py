@@ -1,6 +1,7 @@
 """A whole spectral coupling with its network, forward and backward, against the same layer in torch's operators.
 
-The rival has the same network and weights; its loops are products of rolled links, its eigenvalues torch.linalg.eig's.
+The rival has the same network and weights; its loops are products of rolled links, its eigenvalues torch.linalg.eig's,
+its spline that of `hepops.flows` in torch.
 """
 
 import importlib
@@ -12,12 +13,14 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
 from harness import record, seconds
+from hepops.flows._spline_formula import formula as spline_formula
 from hepops.lattice import SUN, group
 from hepops.lattice.flows import SpectralCoupling, lines, parity
 from hepops.lattice.observables import paths
-from hepops.lattice.spectral import formula
 
-spectral_layer = importlib.import_module("hepops.lattice.flows.spectral")  # the package has a function of this name
+# both packages have a function of this name
+coupling_module = importlib.import_module("hepops.lattice.flows.spectral")
+spectral_module = importlib.import_module("hepops.lattice.spectral")
 torch.set_num_threads(1)
 repeats = 10
 rows = {}
@@ -25,8 +28,17 @@ rows = {}
 
 def op_by_op(layer, U):
     """The formula of `SpectralCoupling` in torch's operators."""
-    with patched(spectral_layer, spectral_map=formula, products=paths.formula):
+    with (
+        patched(coupling_module, spectral_map=spectral_module.formula, products=paths.formula),
+        patched(spectral_module, rational_quadratic_spline_packed=spline_op_by_op),
+    ):
         return layer(U)
+
+
+def spline_op_by_op(x, raw, *, bins, inverse, tails):
+    parts = raw[..., :bins], raw[..., bins : 2 * bins], raw[..., 2 * bins :]
+    bound = torch.zeros((), dtype=x.dtype), torch.ones((), dtype=x.dtype)
+    return spline_formula(x, *parts, inverse=inverse, tails=tails, bound=bound, convention="nflows")
 
 
 @contextmanager
