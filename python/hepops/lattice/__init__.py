@@ -1,6 +1,7 @@
 """Lattice field theory: actions and forces, samplers, flows and statistics, on CPU and GPU."""
 
 from . import distributed as distributed
+from . import flows as flows
 from . import group as group
 from . import observables as observables
 from .phi4 import Phi4 as Phi4
