@@ -1,6 +1,7 @@
 """A whole spectral coupling with its network, forward and backward, against the same layer in torch's operators.
 
-The rival has the same network and weights; its loops are products of rolled links, its eigenvalues torch.linalg.eig's.
+The rival has the same network and weights; its loops are products of rolled links along their paths, its eigenvalues
+torch.linalg.eig's, its spline that of `hepops.flows` in torch.
 """
 
 import importlib
@@ -12,21 +13,48 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
 from harness import record, seconds
+from hepops.flows._spline_formula import formula as spline_formula
 from hepops.lattice import SUN, group
 from hepops.lattice.flows import SpectralCoupling, lines, parity
+from hepops.lattice.flows.masks import numbered
 from hepops.lattice.observables import paths
-from hepops.lattice.spectral import formula
 
-spectral_layer = importlib.import_module("hepops.lattice.flows.spectral")  # the package has a function of this name
+# both packages have a function of this name
+coupling_module = importlib.import_module("hepops.lattice.flows.spectral")
+spectral_module = importlib.import_module("hepops.lattice.spectral")
 torch.set_num_threads(1)
 repeats = 10
 rows = {}
 
 
-def op_by_op(layer, U):
-    """The formula of `SpectralCoupling` in torch's operators."""
-    with patched(spectral_layer, spectral_map=formula, products=paths.formula):
-        return layer(U)
+class OpByOp(SpectralCoupling):
+    """Every loop is a product of rolled links along its path, eigenvalues and spline are torch's."""
+
+    def _change(self, x, inverse):
+        with (
+            patched(coupling_module, spectral_map=spectral_module.formula, products=paths.formula),
+            patched(spectral_module, rational_quadratic_spline_packed=spline_op_by_op),
+        ):
+            return super()._change(x, inverse)
+
+    def _numbers(self, x, each):
+        here = (0,) * len(self.mask.shape)
+        loops = tuple((coupling_module._steps(kind.path, here),) for kind in self.kinds)
+        table = paths.formula(x, loops, paths.TRACES, 1 / self.n).flatten(2)
+        # plaquettes of all sites, then the twins of the active links, as `near` looks for them
+        parts = [table[:, k] for k, kind in enumerate(self.kinds) if kind.pair is None]
+        parts += [table[:, k].index_select(1, self.heads) for k, kind in enumerate(self.kinds) if kind.pair]
+        traces = torch.cat(parts, 1).to(x.dtype).t()
+        return traces.real if self.n == 2 else torch.cat([traces.real, traces.imag])
+
+
+def op_by_op(layer):
+    rival = OpByOp(layer.mask, layer.n).double()
+    rival.load_state_dict(layer.state_dict())
+    rival.heads = numbered(
+        layer.mask.shape, 0, layer.mask.sites + torch.eye(len(layer.mask.shape)).long()[layer.mask.mu]
+    )
+    return rival
 
 
 @contextmanager
@@ -37,6 +65,12 @@ def patched(module, **names):
         yield
     finally:
         vars(module).update(before)
+
+
+def spline_op_by_op(x, raw, *, bins, inverse, tails):
+    parts = raw[..., :bins], raw[..., bins : 2 * bins], raw[..., 2 * bins :]
+    bound = torch.zeros((), dtype=x.dtype), torch.ones((), dtype=x.dtype)
+    return spline_formula(x, *parts, inverse=inverse, tails=tails, bound=bound, convention="nflows")
 
 
 def both_ways(function, U, seed):
@@ -51,11 +85,12 @@ def compare(n, mask, batch):
     torch.manual_seed(1)
     layer = SpectralCoupling(mask, n).double()
     torch.nn.init.normal_(layer.network.last.weight, std=0.1)
+    rival = op_by_op(layer)
     U = SUN(n, mask.shape, 1.0).random(batch, seed=2)
     seed = torch.randn(*U.shape, 2, dtype=torch.float64)
     candidates = {
         "hepops": lambda: both_ways(layer, U, seed),
-        "torch": lambda: both_ways(lambda U: op_by_op(layer, U), U, seed),
+        "torch": lambda: both_ways(rival, U, seed),
     }
     for a, b in zip(*(run() for run in candidates.values()), strict=True):
         # torch's gradient of eigenvectors divides by the differences of eigenvalues

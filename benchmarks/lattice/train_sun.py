@@ -1,7 +1,7 @@
 """Train a spectral flow of SU(2) or SU(3) in two dimensions, weigh it in double and compare ln Z with the exact one.
 
-python benchmarks/lattice/train_sun.py --n 2 --beta 2.2 --cpu 200 --json --curve su2.json
-python benchmarks/lattice/train_sun.py --n 3 --beta 4.0 --cpu 300 --json --curve su3.json
+python benchmarks/lattice/train_sun.py --n 2 --beta 2.2 --layers 24 --cpu 130 --json --curve su2.json
+python benchmarks/lattice/train_sun.py --n 3 --beta 4.0 --cpu 120 --json --curve su3.json
 """
 
 import sys
@@ -16,7 +16,7 @@ from hepops.lattice.flows import spectral
 
 args = options(
     __doc__, n=2, extent=4, beta=2.2, start=0.5, share=0.3, layers=16, bins=8, loop="plaquette", pattern="lines",
-    radius=2.5, width=32, batch=128, lr=5e-3, loss="reverse_kl",
+    radius=2.5, width=32, batch=64, lr=5e-3, loss="reverse_kl",
 )  # fmt: skip
 shape = (args.extent, args.extent)
 theory, easy = (SUN(args.n, shape, beta) for beta in (args.beta, args.start))

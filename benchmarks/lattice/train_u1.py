@@ -1,6 +1,6 @@
 """Train a U(1) flow in two dimensions, weigh it in double and compare ln Z with the exact one.
 
-python benchmarks/lattice/train_u1.py --cpu 300 --json --curve u1.json
+python benchmarks/lattice/train_u1.py --cpu 240 --json --curve u1.json
 """
 
 import sys

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from hepops.lattice import SUN, U1
-from hepops.lattice.flows import lines, parity, sweep
+from hepops.lattice.flows import lines, parity, spectral, sweep, u1_coupling
 
-from lattice.gauge_flows import Leaking, sun_layer, turned, u1_layer
+from lattice.gauge_flows import Leaking, stir, sun_layer, turned, u1_layer
 from lattice.jacobian import numeric_logdet, numeric_logdet_of_angles
 
 LINES = sweep((4, 4), "lines")
@@ -89,3 +89,20 @@ def test_links_stay_in_the_group(n):
     assert (torch.linalg.det(image) - 1).abs().max() < 1e-13
     kept = ~mask.active()
     assert torch.equal(image[:, kept], SUN(n, mask.shape, 1.0).random(3, seed=1)[:, kept])
+
+
+def test_sweeps_take_their_loops_in_turn():
+    flow = spectral(SUN(2, (4, 4), 1.0), layers=17, loop=("plaquette", "staples"), hidden=(4,))
+    assert [layer.loop for layer in flow.transform.inv.transforms] == ["plaquette"] * 8 + ["staples"] * 8 + [
+        "plaquette"
+    ]
+
+
+def test_gradients_reach_links_and_weights(device):
+    """A flow moves to where it is told."""
+    for theory, build in ((U1((4, 4), 1.0), u1_coupling), (SUN(3, (4, 4), 1.0), spectral)):
+        flow = stir(build(theory, layers=2, hidden=(4,), loop="staples"), 0.1).to(device)
+        U = theory.random(2, seed=1, device=device).requires_grad_()
+        flow.log_prob(U).sum().backward()
+        assert U.grad.isfinite().all() and U.grad.abs().max() > 1e-3
+        assert all(p.grad.isfinite().all() for p in flow.parameters())

@@ -50,7 +50,7 @@ def evaluate(
         theory: S.
         samples: N.
         batch: Samples at a time.
-        seed: Of the samples: with this seed and any other step a training's samples are independent of them.
+        seed: Of the samples, which are independent of those of a training with the same seed.
         first: Number of the first sample.
 
     Raises:
@@ -58,7 +58,7 @@ def evaluate(
 
     Example:
         >>> theory = hepops.lattice.U1((4, 4), beta=0.0)
-        >>> evaluate(hepops.lattice.flows.u1_coupling(theory, layers=1), theory, samples=10).ess
+        >>> round(evaluate(hepops.lattice.flows.u1_coupling(theory, layers=1), theory, samples=10).ess, 9)
         1.0
     """
     log_w = log_weights(flow, theory, samples, batch=batch, seed=seed, first=first)

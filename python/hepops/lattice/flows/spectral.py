@@ -51,6 +51,7 @@ class SpectralCoupling(GaugeCoupling):
     """
 
     sites: Tensor
+    twins: Tensor
 
     def __init__(self, mask: Mask, n: int, bins: int = 8, loop: Loop = "plaquette", **sight: Unpack[Sight]) -> None:
         raw = Spline(bins, tails=None).identity().repeat(n - 1)
@@ -69,9 +70,11 @@ class SpectralCoupling(GaugeCoupling):
         shape, n = self.mask.shape, len(self.mask.sites)
         ahead = numbered(shape, 0, self.mask.sites + torch.eye(len(shape), dtype=torch.int64)[self.mask.mu])
         link_of = torch.full([shape.numel()], -1).index_copy(0, ahead, torch.arange(n))
-        self.pairs = [kind.pair for kind in self.kinds if kind.pair is not None]
+        pairs = [kind.pair for kind in self.kinds if kind.pair is not None]
+        width = len(staples(self.mask.mu, len(shape)))
+        self._keep("twins", torch.tensor([i * width + j for i, j in pairs], dtype=torch.int64))
         places, count, twins = [], 0, 0
-        first_twin = (len(self.kinds) - len(self.pairs)) * shape.numel()
+        first_twin = (len(self.kinds) - len(pairs)) * shape.numel()
         for kind in self.kinds:
             if kind.pair is None:
                 places.append(count + kind.sites)
@@ -95,10 +98,10 @@ class SpectralCoupling(GaugeCoupling):
         parts = []
         if self.closed:
             parts.append(products(x, self.closed, TRACES, 1 / self.n).flatten(1).to(x.dtype))
-        if self.pairs:  # tr A_i A_j^+
-            first, second = ([pair[k] for pair in self.pairs] for k in (0, 1))
-            twins = (each[:, first] * each[:, second].conj()).sum((-2, -1)) / self.n
-            parts.append(twins.flatten(1))
+        if self.twins.numel():  # tr A_i A_j^+, all pairs as one product
+            rows = each.transpose(1, 2).flatten(-2)
+            gram = (rows @ rows.mH).flatten(-2).index_select(-1, self.twins)
+            parts.append(gram.transpose(1, 2).flatten(1) / self.n)
         traces = torch.cat(parts, 1).t()
         return traces.real if self.n == 2 else torch.cat([traces.real, traces.imag])
 
