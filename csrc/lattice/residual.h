@@ -21,6 +21,8 @@
 
 namespace hepops::lattice {
 
+using core::abs, core::any, core::log, core::select;
+
 // Plain square matrices of n x n real numbers
 template <class T, int n>
 struct Square {
@@ -241,7 +243,7 @@ HEPOPS_HD core::Matrix<T, N> exponential(const T (&x)[N * N - 1]) {
   const auto X2 = X * X;
   const T q = T(-0.5) * trace(X2).real;
   C p0{T(1.0), T(0.0)}, p1{T(0.0), T(0.0)}, p2 = p1, s0 = p0, s1 = p1, s2 = p1;  // X^k = p0 + p1 X + p2 X^2
-  const T r = N == 3 ? -determinant(X).imag : T(0.0);                            // det X = -i r... X = iH: r = det H
+  const T r = N == 3 ? -determinant(X).imag : T(0.0);                            // det X = -i r
   for (int k = 1; k <= 26; ++k) {
     const double inverse = 1.0 / k;
     const C last = N == 3 ? p2 : p1;

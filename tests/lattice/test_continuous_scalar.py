@@ -90,7 +90,7 @@ def test_symmetries(shape, dtype, device):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_order_of_the_integrator(shape):
-    """The numeric log-determinant of the steps is the integral of the divergence up to O(h^4), and so is the way back."""
+    """The log-determinant of the steps is the integral of the divergence up to O(h^4); so is the way back."""
     phi = torch.randn(1, *shape, dtype=f64)
     errors = []
     for steps in (8, 16):
@@ -167,7 +167,7 @@ def test_memory_is_constant_in_steps():
 def test_builder_begins_at_the_width_of_least_free_energy():
     theory = Phi4((4, 4), m2=-4.0, lam=8.0)
     with torch.no_grad():
-        phi, log_q = continuous(theory).rsample_and_log_prob(64, seed=1)
+        phi, _ = continuous(theory).rsample_and_log_prob(64, seed=1)
     z = theory.prior().draw(64, 1)
     width = (phi / z).mean().item()
     assert_close(phi, z * width, rtol=1e-9, atol=1e-9)
