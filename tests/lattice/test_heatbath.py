@@ -138,9 +138,9 @@ def test_refuses_what_has_no_heatbath():
         Heatbath(SUN(4, (4, 4), 1.0))
     with pytest.raises(ValueError, match=r"extent of 1 .* got shape \(4, 1\)"):
         Heatbath(SUN(2, (4, 1), 1.0))
-    with pytest.raises(ValueError, match="overrelax must be .* got -1"):
+    with pytest.raises(ValueError, match=r"overrelax must be .* got -1"):
         Heatbath(U1((4, 4), 1.0), overrelax=-1)
-    with pytest.raises(ValueError, match="project_every must be .* got 0"):
+    with pytest.raises(ValueError, match=r"project_every must be .* got 0"):
         Heatbath(U1((4, 4), 1.0), project_every=0)
     improved = SUN(2, (4, 4), 1.0)
     improved.c1 = -1 / 12

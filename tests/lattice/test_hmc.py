@@ -88,7 +88,7 @@ def test_phi4_against_the_transfer_matrix(key):
     observables = {k: lambda f, p=p: f.pow(p).flatten(1).mean(1) for k, p in (("phi2", 2), ("phi4", 4))}
     run = HMC(t, 0.1, 6, tune=0.9).run(100, chains=256, seed=4, thermalise=100, observables=observables)
     for name in observables:
-        assert_agrees(run.mean(name), phi4(key)[name], relative=0.01)
+        assert_agrees(run.mean(name), phi4(key)[name], relative=0.02)
 
 
 def test_free_field_action():
@@ -108,9 +108,9 @@ def test_plaquette_is_the_exact_one(group, L, beta):
 
 @pytest.mark.parametrize("integrator", ["leapfrog", "omelyan", "force_gradient"])
 def test_tuning_finds_the_acceptance(integrator):
-    for start in (1e-3, 2.0):
+    for start in (1e-2, 2.0):
         hmc = HMC(Phi4((4, 4), m2=-4.0, lam=8.0), start, 6, integrator=integrator, tune=0.8)
-        run = hmc.run(50, chains=64, seed=1, thermalise=150)
+        run = hmc.run(50, chains=32, seed=1, thermalise=120)
         assert run.acceptance == pytest.approx(0.8, abs=0.1)
         assert run.settings["tuned"] and run.settings["step_size"] == hmc.step_size
 
@@ -166,11 +166,11 @@ def test_refuses_other_arguments():
     for steps in (0, -1, 2.5):
         with pytest.raises(ValueError, match=f"steps must be .* got {steps}"):
             HMC(t, 0.1, steps)
-    with pytest.raises(ValueError, match="integrator must be one of .* got 'euler'"):
+    with pytest.raises(ValueError, match=r"integrator must be one of .* got 'euler'"):
         HMC(t, 0.1, 5, integrator="euler")
     with pytest.raises(ValueError, match=r"tune must be an acceptance in \(0, 1\), got 1.5"):
         HMC(t, 0.1, 5, tune=1.5)
-    with pytest.raises(ValueError, match="tune = 0.8 needs thermalise > 0"):
+    with pytest.raises(ValueError, match=r"tune = 0.8 needs thermalise > 0"):
         HMC(t, 0.1, 5, tune=0.8).run(5)
     with pytest.raises(ValueError, match="n must be a whole number of at least 0, got -1"):
         HMC(t, 0.1, 5).run(-1)
