@@ -66,14 +66,14 @@ def scalars(wanted):
         m2, lam = (float(key.split("_")[i]) for i in (3, 5))
         t = Phi4(shape, m2=m2, lam=lam)
         samplers = (
-            ("HMC", HMC(t, 0.1, 4, tune=0.9), 1500),
+            ("HMC", HMC(t, 0.1, 2, tune=0.9), 4000),  # longer ones of the second are half a period of its modes
             ("Metropolis", Metropolis(t, 1.0, hits=2, tune=0.5), 3000),
         )
         for kind, sampler, n in samplers:
             name = f"phi^4 {key}"
             if not wanted(f"{name} {kind}"):
                 continue
-            run, seconds = measure(sampler, n, 512, 200, {"phi2": powers(2), "phi4": powers(4)})
+            run, seconds = measure(sampler, n, 512, 300, {"phi2": powers(2), "phi4": powers(4)})
             for observable in ("phi2", "phi4"):
                 row(name, kind, run, observable, SCALAR[key][observable], seconds=seconds)
     t = Phi4((8, 8), m2=0.25, lam=0.0, convention="B")
