@@ -62,10 +62,10 @@ def main(folder: Path) -> None:
     print("mass", mass)
     save("effective-mass", plots.effective_mass(torch.cat(C), bin_size=10, mass=mass))
 
-    gauge = SUN(2, (6, 6, 6, 6), 2.4)
+    gauge = SUN(2, (6, 6, 6, 6), 2.2)
     U, good = hmc(gauge, gauge.cold(1), 90, 16, seed=5)
     print("SU(2) plaquette", float(gauge.plaquette(U[-1])), "acceptance", float(good[20:].double().mean()))
-    flowed = wilson_flow(U[30::4, 0], 4.0, step=0.05, every=2, charge=False)
+    flowed = wilson_flow(U[30::4, 0], 3.0, step=0.05, every=2, charge=False)
     save("flow-scales", plots.flow_scales(flowed))
 
     x = torch.randn(20_000, generator=torch.Generator().manual_seed(6), dtype=torch.float64)

@@ -240,8 +240,8 @@ def correlation_length(G: Tensor, dims: int) -> Tensor:
 
     Example:
         >>> G = 1 / (4 * torch.sin(torch.pi * torch.arange(6, dtype=torch.float64) / 6) ** 2 + 0.25)
-        >>> hepops.lattice.observables.correlation_length(G, 1)
-        tensor(2.0000, dtype=torch.float64)
+        >>> hepops.lattice.observables.correlation_length(G, 1).round(decimals=6)
+        tensor(2., dtype=torch.float64)
     """
     strides = [math.prod(G.shape[G.dim() - dims + mu + 1 :]) for mu in range(dims)]
     flat = G.flatten(-dims)
