@@ -56,9 +56,7 @@ void trajectory(const Tensor& U, const Tensor& P, const Tensor& to, const Tensor
         beside.X = reals<S>(momenta), beside.factor = -k * beta / (2 * N);
         for_all_staples<S, T, N>(s != 0 ? shifted : to, g, c, beside, KickRule<N, S>{}, reals_out<S>(momenta));
       },
-      [&](double d) {
-        core::for_each(to, g.links(), Drift<S, T, N>{reals_out<S>(to), reals<S>(momenta), d});
-      });
+      [&](double d) { core::for_each(to, g.links(), Drift<S, T, N>{reals_out<S>(to), reals<S>(momenta), d}); });
 }
 
 #else

@@ -51,6 +51,6 @@ def continuous(theory: Theory, *, dtype: torch.dtype = torch.float64, **options:
 def _width(theory: Phi4) -> float:
     r""":math:`\sigma` at the minimum of :math:`\langle S \rangle / V - \ln \sigma = a \sigma^2 + 3 b \sigma^4 -
     \ln \sigma`, with S = a phi^2 + b phi^4 + hopping, of independent normal sites."""
-    a, b = theory.square, theory.quartic
+    _, a, b = theory.law
     # 12 b u^2 + 2 a u = 1 for u = sigma^2, in a form that holds at b = 0
     return math.sqrt(1 / (a + math.sqrt(a * a + 12 * b)))

@@ -63,8 +63,7 @@ class Metropolis(Sampler):
         name = (float(self.settings["width"]), self.hits, _signed(chains.seed), chains.step, chains.first)
         theory, field = self.theory, plain(chains.field)
         if isinstance(theory, Phi4):
-            couplings = (float(theory.hop), float(theory.square), float(theory.quartic))
-            field, taken = call(torch.ops.hepops._lattice_metropolis_phi4, field, *couplings, *name)
+            field, taken = call(torch.ops.hepops._lattice_metropolis_phi4, field, *theory.law, *name)
         else:
             beta = float(theory.beta)  # type: ignore[attr-defined]
             field, taken = call(torch.ops.hepops._lattice_metropolis, field, self.n, beta, *name)
