@@ -1,4 +1,4 @@
-"""SU(2) and SU(3), 16 384 matrices in float64 on one thread: exponential, eigen-decomposition, logarithm, projection."""
+"""SU(2) and SU(3), 16 384 matrices, float64, one thread: exponential, eigenphases, logarithm, projection."""
 
 import sys
 from collections.abc import Callable
