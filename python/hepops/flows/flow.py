@@ -144,7 +144,7 @@ class Flow(nn.Module):
 
     def _checked(self, x: Tensor, context: Tensor | None) -> Tensor:
         """x, broadcast to the batch of the context, after what `validate` asks for."""
-        event, dtype = self.event_shape, self.base.reference.dtype
+        event, dtype = self.event_shape, self.base.dtype
         if x.shape[x.dim() - len(event) :] != event:
             wanted = ", ".join(["*batch", *map(str, event)])
             raise ValueError(f"Flow: x must have shape ({wanted}), got {tuple(x.shape)}")

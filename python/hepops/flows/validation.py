@@ -21,7 +21,7 @@ def check_values(who: str, name: str, x: Tensor, bounds: tuple[float | Tensor, f
         x: Any shape.
         bounds: (low, high), numbers or tensors that broadcast to x; both ends belong to the domain.
     """
-    x = x.detach()
+    x = torch.view_as_real(x.detach()) if x.is_complex() else x.detach()
     # a finite sum has finite terms; a sum that overflows is looked at term by term
     if not math.isfinite(x.sum().item()):
         _refuse(who, name, x, ~x.isfinite(), "finite")

@@ -46,3 +46,21 @@ def uniform(
     pairs = (numbers + 1) // 2
     index = names(chains, pairs, first, device)
     return philox_uniform(index, seed, step, purpose, dtype).view(chains, 2 * pairs)[:, :numbers]
+
+
+def normal_at(
+    number: Tensor,
+    numbers: int,
+    chains: int,
+    seed: int,
+    *,
+    first: int = 0,
+    step: int = 0,
+    purpose: int = MOMENTA,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Some of the numbers of :func:`normal`, shape (chains, n): columns `number`, (n), int64, of its `numbers`."""
+    pairs = (numbers + 1) // 2
+    chain = torch.arange(first, first + chains, device=number.device)[:, None] * pairs
+    both = philox_normal(chain + number // 2, seed, step, purpose, dtype)
+    return torch.where(number % 2 == 0, both[..., 0], both[..., 1])

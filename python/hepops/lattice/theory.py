@@ -1,12 +1,17 @@
 """What a lattice theory offers to samplers, flows and statistics."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from hepops.flows.bases import Base
+
+from .geometry import checked_shape
 
 
 class Theory(ABC):
@@ -22,6 +27,7 @@ class Theory(ABC):
 
     shape: torch.Size
     event_shape: torch.Size
+    before, behind = 0, 0  # dimensions of an event before and behind those of the lattice
     complex = False  # whether fields are complex: dtype float32 then stands for complex64, float64 for complex128
 
     @property
@@ -82,6 +88,27 @@ class Theory(ABC):
     ) -> Tensor:
         """Configurations of the prior: a hot start. Configuration `first + i` is the same whatever the batch."""
         return self.prior(dtype).to(device).draw(batch, seed, first, step)
+
+    def on(self, shape: Sequence[int]) -> Self:
+        """The same theory on a lattice of other extents, as many of them.
+
+        Raises:
+            ValueError: another number of dimensions.
+        """
+        who = type(self).__name__
+        shape = checked_shape(who, shape)
+        if len(shape) != self.dims:
+            raise ValueError(f"{who}: shape must have {self.dims} dimensions as it has, got {tuple(shape)}")
+        other = copy.copy(self)
+        event = self.event_shape
+        other.shape = shape
+        other.event_shape = torch.Size([*event[: self.before], *shape, *event[len(event) - self.behind :]])
+        return other
+
+    def density(self, field: Tensor) -> Tensor:
+        """The action site by site, float64, shape (B, L...): the sum over a box is the part of its sites, which need
+        the field at their neighbours ahead (two ahead for rectangles) and nowhere else."""
+        raise NotImplementedError(f"{type(self).__name__} does not give its action site by site")
 
     def check(self, field: Tensor, name: str = "field") -> None:
         """Refuse what is no batch of this theory's fields.

@@ -37,6 +37,11 @@ class Base(nn.Module):
         # where the samples are made and in which dtype; moves with the module
         self.register_buffer("reference", torch.zeros((), dtype=dtype), persistent=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the samples."""
+        return self.reference.dtype
+
     def draw(self, n: int, seed: int, first: int = 0, step: int = 0) -> Tensor:
         """Samples first ... first + n - 1, shape (n, *event_shape).
 

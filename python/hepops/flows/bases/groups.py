@@ -53,6 +53,11 @@ class Haar(Base):
         super().__init__((*shape, N, N) if N else shape, dtype)
         self.group, self.N = group, N
 
+    @property
+    def dtype(self) -> torch.dtype:
+        real = self.reference.dtype
+        return torch.promote_types(real, torch.complex64) if self.N else real
+
     def draw(self, n: int, seed: int, first: int = 0, step: int = 0) -> Tensor:
         if not self.N:
             return (math.pi * (2 * self._uniform(n, seed, first, step) - 1)).to(self.reference.dtype)
@@ -61,7 +66,7 @@ class Haar(Base):
         z = self._normal(n, seed, first, step, elements * columns * self.N * 2)
         z = torch.view_as_complex(z.reshape(n, *self.event_shape[:-2], columns, self.N, 2))
         U = torch.stack(_complete(_orthonormal(list(z.unbind(-2)))), -1)
-        return U.to(torch.promote_types(self.reference.dtype, torch.complex64))
+        return U.to(self.dtype)
 
     def log_prob(self, z: Tensor) -> Tensor:
         self._check(z)
