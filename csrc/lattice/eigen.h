@@ -17,7 +17,7 @@
 namespace hepops::lattice {
 
 using core::select, core::sqrt, core::abs, core::max, core::min, core::atan2, core::log, core::exp;
-using core::sin_cos_half_turn;
+using core::any, core::sin_cos_half_turn;
 
 // sin x and cos x for |x| <= 3 pi / 2
 template <class T>
