@@ -1,5 +1,6 @@
 #pragma once
-// The mathematics of the spline (core/spline.h, core/spline_backward.h), which lattices use as well, by its short names.
+// The mathematics of the spline (core/spline.h, core/spline_backward.h), which lattices use as well, by its short
+// names.
 #include "core/spline_backward.h"
 
 namespace hepops::flows {

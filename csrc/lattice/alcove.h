@@ -53,7 +53,8 @@ HEPOPS_HD T sine(const Gap<T>& gap) {
 template <class T>
 HEPOPS_HD void gaps_of(const T (&phases)[3], Gap<T> (&gaps)[3]) {
   const T least = T(least_gap);
-  const T s1 = max((phases[1] - phases[0]) * T(0.5 / pi), least), s2 = max((phases[2] - phases[1]) * T(0.5 / pi), least);
+  const T s1 = max((phases[1] - phases[0]) * T(0.5 / pi), least),
+          s2 = max((phases[2] - phases[1]) * T(0.5 / pi), least);
   const T s3 = max((phases[0] - phases[2]) * T(0.5 / pi) + T(1.0), least);
   gaps[0] = {s1, s2 + s3};
   gaps[1] = {s2, s1 + s3};

@@ -13,6 +13,30 @@ namespace hepops::lattice {
 
 namespace spline = core::spline;
 
+// e^x for x <= 0; on a pack without the two factors that results below 1e-308 need
+template <class T>
+HEPOPS_HD T exp_of_logit(const T& x) {
+  return exp(x);
+}
+
+#ifndef __CUDACC__
+HEPOPS_HD core::Packed exp_of_logit(const core::Packed& x) {
+  using B = core::series::Binary<double>;
+  using Values = core::Packed::Values;
+  using Bits = core::Packed::Bits;
+  constexpr double round = B::round + 1023;  // the sum has the nearest integer and 2^k's exponent in its last bits
+  const Values bounded = max(x, core::Packed(-708.0)).v;
+  const Values shifted = bounded * 0x1.71547652b82fep0 + round, k = shifted - round;
+  const Values r = (bounded - k * B::ln2_high) - k * B::ln2_low;
+  Values sum = 1 / 479001600. - Values{};
+  constexpr double term[] = {1 / 39916800., 1 / 3628800., 1 / 362880., 1 / 40320., 1 / 5040., 1 / 720.,
+                             1 / 120.,      1 / 24.,      1 / 6.,      1 / 2.,     1.,        1.};
+#pragma GCC unroll 12
+  for (int n = 0; n < 12; ++n) sum = sum * r + term[n];
+  return sum * (Values)((Bits)shifted << 52);
+}
+#endif
+
 // The fractions that K logits stand for: the exponentials are kept where Row has room for them (a CPU), or taken anew.
 template <class T, class Row>
 struct Fractions {
@@ -25,7 +49,7 @@ struct Fractions {
     for (int k = 1; k < bins; ++k) most = max(most, row(first + k));
     T sum = T(0.0);
     for (int k = 0; k < bins; ++k) {
-      const T e = exp(row(first + k) - most);
+      const T e = exp_of_logit(row(first + k) - most);
       sum += e;
       if constexpr (Row::keeps) row.put(first + k, e);
     }
@@ -35,7 +59,7 @@ struct Fractions {
     if constexpr (Row::keeps)
       return T(spline::least) + scale * row(first + k);
     else
-      return T(spline::least) + scale * exp(row(first + k) - most);
+      return T(spline::least) + scale * exp_of_logit(row(first + k) - most);
   }
 };
 
@@ -44,8 +68,8 @@ struct Place {
   spline::Bin<T> bin;
   T raw0, raw1, d0, d1;
   T xi, rest, s, q, D, per_m, per_N, n1, n2;
-  T in_first, in_last;   // 1 or 0
-  Gap<T> u, v;           // the point and its image
+  T in_first, in_last;      // 1 or 0
+  Gap<T> u, v;              // the point and its image
   T slope, ratio, ratio_c;  // dv/du, v / u, (1 - v) / (1 - u)
 };
 

@@ -127,7 +127,8 @@ struct OnGpu {
     return s;
   }
 
-  Tensor convolved(const Shape& shape, const Tensor& x, const T* w, const T* bias, Activation A, bool transposed) const {
+  Tensor convolved(const Shape& shape, const Tensor& x, const T* w, const T* bias, Activation A,
+                   bool transposed) const {
     const Tensor y = fields(transposed ? shape.in : shape.out);
     core::for_each(like, y.numel(), ConvolveOne<T>{shape, in<T>(x), w, bias, out<T>(y), A, transposed});
     return y;
@@ -197,7 +198,8 @@ void backward(const Board& board, const Tensor& at, const Tensor& parameters, co
   T* const first = to ? to + board.first_weight(last) : nullptr;
   T* const bias = to ? to + board.first_bias(last) : nullptr;
   if (board.odd) {
-    if (to) net.gradient(shape, g, net.square, first, bias), net.gradient(shape, g_t, net.h[last], first + half, nullptr);
+    if (to)
+      net.gradient(shape, g, net.square, first, bias), net.gradient(shape, g_t, net.h[last], first + half, nullptr);
     more = net.convolved(shape, g, w, nullptr, Activation::none, true);
     g = net.convolved(shape, g_t, w + half, nullptr, Activation::none, true);
   } else {
@@ -208,7 +210,8 @@ void backward(const Board& board, const Tensor& at, const Tensor& parameters, co
     const T* const by_square = board.odd && l == last - 1 ? in<T>(more) : nullptr;
     core::for_each(at, g.numel(), TimesSlope<T>{in<T>(net.h[l + 1]), by_square, out<T>(g), board.activation});
     if (to)
-      net.gradient(board.shape(l), g, net.h[l], to + board.first_weight(l), board.odd ? nullptr : to + board.first_bias(l));
+      net.gradient(board.shape(l), g, net.h[l], to + board.first_weight(l),
+                   board.odd ? nullptr : to + board.first_bias(l));
     g = net.convolved(board.shape(l), g, net.weight(l), nullptr, Activation::none, true);
   }
   const T* const by_square = board.odd && last == 0 ? in<T>(more) : nullptr;
@@ -225,8 +228,9 @@ void forward(const Board& board, const Tensor& x, const Tensor& parameters, cons
 template <class T>
 void backward(const Board& board, const Tensor& at, const Tensor& parameters, const Tensor& grad_y,
               const Tensor& grad_logdet, bool from_y, T* grad_x, T* grad_parameters, T* x) {
-  BoardBackward<T>{board,  at.size(0), in<T>(at),       in<T>(parameters), in<T>(grad_y), in<double>(grad_logdet),
-                   from_y, grad_x,     grad_parameters, x}
+  BoardBackward<T>{
+      board,  at.size(0),      in<T>(at), in<T>(parameters), in<T>(grad_y), in<double>(grad_logdet), from_y,
+      grad_x, grad_parameters, x}
       .run(core::Threads{});
 }
 
@@ -238,7 +242,8 @@ Board checked(const char* name, const Tensor& x, const Tensor& parameters, const
   core::check_floating((std::string(name) + ": x").c_str(), x);
   check_value(D >= 1 && D <= most_dims, name, ": x must have shape (B, L_1, ..., L_D), D = 1 to 4, got ",
               core::Shape{x});
-  check_value(int64_t(kernel.size()) == D && hidden.size() <= 14, name, ": a kernel for each direction, 14 layers at most");
+  check_value(int64_t(kernel.size()) == D && hidden.size() <= 14, name,
+              ": a kernel for each direction, 14 layers at most");
   Board b{Lattice(x.sizes().data() + 1, int(D))};
   for (int64_t mu = 0; mu < D; ++mu) {
     check_value(x.size(mu + 1) > 0 && x.size(mu + 1) % 2 == 0, name, ": a checkerboard needs even extents, got ",
@@ -300,8 +305,9 @@ std::tuple<Tensor, Tensor, Tensor> affine_backward(const Tensor& grad_y, const T
 
 const core::Operators operators{
     core::op<affine>("_lattice_checkerboard_affine(Tensor x, " HEPOPS_BOARD_SCHEMA ") -> (Tensor, Tensor)"),
-    core::op<affine_backward>("_lattice_checkerboard_affine_backward(Tensor grad_y, Tensor grad_logdet, Tensor at, "
-                              HEPOPS_BOARD_SCHEMA ", bool from_y, bool wants_parameters) -> (Tensor, Tensor, Tensor)"),
+    core::op<affine_backward>(
+        "_lattice_checkerboard_affine_backward(Tensor grad_y, Tensor grad_logdet, Tensor at, " HEPOPS_BOARD_SCHEMA
+        ", bool from_y, bool wants_parameters) -> (Tensor, Tensor, Tensor)"),
 };
 
 }  // namespace

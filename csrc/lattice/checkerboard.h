@@ -5,9 +5,9 @@
 //   frozen ones     y = x,           ln |det| = sum over active sites of s
 //   S(r) = r, or m tanh(r / m) for a limit m
 //
-// Conditioner: h_0 = f, h_l = A(W_l * h_{l-1} + b_l), then (raw_s, raw_t) = W * h + b. The odd form, for actions that do
-// not change under x -> -x, has no biases but that of s, an odd A, and raw_s = W_s * h^2 + b_s, raw_t = W_t * h, so that
-// s is even and t is odd in f, to the last bit.
+// Conditioner: h_0 = f, h_l = A(W_l * h_{l-1} + b_l), then (raw_s, raw_t) = W * h + b. The odd form, for actions that
+// do not change under x -> -x, has no biases but that of s, an odd A, and raw_s = W_s * h^2 + b_s, raw_t = W_t * h, so
+// that s is even and t is odd in f, to the last bit.
 //
 // Parameters lie in one tensor: W_1, b_1, W_2, ... ; the last layer's W has s's channel first.
 // Backward, with G = dL/dy, g = dL/d ln|det|:
@@ -60,9 +60,9 @@ HEPOPS_HD CoupledGradient<T> couple_backward(T x, T raw_s, T t, T G, T g, double
 struct Board {
   Lattice lattice;
   int64_t kernel[most_dims] = {1, 1, 1, 1};
-  int layers = 1;              // of the conditioner
-  int64_t widths[16] = {1};    // channels between: 1, ..., 2
-  int parity = 0;              // active sites have sum_mu x_mu = parity mod 2
+  int layers = 1;            // of the conditioner
+  int64_t widths[16] = {1};  // channels between: 1, ..., 2
+  int parity = 0;            // active sites have sum_mu x_mu = parity mod 2
   bool odd = false, inverse = false;
   Activation activation = Activation::none;
   double limit = 0;

@@ -46,8 +46,8 @@ class Conditioner {
  public:
   const Board& board;
   const Grid grid;
-  core::Buffer<P> field, square;          // x; and h^2 for the odd form, each as rows with margins
-  std::vector<core::Buffer<P>> h;         // h[0] = f, ..., h[layers] = (raw_s, raw_t)
+  core::Buffer<P> field, square;   // x; and h^2 for the odd form, each as rows with margins
+  std::vector<core::Buffer<P>> h;  // h[0] = f, ..., h[layers] = (raw_s, raw_t)
 
   Conditioner(const Board& b, const Weights<T>& w)
       : board(b), grid(b.shape(0), 1, V, false), h(b.layers + 1), weights_(w), rows_(grid), tap_(2 * grid.outer) {
@@ -76,7 +76,8 @@ class Conditioner {
 
   int row_parity(int64_t row) const {
     int64_t sum = 0;
-    for (int mu = board.lattice.dims - 2; mu >= 0; --mu) sum += row % board.lattice.extent[mu], row /= board.lattice.extent[mu];
+    for (int mu = board.lattice.dims - 2; mu >= 0; --mu)
+      sum += row % board.lattice.extent[mu], row /= board.lattice.extent[mu];
     return int(sum & 1);
   }
   // The first column of a row whose site has a parity: the active ones have the board's.
@@ -261,8 +262,7 @@ struct BoardBackward {
         to[0] = select(live != 0.0, d.raw_s, P(0.0)), to[padded] = select(live != 0.0, d.raw_t, P(0.0));
         G_here = d.x;
       });
-      for (int64_t row = 0; row < grid.rows(); ++row)
-        fill_margin<T>(grid, 2, g[board.layers].get() + row * 2 * padded);
+      for (int64_t row = 0; row < grid.rows(); ++row) fill_margin<T>(grid, 2, g[board.layers].get() + row * 2 * padded);
     }
 
     void last_layer() {
@@ -352,8 +352,8 @@ struct BoardBackward {
         const int64_t q = net.first_column(row, 1 - board.parity);
         const Taps taps = net.taps_to(row, q, board.parity);
         if (!board.odd) {
-          convolve_row<T, 2>(grid, weights.mirrored[0], net.around(row, g[1], 2), nullptr, reinterpret_cast<T*>(here), q,
-                             taps);
+          convolve_row<T, 2>(grid, weights.mirrored[0], net.around(row, g[1], 2), nullptr, reinterpret_cast<T*>(here),
+                             q, taps);
         } else {
           convolve_row<T, 2>(grid, weights.mirrored[0], net.around(row, g[1], 2), nullptr,
                              reinterpret_cast<T*>(further.get()), q, taps);

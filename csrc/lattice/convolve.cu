@@ -45,8 +45,8 @@ Checked checked(const char* name, const Tensor& x, const Tensor& weight) {
 }
 
 Activation checked_activation(const char* name, int64_t activation) {
-  check_value(activation >= 0 && activation < activations, name, ": activation must be 0 to ", activations - 1, ", got ",
-              activation);
+  check_value(activation >= 0 && activation < activations, name, ": activation must be 0 to ", activations - 1,
+              ", got ", activation);
   return Activation(activation);
 }
 
@@ -60,7 +60,8 @@ Tensor fields_like(const Tensor& x, int64_t channels) {
 
 template <class T>
 void forward(const Checked& c, const T* bias, Activation activation, const Tensor& y) {
-  core::for_each(c.x, y.numel(), ConvolveOne<T>{c.shape, in<T>(c.x), in<T>(c.weight), bias, out<T>(y), activation, false});
+  core::for_each(c.x, y.numel(),
+                 ConvolveOne<T>{c.shape, in<T>(c.x), in<T>(c.weight), bias, out<T>(y), activation, false});
 }
 
 template <class T>
@@ -189,7 +190,8 @@ Tensor convolve(const Tensor& x, const Tensor& weight, const std::optional<Tenso
   return y;
 }
 
-// grad: dL/dy. at: what the activation's slope is a function of, y or (silu) a. Gradients that are not wanted are empty.
+// grad: dL/dy. at: what the activation's slope is a function of, y or (silu) a. Gradients that are not wanted are
+// empty.
 std::tuple<Tensor, Tensor, Tensor> convolve_backward(const Tensor& grad, const Tensor& x, const Tensor& weight,
                                                      const std::optional<Tensor>& at, int64_t activation, bool wants_x,
                                                      bool wants_weight) {

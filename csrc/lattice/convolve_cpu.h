@@ -76,7 +76,8 @@ struct Grid {
     for (int64_t d = 1; d <= L; ++d) {
       if (L % d) continue;
       const int64_t units = batch * d, filled = (units + lanes - 1) / lanes * lanes;
-      const double cost = double(filled) / double(units) * (1 + 0.1 * double(d > 1 ? shape.kernel[0] * d : 0) / double(L));
+      const double cost =
+          double(filled) / double(units) * (1 + 0.1 * double(d > 1 ? shape.kernel[0] * d : 0) / double(L));
       if (cost < least * (1 - 1e-9)) least = cost, best = d;
     }
     return best;
@@ -273,16 +274,15 @@ template <class T, int O, int S, int step>
         });
       }
     }
-  core::unroll<O>(HEPOPS_UNROLLED(o) {
-    core::unroll<S>(HEPOPS_UNROLLED(s) { sum[o][s].store(y + o * channel + s * step * V); });
-  });
+  core::unroll<O>(
+      HEPOPS_UNROLLED(o) { core::unroll<S>(HEPOPS_UNROLLED(s) { sum[o][s].store(y + o * channel + s * step * V); }); });
 }
 
 // One row of a(x) = bias + sum W s: columns first, first + step, ... . rows[tap] are those of the input, y that of the
 // output, each at its margin's beginning.
 template <class T, int step = 1>
-void convolve_row(const Grid& grid, const Kernel<T>& kernel, const T* const* rows, const T* bias, T* y, int64_t first = 0,
-                  const Taps& taps = {}) {
+void convolve_row(const Grid& grid, const Kernel<T>& kernel, const T* const* rows, const T* bias, T* y,
+                  int64_t first = 0, const Taps& taps = {}) {
   constexpr int V = Lanes<T>::size;
   const int64_t channel = grid.padded * V, count = (grid.columns - first + step - 1) / step;
   const T* weights = kernel.weights.data();
@@ -315,7 +315,12 @@ struct GradientSums {
   std::vector<double> totals;
 
   GradientSums(const Grid& g, int64_t in, int64_t out)
-      : grid(g), in(in), out(out), taps(g.outer * g.last_kernel), sums((in * taps + 1) * out * V), totals(sums.size()) {}
+      : grid(g),
+        in(in),
+        out(out),
+        taps(g.outer * g.last_kernel),
+        sums((in * taps + 1) * out * V),
+        totals(sums.size()) {}
 
   // Adds g_o(x) s_i(x + k - h) for the columns first, first + step, ... of a row.
   template <int step = 1>
@@ -372,9 +377,8 @@ struct GradientSums {
   template <int O, int N, int step>
   [[gnu::always_inline]] static void products(const T* g, int64_t channel, const T* x, int64_t count, T* to) {
     P sum[O][N];
-    core::unroll<O>(HEPOPS_UNROLLED(o) {
-      core::unroll<N>(HEPOPS_UNROLLED(n) { sum[o][n] = P::load(to + (n * O + o) * V); });
-    });
+    core::unroll<O>(
+        HEPOPS_UNROLLED(o) { core::unroll<N>(HEPOPS_UNROLLED(n) { sum[o][n] = P::load(to + (n * O + o) * V); }); });
     for (int64_t s = 0; s < count; ++s, g += step * V, x += step * V) {
       P at[N];
       core::unroll<N>(HEPOPS_UNROLLED(n) { at[n] = P::load(x + n * V); });
@@ -383,9 +387,8 @@ struct GradientSums {
         core::unroll<N>(HEPOPS_UNROLLED(n) { sum[o][n].v += here.v * at[n].v; });
       });
     }
-    core::unroll<O>(HEPOPS_UNROLLED(o) {
-      core::unroll<N>(HEPOPS_UNROLLED(n) { sum[o][n].store(to + (n * O + o) * V); });
-    });
+    core::unroll<O>(
+        HEPOPS_UNROLLED(o) { core::unroll<N>(HEPOPS_UNROLLED(n) { sum[o][n].store(to + (n * O + o) * V); }); });
   }
 };
 
@@ -398,8 +401,7 @@ struct RowPointers {
   explicit RowPointers(const Grid& grid) : at(grid.outer), rows(grid.outer) {}
   const T* const* operator()(const Grid& grid, int64_t row, const Lanes<T>* block, int64_t channels) {
     grid.neighbours(row, at.data());
-    for (int r = 0; r < grid.outer; ++r)
-      rows[r] = reinterpret_cast<const T*>(block + at[r] * grid.row_size(channels));
+    for (int r = 0; r < grid.outer; ++r) rows[r] = reinterpret_cast<const T*>(block + at[r] * grid.row_size(channels));
     return rows.data();
   }
 };
@@ -429,8 +431,7 @@ template <class T>
 void slope_row(Activation activation, Lanes<T>* g, const Lanes<T>* at, int64_t size) {
   using P = Lanes<T>;
   const auto run = [&]<Activation A>() __attribute__((always_inline)) {
-    for_row<T>(g, size,
-               [&](P g, int64_t i) __attribute__((always_inline)) { return g * activation_slope(A, at[i]); });
+    for_row<T>(g, size, [&](P g, int64_t i) __attribute__((always_inline)) { return g * activation_slope(A, at[i]); });
   };
   switch (activation) {
     case Activation::leaky_relu: return run.template operator()<Activation::leaky_relu>();

@@ -74,8 +74,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& A) {
   const Tensor from = core::contiguous(A), values = values_of(A), vectors = fresh(A);
   const int64_t n = matrix_count(A);
   for_matrices(A, [&]<class S, int N>() {
-    for_each_record(from, n,
-                    Decompose<Kind, S, N>{in_parts<S>(from), out_parts<S>(values), out_parts<S>(vectors)});
+    for_each_record(from, n, Decompose<Kind, S, N>{in_parts<S>(from), out_parts<S>(values), out_parts<S>(vectors)});
   });
   return {values, vectors};
 }
@@ -90,9 +89,9 @@ Tensor backward(const Tensor& grad_values, const Tensor& grad_vectors, const Ten
                vectors = core::contiguous(grad_vectors), to = fresh(A);
   const int64_t n = matrix_count(A);
   for_matrices(A, [&]<class S, int N>() {
-    for_each_record(from, n,
-                    DecomposeBackward<Kind, S, N>{in_parts<S>(values), in_parts<S>(vectors), in_parts<S>(from),
-                                                  out_parts<S>(to)});
+    for_each_record(
+        from, n,
+        DecomposeBackward<Kind, S, N>{in_parts<S>(values), in_parts<S>(vectors), in_parts<S>(from), out_parts<S>(to)});
   });
   return to;
 }
@@ -101,7 +100,8 @@ const core::Operators operators{
     core::op<forward<Unitary>>("_lattice_eig(Tensor U) -> (Tensor, Tensor)"),
     core::op<backward<Unitary>>("_lattice_eig_backward(Tensor grad_phases, Tensor grad_vectors, Tensor U) -> Tensor"),
     core::op<forward<Hermitian>>("_lattice_eigh(Tensor H) -> (Tensor, Tensor)"),
-    core::op<backward<Hermitian>>("_lattice_eigh_backward(Tensor grad_values, Tensor grad_vectors, Tensor H) -> Tensor"),
+    core::op<backward<Hermitian>>(
+        "_lattice_eigh_backward(Tensor grad_values, Tensor grad_vectors, Tensor H) -> Tensor"),
 };
 
 }  // namespace

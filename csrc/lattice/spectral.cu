@@ -52,9 +52,9 @@ int checked(const Tensor& W, const Tensor& raw) {
                    toString(raw.scalar_type()), ", which does not go with W of dtype ", toString(W.scalar_type()));
   core::check_value(W.device() == raw.device(), "spectral: raw must be on the device of W");
   const int64_t d = W.dim(), N = W.size(d - 1);
-  core::check_value(raw.dim() == d && raw.sizes().slice(0, d - 2).equals(W.sizes().slice(0, d - 2)) &&
-                        raw.size(d - 2) == N - 1,
-                    "spectral: raw has shape ", core::Shape{raw}, " where W has ", core::Shape{W});
+  core::check_value(
+      raw.dim() == d && raw.sizes().slice(0, d - 2).equals(W.sizes().slice(0, d - 2)) && raw.size(d - 2) == N - 1,
+      "spectral: raw has shape ", core::Shape{raw}, " where W has ", core::Shape{W});
   const int64_t P = raw.size(d - 1), bins = (P - 1) / 3;
   core::check_value(bins >= 1 && bins < 1000 && 3 * bins + 1 == P,
                     "spectral: raw must hold 3 K + 1 parameters, K from 1 to 999, got ", P);
@@ -68,8 +68,7 @@ Tensor logdets_of(const Tensor& W) {
 
 std::tuple<Tensor, Tensor> forward(const Tensor& W, const Tensor& raw, bool inverse) {
   const int bins = checked(W, raw);
-  const Tensor from = core::contiguous(W), parameters = core::contiguous(raw), image = fresh(W),
-               logdet = logdets_of(W);
+  const Tensor from = core::contiguous(W), parameters = core::contiguous(raw), image = fresh(W), logdet = logdets_of(W);
   const int64_t n = matrix_count(W);
   for_matrices(W, [&]<class S, int N>() {
     const int count = (N - 1) * (3 * bins + 1);
@@ -97,11 +96,11 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_image, const Tensor& grad
   for_matrices(W, [&]<class S, int N>() {
     const int count = (N - 1) * (3 * bins + 1);
     const auto run = [&]<bool back>() {
-      for_each_record(from, n,
-                      Backward<back, S, N>{in_parts<S>(seed), in_parts<double>(seed_logdet), in_parts<S>(from),
-                                           in_parts<S>(parameters), out_parts<S>(grad_W), out_parts<S>(grad_raw), bins,
-                                           count},
-                      count);
+      for_each_record(
+          from, n,
+          Backward<back, S, N>{in_parts<S>(seed), in_parts<double>(seed_logdet), in_parts<S>(from),
+                               in_parts<S>(parameters), out_parts<S>(grad_W), out_parts<S>(grad_raw), bins, count},
+          count);
     };
     inverse ? run.template operator()<true>() : run.template operator()<false>();
   });

@@ -5,8 +5,9 @@
 //   gaps s_k = (th_{k+1} - th_k) / 2 pi, s_1 + s_2 + s_3 = 1;  box a = s_1, b = s_2 / (1 - s_1);  a' = f(a), b' = f(b)
 //   ln J = ln f_a' + ln f_b' + ln (1 - a')/(1 - a) + 2 sum_k ln rho_k,  rho_k = sin(pi s'_k) / sin(pi s_k)
 //
-// [D. Boyda et al., arXiv:2008.05456; the Haar density of the phases is prod_{i<j} 4 sin^2((th_i - th_j)/2), the box has
-// |d(s_1, s_2)/d(a, b)| = 1 - a.] SU(2): phases -+ th, a = th / pi, ln J = ln f' + 2 ln rho, rho = sin th' / sin th.
+// [D. Boyda et al., arXiv:2008.05456; the Haar density of the phases is prod_{i<j} 4 sin^2((th_i - th_j)/2), the box
+// has |d(s_1, s_2)/d(a, b)| = 1 - a.] SU(2): phases -+ th, a = th / pi, ln J = ln f' + 2 ln rho, rho = sin th' / sin
+// th.
 //
 // All ratios are taken of numbers that are known to their last digit, also where gaps vanish:
 //   rho_1 = A A_c G_1,  rho_2 = A_c B (c'_2/c_2) G_2,  rho_3 = A_c B_c (c'_3/c_3) G_3
@@ -130,9 +131,7 @@ HEPOPS_HD SpectralImage<T, 3> spectral(const Matrix<T, 3>& W, const Row& row, in
 template <class T>
 struct Quaternion {
   T x[4];
-  HEPOPS_HD Matrix<T, 2> matrix() const {
-    return {{{{x[0], x[3]}, {x[2], x[1]}}, {{-x[2], x[1]}, {x[0], -x[3]}}}};
-  }
+  HEPOPS_HD Matrix<T, 2> matrix() const { return {{{{x[0], x[3]}, {x[2], x[1]}}, {{-x[2], x[1]}, {x[0], -x[3]}}}}; }
 };
 
 // The quaternion nearest to a matrix: half of Re tr M and of Re tr (i sigma)^+ M

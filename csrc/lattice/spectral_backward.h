@@ -2,7 +2,8 @@
 // The gradients of the spectral coupling, all computed anew from W and the splines' parameters. In the basis of the
 // eigenvectors, with dW = i K W and k = V^+ K V (eigen_backward.h):
 //
-//   dth_i = k_ii,  (V^+ dW' V)_ij = R_ij i k_ij e^{i th_j},  R_ij = (e^{i th'_i} - e^{i th'_j}) / (e^{i th_i} - e^{i th_j})
+//   dth_i = k_ii,  (V^+ dW' V)_ij = R_ij i k_ij e^{i th_j},  R_ij = (e^{i th'_i} - e^{i th'_j}) / (e^{i th_i} - e^{i
+//   th_j})
 //
 // beside the diagonal, and R_ij is rho of the pair times a phase: no difference of eigenvalues is divided by.
 #include "lattice/eigen_backward.h"

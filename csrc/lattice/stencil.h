@@ -56,10 +56,18 @@ struct Row {
   }
 
   HEPOPS_HD void next(const Lattice& lattice) {
-    start += lattice.extent[D - 1];
-    for (int mu = D - 2; mu >= 0; --mu) {
-      if (++x[mu] < lattice.extent[mu]) break;
+    constexpr int inner = D > 1 ? D - 2 : 0;  // of the rows
+    const int64_t length = lattice.extent[D - 1];
+    start += length;
+    if (D == 1) return;
+    // away from the ends of the innermost dimension all neighbours move alike
+    if (++x[inner] > 1 && x[inner] + 1 < lattice.extent[inner]) {
+      for (int mu = 0; mu < D - 1; ++mu) ahead[mu] += length, behind[mu] += length;
+      return;
+    }
+    for (int mu = inner; mu >= 0 && x[mu] == lattice.extent[mu]; --mu) {
       x[mu] = 0;
+      if (mu > 0) ++x[mu - 1];
     }
     place(lattice);
   }

@@ -131,7 +131,7 @@ template <class R>
 bool in_lanes(const Lattice& lattice) {
   constexpr int size = core::PackedOf<R>::size;
   const int64_t length = lattice.extent[lattice.dims - 1];
-  return lattice.sites <= 256 || (lattice.sites <= 4096 && (length < 2 * size || length % size != 0));
+  return lattice.sites <= 256 || (lattice.sites <= 4096 && length % size != 0);
 }
 
 template <int D, class S, class R, class Program>

@@ -20,12 +20,12 @@ class Exponential:
     reference = staticmethod(formula)
     twice = True
     large = 20_000
-    sizes = (0, 1, 15)
+    sizes = (0, 11)
     refused = (torch.int64, torch.float64)
     refusal = "must be complex64 or complex128"
 
     def sample(self, size, **at):
-        return [matrices(self.n, size, **at)]
+        return [matrices(self.n, 3 if size == 15 else size, **at)]  # 15 for second derivatives takes long
 
     @staticmethod
     def rounding(dtype):

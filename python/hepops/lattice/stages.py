@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 # lambda of the second-order minimum-norm integrator: I. P. Omelyan, I. M. Mryglod, R. Folk, CPC 151 (2003) 272, eq. 31
@@ -75,3 +76,9 @@ def plain_trajectory(
         field = field + drift * momenta
         momenta = kick(k)
     return field, momenta
+
+
+def plan(integrator: str, step_size: float, steps: int) -> Tensor:
+    """The stages as the fused trajectories want them: kick, bend and drift, shape (stages, 3), float64, on the CPU."""
+    s = stages(integrator, step_size, steps)
+    return torch.tensor(list(zip(s.kicks, s.bends, (*s.drifts, 0.0), strict=True)), dtype=torch.float64)

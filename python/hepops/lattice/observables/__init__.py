@@ -11,6 +11,16 @@ from .loops import polyakov_loops as polyakov_loops
 from .loops import wilson_loops as wilson_loops
 from .paths import loop_traces as loop_traces
 from .paths import path_products as path_products
+from .scalar import binder as binder
+from .scalar import correlation_length as correlation_length
+from .scalar import correlator as correlator
+from .scalar import effective_mass as effective_mass
+from .scalar import magnetisation_moments as magnetisation_moments
+from .scalar import pole_mass as pole_mass
+from .scalar import propagator as propagator
+from .scalar import susceptibility as susceptibility
+from .scalar import topological_susceptibility as topological_susceptibility
+from .scalar import two_point as two_point
 from .transform import gauge_transform as gauge_transform
 from .transform import random_transformation as random_transformation
 from .transform import stout as stout
