@@ -16,8 +16,8 @@
 
 namespace hepops::lattice {
 
-using core::select, core::sqrt, core::abs, core::max, core::min, core::atan2, core::log, core::exp;
 using core::any, core::sin_cos_half_turn;
+using core::select, core::sqrt, core::abs, core::max, core::min, core::atan2, core::log, core::exp;
 
 // sin x and cos x for |x| <= 3 pi / 2
 template <class T>
