@@ -146,7 +146,8 @@ def train(
 def transfer(trained: Flow, flow: Flow) -> Flow:
     """Put the weights of a trained flow into one of the same layers on another volume (or at another coupling).
 
-    Networks see loops around each link, and have the same weights at all: these do not know the volume.
+    Networks see sites or loops nearby, and have the same weights everywhere: these do not know the volume. Those of
+    :class:`ContinuousScalar`, whose kernel is as wide as the lattice, do.
 
     Returns:
         `flow`.
