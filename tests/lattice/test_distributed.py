@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from hepops import flows
-from hepops.lattice import SUN, U1, Phi4
+from hepops.lattice import HMC, SUN, U1, Phi4
 from hepops.lattice.distributed import Decomposed, DecomposedCoupling, Grid, halo
 from hepops.lattice.distributed.halo import interior
 from torch.autograd import gradcheck, gradgradcheck
@@ -23,6 +23,7 @@ def _theories():
         "su2": SUN(2, (4, 4), beta=2.2),
         "su3": SUN(3, (8, 4), beta=5.0),
         "su3_4d": SUN(3, (4, 4, 2, 2), beta=5.7),
+        "su2_rectangles": SUN(2, (8, 4), beta=2.2, improvement="iwasaki"),
     }
 
 
@@ -39,6 +40,22 @@ def _trajectory(theory, field, steps=4, eps=0.05):
         field = theory.move(field, p, eps)
         p = p - (eps if i < steps - 1 else eps / 2) * theory.force(field)
     return field, theory.action(field) + theory.kinetic(p) - before
+
+
+def _run(theory):
+    """HMC as it is, by its own steps and by those of fourth order."""
+    results = {}
+    for integrator in ("omelyan", "force_gradient"):
+        run = HMC(theory, 0.3, 2, integrator=integrator, project_every=2).run(
+            4, chains=2, seed=9, first=1, observables={"S": theory.action}
+        )
+        results[integrator] = {
+            "field": run.chains.field,
+            "dH": run.dH,
+            "accepted": run.history["accepted"].double(),
+            "S": run.observables["S"],
+        }
+    return results
 
 
 def _layers(shape):
@@ -86,6 +103,10 @@ def _on_rank(rank, world, folder):
             for key in ("slope", "force", "moved"):
                 found[key] = grid.whole(found[key], theory.behind)
             results[name, ranks] = found
+            runs = _run(mine)
+            for run in runs.values():
+                run["field"] = grid.whole(run["field"], theory.behind)
+            results["hmc", name, ranks] = runs
         grid = Grid((8, 8), ranks)
         whole = torch.randn(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         layers = _layers((8, 8))
@@ -149,6 +170,19 @@ def test_every_rank_decides_alike(ranks):
         for grid in GRIDS[len(ranks)]:
             for found in ranks[1:]:
                 assert torch.equal(found[name, grid]["dh"], ranks[0][name, grid]["dh"])
+
+
+def test_hybrid_monte_carlo(ranks):
+    """The sampler itself: fields, energies and decisions of four trajectories."""
+    rejected = 0
+    for name, theory in _theories().items():
+        for integrator, wanted in _run(theory).items():
+            rejected += (wanted["accepted"] == 0).sum()
+            for grid in GRIDS[len(ranks)]:
+                for found in ranks:
+                    run = found["hmc", name, grid][integrator]
+                    assert_close(run, wanted, **ROUNDING, msg=lambda m, who=f"{name} {integrator}": f"{who}: {m}")
+    assert rejected > 0  # both decisions were met
 
 
 def test_couplings_and_their_gradients(ranks):

@@ -51,15 +51,6 @@ class Links(Contract):
         # sums of up to 12 products of four links
         return {"rtol": 64 * torch.finfo(dtype).eps, "atol": 64 * torch.finfo(dtype).eps}
 
-    def test_second_derivatives(self, device):
-        if self.twice:
-            return super().test_second_derivatives(device)
-        (U,) = self.sample(3, device=device, dtype=torch.float64)
-        out = self.function(U.requires_grad_())
-        (slope,) = torch.autograd.grad(out.abs().square().sum(), U, create_graph=True)
-        with pytest.raises(RuntimeError, match="differentiable once"):
-            slope.abs().square().sum().backward()
-
 
 class TestAction(Links, Contract):
     op = torch.ops.hepops.lattice_wilson_action.default

@@ -53,6 +53,7 @@ class Phi4(Theory):
     the batch and the number of threads.
 
     Raises:
+        TypeError: a coupling is no real number.
         ValueError: a coupling is missing, not wanted or not finite, or the action has no lower bound (lam < 0, or
             lam = 0 and a mode that the quadratic part does not damp).
 
