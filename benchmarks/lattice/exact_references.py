@@ -78,7 +78,7 @@ def scalars(wanted):
                 row(name, kind, run, observable, SCALAR[key][observable], seconds=seconds)
     t = Phi4((8, 8), m2=0.25, lam=0.0, convention="B")
     if wanted("free field 8x8 HMC"):
-        run, seconds = measure(HMC(t, 0.15, 8, tune=0.9), 600, 256, 100, {"S": t.action, "phi2": powers(2)})
+        run, seconds = measure(HMC(t, 0.15, 8, tune=0.9), 5000, 256, 100, {"S": t.action, "phi2": powers(2)})
         p = 4 * torch.sin(math.pi * torch.arange(8, dtype=torch.float64) / 8).square()
         exact = {"S": 32.0, "phi2": (1 / (p[:, None] + p[None, :] + 0.25)).mean().item()}
         for observable in exact:
@@ -100,7 +100,7 @@ def gauge(wanted):
         few = {"U1": 4, "SU2": 1, "SU3": 1}[group]
         samplers = (
             ("heatbath", Heatbath(t, overrelax=1), 800),
-            ("HMC", HMC(t, 0.2, 4, tune=0.85), 300 * few if L == 4 else 100 * few),
+            ("HMC", HMC(t, 0.2, 4, tune=0.85), 600 * few if L == 4 else 200 * few),
         )
         for kind, sampler, n in samplers:
             name = f"{group} {L}x{L}, beta = {beta}"

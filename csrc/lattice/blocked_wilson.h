@@ -42,6 +42,52 @@ struct Weights {
   }
 };
 
+// The links of the plaquettes around a site, each found (and turned) once for the staples of all directions.
+template <int N, class T>
+struct Around {
+  const T* here[most_dims];               // U_mu(x)
+  const T* ahead[most_dims][most_dims];   // U_nu(x + mu)
+  const T* behind[most_dims][most_dims];  // U_nu(x - mu)
+  const T* corner[most_dims][most_dims];  // U_nu(x + mu - nu)
+
+  Around(const Field<N, T>& field, const Place<T>& x, Turned<N, T>& turned) {
+    const int D = field.fold.whole.dims;
+    const auto link = [&](const Place<T>& place, int nu) {
+      const T* at = field.U + (place.block * D + nu) * (2 * N * N * field.fold.V);
+      return place.turn ? turned(field.fold, at, place.turn) : at;
+    };
+    turned.clear();
+    for (int mu = 0; mu < D; ++mu) {
+      Place<T> up = x, down = x;
+      up.ahead(mu), down.behind(mu);
+      here[mu] = link(x, mu);
+      for (int nu = 0; nu < D; ++nu) {
+        behind[mu][nu] = link(down, nu);
+        if (nu == mu) continue;
+        Place<T> beside = up;
+        beside.behind(nu);
+        ahead[mu][nu] = link(up, nu), corner[mu][nu] = link(beside, nu);
+      }
+    }
+  }
+};
+
+// A_mu(x) of plaquettes alone
+template <int N, class T>
+[[gnu::noinline]] void staple_sum(const Around<N, T>& at, int D, int mu, const T* scale, T* sum) {
+  Path<T> paths[most_dims - 1][staple_words];
+  int planes = 0;
+  for (int nu = 0; nu < D; ++nu) {
+    if (nu == mu) continue;
+    Path<T>&up = paths[planes][0], &down = paths[planes][1];
+    up.link[0] = at.ahead[mu][nu], up.link[1] = at.ahead[nu][mu], up.link[2] = at.here[nu];
+    down.link[0] = at.corner[mu][nu], down.link[1] = at.behind[nu][mu], down.link[2] = at.behind[nu][nu];
+    up.scale = down.scale = scale;
+    ++planes;
+  }
+  sum_of_plaquettes<N>(paths, planes, sum);
+}
+
 // A_mu(x), and where `moving` its slope.
 template <bool rectangles, bool moving, int N, class T>
 [[gnu::noinline]] void staple_sum(const Field<N, T>& field, const Place<T>& x, int mu, const Weights<T>& weights,
@@ -64,10 +110,7 @@ template <bool rectangles, bool moving, int N, class T>
       core::unroll<plaquette_words>(HEPOPS_UNROLLED(k) { find(k, words.word[k], nu); });
     ++planes;
   }
-  if constexpr (rectangles || moving)
-    sum_of_paths<moving, N>(paths, planes, rectangles ? staple_words : plaquette_words, sum, slopes);
-  else
-    sum_of_plaquettes<N>(paths, planes, sum);
+  sum_of_paths<moving, N>(paths, planes, rectangles ? staple_words : plaquette_words, sum, slopes);
 }
 
 // A B, or A^+ B, of blocked matrices
@@ -129,6 +172,15 @@ void for_staples(const Field<N, T>& field, const Weights<T>& weights, int64_t fi
   for (int64_t n = first; n < last; ++n) {
     const int64_t block = field.fold.visit(n);
     const Place<T> x(field.fold, block);
+    if constexpr (!rectangles && !moving)
+      if (!weights.field) {
+        const Around<N, T> around(field, x, turned);
+        for (int mu = 0; mu < field.fold.whole.dims; ++mu) {
+          staple_sum(around, field.fold.whole.dims, mu, weights.unit ? nullptr : weights.plaquette, sum.numbers);
+          finish(block, mu, sum.numbers, slope.numbers);
+        }
+        continue;
+      }
     for (int mu = 0; mu < field.fold.whole.dims; ++mu) {
       staple_sum<rectangles, moving>(field, x, mu, weights, turned, sum.numbers, slope.numbers);
       finish(block, mu, sum.numbers, slope.numbers);

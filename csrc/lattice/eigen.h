@@ -16,8 +16,8 @@
 
 namespace hepops::lattice {
 
+using core::any, core::sin_cos_half_turn;
 using core::select, core::sqrt, core::abs, core::max, core::min, core::atan2, core::log, core::exp;
-using core::sin_cos_half_turn;
 
 // sin x and cos x for |x| <= 3 pi / 2
 template <class T>
@@ -34,12 +34,15 @@ struct Eigen {
   Matrix<T, N> vectors;  // columns
 };
 
+// core::select serves a bool; these the masks of packs.
 template <class C, class T>
+  requires(!std::is_same_v<C, bool>)
 HEPOPS_HD Complex<T> select(const C& condition, const Complex<T>& a, const Complex<T>& b) {
   return {select(condition, a.real, b.real), select(condition, a.imag, b.imag)};
 }
 
 template <class C, class T, int N>
+  requires(!std::is_same_v<C, bool>)
 HEPOPS_HD Matrix<T, N> select(const C& condition, const Matrix<T, N>& A, const Matrix<T, N>& B) {
   return Matrix<T, N>::from([&](int i, int j) { return select(condition, A(i, j), B(i, j)); });
 }

@@ -92,7 +92,7 @@ void trajectory(const Tensor& U, const Tensor& P, const Tensor& to, const Tensor
   const Fold<T> fold(g.lattice);
   const Weights<T> weights(c);
   const int64_t matrices = fold.blocks.sites * g.D;
-  for_groups<T>(U, fold, g.batch, 3 * g.D * size, [&](int64_t group, T* links) {
+  for_groups<T>(fold, g.batch, 3 * g.D * size, [&](int64_t group, T* links) {
     T *p = links + matrices * size, *shifted = p + matrices * size;
     pack<M>(fold, reals<S>(U), group, g.batch, g.D, links, threads);
     pack<M>(fold, reals<S>(P), group, g.batch, g.D, p, threads);

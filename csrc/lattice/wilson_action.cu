@@ -54,7 +54,7 @@ void sum_loops(const Tensor& U, const Gauge& g, const Coefficients& c, double sc
   sum_sites<double>(U, g.batch, g.lattice.sites, scale, density, total);
 #else
   const Fold<T> fold(g.lattice);
-  for_groups<T>(U, fold, g.batch, g.D * Block<N, T>::size, [&](int64_t group, T* links) {
+  for_groups<T>(fold, g.batch, g.D * Block<N, T>::size, [&](int64_t group, T* links) {
     const core::Threads threads;
     pack<2 * N * N>(fold, reals<S>(U), group, g.batch, g.D, links, threads);
     const Field<N, T> field{fold, links, nullptr};
@@ -70,7 +70,7 @@ void trace_loops(const Tensor& U, const Gauge& g, int loops, S* traces) {
   core::for_each(U, g.batch * g.lattice.sites, Traces<S, T, N>{reals<S>(U), traces, g.lattice, {}, loops});
 #else
   const Fold<T> fold(g.lattice);
-  for_groups<T>(U, fold, g.batch, g.D * Block<N, T>::size, [&](int64_t group, T* links) {
+  for_groups<T>(fold, g.batch, g.D * Block<N, T>::size, [&](int64_t group, T* links) {
     const core::Threads threads;
     pack<2 * N * N>(fold, reals<S>(U), group, g.batch, g.D, links, threads);
     const Field<N, T> field{fold, links, nullptr};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/double_double.h"
 #include "core/for_each.h"
 #include "core/for_each_row.h"
 #include "core/huge_pages.h"
@@ -80,22 +81,46 @@ void for_links(const Tensor& U, bool wide, const F& f) {
 
 #ifndef __CUDACC__
 
+inline void advise_huge_pages(void* memory, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = uintptr_t(2) << 20;
+  const uintptr_t from = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (from + page - 1) / page * page, last = (from + bytes) / page * page;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// Memory that a thread keeps from call to call where it is not too much: fresh pages would cost as much as packing.
+constexpr int64_t kept_bytes = int64_t(64) << 20;
+
+template <class T>
+T* kept_memory(int64_t size) {
+  static thread_local core::Buffer<std::byte> memory;
+  static thread_local int64_t held = 0;
+  const int64_t bytes = (size * int64_t(sizeof(T)) + (2 << 20) - 1) / (2 << 20) * (2 << 20);
+  if (bytes <= held) return reinterpret_cast<T*>(memory.get());
+  std::byte* const fresh = memory.reserve(bytes);
+  held = bytes;
+  advise_huge_pages(fresh, bytes);
+  return reinterpret_cast<T*>(fresh);
+}
+
 // f(group, scratch of `numbers` for each block) for every group of configurations, with memory that is used again; what
 // f runs in parallel is so where the groups are not.
 template <class T, class F>
-void for_groups(const Tensor& on, const Fold<T>& fold, int64_t batch, int64_t numbers, const F& f) {
+void for_groups(const Fold<T>& fold, int64_t batch, int64_t numbers, const F& f) {
   const int64_t groups = fold.groups(batch), size = fold.blocks.sites * numbers;
-  if (groups >= 8 || fold.blocks.sites <= 2 * grain) {
-    core::Threads{}(groups, 1, [&](int64_t first, int64_t last) {
-      const core::Buffer<T> scratch(size);
-      for (int64_t group = first; group < last; ++group) f(group, scratch.get());
-    });
-  } else {
-    const auto kind = std::is_same_v<T, float> ? ScalarType::Float : ScalarType::Double;
-    const Tensor scratch = core::in_huge_pages(torch::stable::new_empty(on, {size + 16}, kind));
-    const auto address = reinterpret_cast<uintptr_t>(scratch.mutable_data_ptr());
-    for (int64_t group = 0; group < groups; ++group) f(group, reinterpret_cast<T*>((address + 63) / 64 * 64));
-  }
+  const auto range = [&](int64_t first, int64_t last) {
+    const bool keep = size * int64_t(sizeof(T)) <= kept_bytes;
+    core::Buffer<T> fresh;
+    T* scratch = keep ? kept_memory<T>(size) : fresh.reserve(size);
+    if (!keep) advise_huge_pages(scratch, size * sizeof(T));
+    for (int64_t group = first; group < last; ++group) f(group, scratch);
+  };
+  if (groups >= 8 || fold.blocks.sites <= 2 * grain)
+    core::Threads{}(groups, 1, range);
+  else
+    range(0, groups);
 }
 
 #else

@@ -94,7 +94,7 @@ void for_all_staples(const Tensor& U, const Gauge& g, const Coefficients& c, con
   const Fold<T> fold(g.lattice);
   const int64_t field_size = fold.blocks.sites * g.D * size;
   const int64_t fields = 1 + (beside.V != nullptr) + (beside.X != nullptr);
-  for_groups<T>(U, fold, g.batch, fields * g.D * size + beside.loops * fold.V, [&](int64_t group, T* links) {
+  for_groups<T>(fold, g.batch, fields * g.D * size + beside.loops * fold.V, [&](int64_t group, T* links) {
     T* next = links + field_size;
     const auto packed = [&]<int numbers>(const S* field, int components) -> T* {
       if (!field) return nullptr;

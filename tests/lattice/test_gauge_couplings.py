@@ -99,7 +99,7 @@ def test_sweeps_take_their_loops_in_turn():
 
 
 def test_gradients_reach_links_and_weights(device):
-    """A flow moves to where it is told."""
+    """Finite ones, of the log density."""
     for theory, build in ((U1((4, 4), 1.0), u1_coupling), (SUN(3, (4, 4), 1.0), spectral)):
         flow = stir(build(theory, layers=2, hidden=(4,), loop="staples"), 0.1).to(device)
         U = theory.random(2, seed=1, device=device).requires_grad_()

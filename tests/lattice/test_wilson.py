@@ -31,7 +31,7 @@ def links(n, shape, batch, dtype=torch.float64, device="cpu", stray=0.1):
     return (U + stray * torch.randn(U.shape, dtype=torch.complex128).to(U)).to(device)
 
 
-class Links(Contract):
+class Links:
     """`size` is the number of configurations of a small lattice, which fills lanes in part."""
 
     sizes = (0, 1, 3)

@@ -245,6 +245,18 @@ class SUN(Theory):
         U, P = call(op, field, momenta, self.beta, self.c1, *lists, wide)
         return U, P
 
+    def exact(self) -> dict[str, float]:
+        """What is known of this theory, as `exact.gauge2d` gives it: SU(2) and SU(3) with Wilson's action in two
+        dimensions, {} elsewhere."""
+        from . import exact
+
+        known = self.dims == 2 and self.n <= 3 and self.c1 == 0
+        return exact.torus(f"SU{self.n}", self.shape, self.beta) if known else {}
+
+    def exact_log_z(self) -> float | None:
+        """ln Z where it is known, else None."""
+        return self.exact().get("log_z")
+
 
 def plain_trajectory(theory: SUN, U: Tensor, P: Tensor, plan: Stages) -> tuple[Tensor, Tensor]:
     """The stages one by one."""

@@ -110,6 +110,14 @@ class Theory(ABC):
         the field at their neighbours ahead (two ahead for rectangles) and nowhere else."""
         raise NotImplementedError(f"{type(self).__name__} does not give its action site by site")
 
+    def exact(self) -> dict[str, float]:
+        """Exact numbers of this theory by their names ("log_z", "plaquette", "phi2", ...); {} where none is known."""
+        return {}
+
+    def exact_log_z(self) -> float | None:
+        """ln Z where it is known, else None."""
+        return self.exact().get("log_z")
+
     def check(self, field: Tensor, name: str = "field") -> None:
         """Refuse what is no batch of this theory's fields.
 
