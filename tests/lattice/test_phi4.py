@@ -325,7 +325,7 @@ def test_refuses_fields(device):
         theory.trajectory(torch.zeros(1, 4, 4, device=device), torch.zeros(1, 4, device=device), 0.1, 1)
     for arguments, message in [
         ((0.1, 0), "steps must be .*, got 0"),
-        ((math.inf, 2), "step_size must be finite, got inf"),
+        ((math.inf, 2), "step_size must be a finite number, got inf"),
         ((0.1, 2, "euler"), "integrator must be one of .*, got 'euler'"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -193,17 +193,20 @@ class SUN(Theory):
     def cold(
         self, batch: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
     ) -> Tensor:
-        one = torch.eye(self.n, dtype=torch.promote_types(dtype, torch.complex32), device=device)
+        kind = torch.promote_types(dtype, torch.complex32)
+        self.check_cold(batch, kind)
+        one = torch.eye(self.n, dtype=kind, device=device)
         return one.expand(batch, *self.event_shape).clone()
 
     def momenta(self, field: Tensor, seed: int, step: int = 0, first: int = 0) -> Tensor:
+        self.check(field)
         n, generators = field.shape[0], self.n**2 - 1
-        real = field.dtype.to_real()
-        links = self.dims * self.sites
+        links, real = self.dims * self.sites, field.real.dtype
         p = random.normal(n, links * generators, seed, first=first, step=step, dtype=real, device=field.device)
-        return _from_coordinates(p.view(*field.shape[:-2], generators), self.n)
+        return from_coordinates(p.view(*field.shape[:-2], generators), self.n)
 
     def kinetic(self, momenta: Tensor) -> Tensor:
+        self.check(momenta, "momenta")
         return event_sum(torch.view_as_real(momenta.resolve_conj()).square(), self.dims + 4)
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
@@ -272,7 +275,7 @@ def plain_trajectory(theory: SUN, U: Tensor, P: Tensor, plan: Stages) -> tuple[T
     return U, P
 
 
-def _from_coordinates(p: Tensor, n: int) -> Tensor:
+def from_coordinates(p: Tensor, n: int) -> Tensor:
     """group.from_coordinates entry by entry: the bits of a configuration do not depend on the batch."""
     X, diagonal = p.new_zeros(*p.shape[:-1], n, n, 2), p.new_zeros(*p.shape[:-1], n)
     a = 0

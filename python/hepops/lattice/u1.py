@@ -146,14 +146,17 @@ class U1(Theory):
     def cold(
         self, batch: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
     ) -> Tensor:
+        self.check_cold(batch, dtype)
         return torch.zeros(batch, *self.event_shape, dtype=dtype, device=device)
 
     def momenta(self, field: Tensor, seed: int, step: int = 0, first: int = 0) -> Tensor:
+        self.check(field)
         n = field.shape[0]
         where = {"dtype": field.dtype, "device": field.device}
         return random.normal(n, self.dims * self.sites, seed, first=first, step=step, **where).view_as(field)  # type: ignore[arg-type]
 
     def kinetic(self, momenta: Tensor) -> Tensor:
+        self.check(momenta, "momenta")
         return event_sum(momenta.square() / 2, self.dims + 1)
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
