@@ -1,12 +1,13 @@
 """Trains the continuous flow of phi^4; effective sample size and ln Z of 65 536 fresh samples in double.
 
-    python benchmarks/lattice/train_phi4_continuous.py [--strip] [--json [FOLDER]]
+    python benchmarks/lattice/train_phi4_continuous.py [--strip] [--json [FOLDER]] [--curve FILE]
 
 8 x 8 sites, m2 = -4, lam = 8 (convention A); with --strip 2 x 8, where ln Z is known exactly: 2.9318987780. Steps are
 in float32, by path gradients.
 """
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -27,6 +28,7 @@ parser.add_argument("--batch", type=int, default=256)
 parser.add_argument("--lr", type=float, default=1e-2)
 parser.add_argument("--samples", type=int, default=65536)
 parser.add_argument("--seed", type=int, default=1)
+parser.add_argument("--curve", type=Path, help="a JSON file for the ESS of the training's batches")
 arguments = parser.parse_known_args()[0]
 
 
@@ -86,3 +88,12 @@ for steps in (8, 16, 32):  # of the integrator: what the training's 8 leave
     }
 print(f"{training.step} steps in {wall:.0f} s, {cpu:.0f} s of processor time, {torch.get_num_threads()} threads")
 record(rows)
+if arguments.curve:
+    ess = torch.tensor(training.history["ess"], dtype=torch.float64)
+    every = max(len(ess) // 150, 1)
+    ess = ess[: len(ess) // every * every].view(-1, every).mean(1)  # of a batch it is noisy
+    seconds = [cpu * (i + 1) * every / arguments.steps for i in range(len(ess))]
+    shape = "x".join(map(str, theory.shape))
+    result = {"name": f"φ⁴ {shape}, continuous", **rows[f"{shape}, 16 Runge-Kutta steps"]}
+    curve = {"seconds": seconds, "ess": ess.tolist()}
+    arguments.curve.write_text(json.dumps({**result, "curve": curve}, indent=1) + "\n")
