@@ -108,7 +108,7 @@ def test_trajectories_compile_whole(name, device):
     def run(field):
         return theory.trajectory(field, theory.momenta(field, 2), 0.1, 2, "omelyan")
 
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(run, fullgraph=True, backend="eager")  # traced; AOT takes ten seconds for SU(2)
     assert_close(compiled(field), run(field), rtol=0, atol=0)
 
 
