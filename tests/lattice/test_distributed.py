@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from hepops import flows
-from hepops.lattice import SUN, U1, Phi4
+from hepops.lattice import HMC, SUN, U1, Phi4
 from hepops.lattice.distributed import Decomposed, DecomposedCoupling, Grid, halo
 from hepops.lattice.distributed.halo import interior
 from torch.autograd import gradcheck, gradgradcheck
@@ -23,6 +23,7 @@ def _theories():
         "su2": SUN(2, (4, 4), beta=2.2),
         "su3": SUN(3, (8, 4), beta=5.0),
         "su3_4d": SUN(3, (4, 4, 2, 2), beta=5.7),
+        "su2_rectangles": SUN(2, (8, 4), beta=2.2, improvement="iwasaki"),
     }
 
 
@@ -39,6 +40,19 @@ def _trajectory(theory, field, steps=4, eps=0.05):
         field = theory.move(field, p, eps)
         p = p - (eps if i < steps - 1 else eps / 2) * theory.force(field)
     return field, theory.action(field) + theory.kinetic(p) - before
+
+
+RUNS = {"phi4": "force_gradient", "u1": "leapfrog", "su3": "omelyan", "su2_rectangles": "force_gradient"}
+
+
+def _run(theory, integrator):
+    """HMC as it is, from the vacuum, with steps so long that some trajectories are rejected."""
+    step_size = 0.25
+    run = HMC(theory, step_size, 2, integrator=integrator, project_every=2).run(
+        3, chains=3, seed=9, first=1, start="cold", observables={"S": theory.action}
+    )
+    accepted = run.history["accepted"].double()
+    return {"field": run.chains.field, "dH": run.dH, "accepted": accepted, "S": run.observables["S"]}
 
 
 def _layers(shape):
@@ -86,6 +100,9 @@ def _on_rank(rank, world, folder):
             for key in ("slope", "force", "moved"):
                 found[key] = grid.whole(found[key], theory.behind)
             results[name, ranks] = found
+            if name in RUNS and ranks == GRIDS[world][0]:
+                run = _run(mine, RUNS[name])
+                results["hmc", name] = run | {"field": grid.whole(run["field"], theory.behind)}
         grid = Grid((8, 8), ranks)
         whole = torch.randn(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         layers = _layers((8, 8))
@@ -149,6 +166,17 @@ def test_every_rank_decides_alike(ranks):
         for grid in GRIDS[len(ranks)]:
             for found in ranks[1:]:
                 assert torch.equal(found[name, grid]["dh"], ranks[0][name, grid]["dh"])
+
+
+def test_hybrid_monte_carlo(ranks):
+    """The sampler itself: fields, energies and decisions of three trajectories."""
+    share = []
+    for name, integrator in RUNS.items():
+        wanted = _run(_theories()[name], integrator)
+        share.append(wanted["accepted"].mean())
+        for found in ranks:
+            assert_close(found["hmc", name], wanted, **ROUNDING, msg=lambda m, who=name: f"{who}: {m}")
+    assert 0 < sum(share) / len(share) < 1  # both decisions were met
 
 
 def test_couplings_and_their_gradients(ranks):

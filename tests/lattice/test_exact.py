@@ -100,7 +100,7 @@ def test_bessel_ratios():
 def test_refuses():
     for call, message in [
         (lambda: exact.log_z("SU4", 1.0, 4), "group must be one of U1, SU2, SU3, got 'SU4'"),
-        (lambda: exact.plaquette("U1", math.inf), "beta must be finite, got inf"),
+        (lambda: exact.plaquette("U1", math.inf), "beta must be a finite number, got inf"),
         (lambda: exact.wilson_loop("U1", 1.0, 5, 4), r"area must lie in 0 \.\.\. volume = 4, got 5"),
         (lambda: exact.free.log_z((4,), (-2.0, 3.0, 0.5)), "lam must be 0, got 0.5"),
         (lambda: exact.free.log_z((4,), (-2.0, 2.0, 0.0)), "no lower bound"),

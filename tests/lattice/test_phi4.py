@@ -296,8 +296,8 @@ REFUSED = [
     ({"m2": 1.0, "lam": 1.0, "kappa": 0.1}, "convention A takes no kappa, got 0.1"),
     ({"m2": 1.0, "lam": 1.0, "kappa": 0.1, "convention": "C"}, "convention C takes no m2, got 1.0"),
     ({"lam": 1.0, "convention": "C"}, "convention C needs kappa, got None"),
-    ({"m2": math.nan, "lam": 1.0}, "m2 must be finite, got nan"),
-    ({"m2": 1.0, "lam": math.inf}, "lam must be finite, got inf"),
+    ({"m2": math.nan, "lam": 1.0}, "m2 must be a finite number, got nan"),
+    ({"m2": 1.0, "lam": math.inf}, "lam must be a finite number, got inf"),
     ({"m2": 1.0, "lam": 1.0, "convention": "D"}, 'convention must be "A", "B" or "C", got \'D\''),
     ({"m2": 1.0, "lam": 1.0, "compute": torch.float32}, "compute must be None or torch.float64, got torch.float32"),
     ({"m2": 1.0, "lam": 1.0, "accumulate": "float"}, "accumulate must be .*, got 'float'"),
@@ -325,7 +325,7 @@ def test_refuses_fields(device):
         theory.trajectory(torch.zeros(1, 4, 4, device=device), torch.zeros(1, 4, device=device), 0.1, 1)
     for arguments, message in [
         ((0.1, 0), "steps must be .*, got 0"),
-        ((math.inf, 2), "step_size must be finite, got inf"),
+        ((math.inf, 2), "step_size must be a finite number, got inf"),
         ((0.1, 2, "euler"), "integrator must be one of .*, got 'euler'"),
     ]:
         with pytest.raises(ValueError, match=message):

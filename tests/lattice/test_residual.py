@@ -42,14 +42,6 @@ class ResidualCase:
         # S is inverted in the backward: its condition is (1 + .8) / (1 - .8)
         return {"rtol": 1e-5, "atol": 2e-6} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
 
-    def test_second_derivatives(self, device):
-        """Refused; the outputs are complex, and a backward begins at a real number."""
-        U, A = differentiable(self.sample(3, device=device))
-        V, logdet = residual(U, A)
-        (slope,) = torch.autograd.grad(V.real.sum() + logdet.sum(), U, create_graph=True)
-        with pytest.raises(RuntimeError, match="differentiable once"):
-            slope.real.sum().backward()
-
 
 class TestResidualSU3(ResidualCase, Contract):
     n = 3

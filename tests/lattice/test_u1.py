@@ -262,7 +262,7 @@ def test_order_of_integrators(integrator, order):
     [
         (((4,), 1.0), ValueError, r"shape must hold 2 to 4 extents, got \(4,\)"),
         (((4, 0), 1.0), ValueError, "extents of at least 1"),
-        (((4, 4), math.nan), ValueError, "beta must be finite, got nan"),
+        (((4, 4), math.nan), ValueError, "beta must be a finite number, got nan"),
         (((4, 4), 1.0, torch.float32), ValueError, "compute must be None or torch.float64"),
         (((4, 4), 1.0, None, "single"), ValueError, "accumulate must be .*, got 'single'"),
     ],

@@ -1,5 +1,6 @@
 """Sites of a periodic lattice, and the field at a neighbour of every site."""
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -13,11 +14,13 @@ def checked_shape(who: str, shape: Sequence[int]) -> torch.Size:
         TypeError: no sequence of integers.
         ValueError: no or too many dimensions, or an extent below 1.
     """
-    if isinstance(shape, int) or not all(isinstance(extent, int) for extent in shape):
-        raise TypeError(f"{who}: shape must be a sequence of extents, got {shape!r}")
-    if not 1 <= len(shape) <= 4 or min(shape) < 1:
-        raise ValueError(f"{who}: shape must hold 1 to 4 extents of at least 1, got {tuple(shape)}")
-    return torch.Size(shape)
+    try:
+        extents = tuple(operator.index(extent) for extent in shape)  # NumPy's integers too
+    except TypeError:
+        raise TypeError(f"{who}: shape must be a sequence of extents, got {shape!r}") from None
+    if not 1 <= len(extents) <= 4 or min(extents) < 1:
+        raise ValueError(f"{who}: shape must hold 1 to 4 extents of at least 1, got {extents}")
+    return torch.Size(extents)
 
 
 def neighbour(field: Tensor, mu: int, dims: int, steps: int = 1, behind: int = 0) -> Tensor:

@@ -53,6 +53,7 @@ class Phi4(Theory):
     the batch and the number of threads.
 
     Raises:
+        TypeError: a coupling is no real number.
         ValueError: a coupling is missing, not wanted or not finite, or the action has no lower bound (lam < 0, or
             lam = 0 and a mode that the quadratic part does not damp).
 
@@ -177,15 +178,19 @@ class Phi4(Theory):
     def cold(
         self, batch: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
     ) -> Tensor:
+        self.check_cold(batch, dtype)
         return torch.zeros(batch, *self.shape, dtype=dtype, device=device)
 
     def momenta(self, field: Tensor, seed: int, step: int = 0, first: int = 0) -> Tensor:
+        self.check(field)
         n = field.shape[0]
-        where = {"dtype": field.dtype, "device": field.device}
-        return random.normal(n, self.sites, seed, first=first, step=step, **where).view_as(field)  # type: ignore[arg-type]
+        where = {"dtype": working_dtype(field), "device": field.device}
+        p = random.normal(n, self.sites, seed, first=first, step=step, **where)  # type: ignore[arg-type]
+        return p.to(field.dtype).view(field.shape)
 
     def kinetic(self, momenta: Tensor) -> Tensor:
-        return event_sum(momenta.square() / 2, self.dims)
+        self.check(momenta, "momenta")
+        return event_sum(momenta.to(working_dtype(momenta)).square() / 2, self.dims)
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
         return field + time * momenta

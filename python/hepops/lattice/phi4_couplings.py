@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from .coupling import real_number
+
 if TYPE_CHECKING:
     from .phi4 import Phi4
 
@@ -63,8 +65,7 @@ def check(shape: Sequence[int], m2: Any, lam: Any, convention: str, kappa: Any) 
             raise ValueError(f"Phi4: convention {convention} needs {name}, got None")
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError(f"Phi4: {name} must hold one number, got shape {tuple(value.shape)}")
-        if not math.isfinite(plain(value)):
-            raise ValueError(f"Phi4: {name} must be finite, got {value!r}")
+        real_number("Phi4", name, value.detach() if isinstance(value, Tensor) else value)
     if plain(lam) < 0:
         raise ValueError(f"Phi4: lam must not be negative (the action would have no lower bound), got {lam!r}")
     hop, square, quartic = (plain(c) for c in law(len(shape), m2, lam, convention, kappa))

@@ -8,7 +8,7 @@ from torch import Tensor
 from hepops.core.ops import call
 from hepops.flows.spline import rational_quadratic_spline_packed
 
-from .group._operator import register
+from .group._operator import check_matrices, register
 from .group.eigen import alcove
 
 
@@ -70,18 +70,22 @@ def spectral(W: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Ten
 
 def _checked(W: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Both with the same leading dimensions."""
-    if not W.is_complex():
-        raise TypeError(f"spectral: W must be complex64 or complex128, got {W.dtype}")
-    if not raw.is_floating_point():
-        raise TypeError(f"spectral: raw must be float32 or float64, got {raw.dtype}")
-    n = W.shape[-1] if W.dim() > 1 else 0
-    if n not in (2, 3) or W.shape[-2] != n:
+    n = check_matrices("spectral", "W", W)
+    if n > 3:
         raise ValueError(f"spectral: W must have shape (..., N, N), N = 2 or 3, got {tuple(W.shape)}")
+    if not isinstance(raw, Tensor) or not raw.is_floating_point():
+        got = raw.dtype if isinstance(raw, Tensor) else type(raw).__name__
+        raise TypeError(f"spectral: raw must be float32 or float64, got {got}")
     if raw.dim() < 2 or raw.shape[-2] != n - 1 or raw.shape[-1] % 3 != 1 or raw.shape[-1] < 4:
         raise ValueError(
             f"spectral: raw must have shape (..., N - 1, 3 K + 1) with N - 1 = {n - 1}, got {tuple(raw.shape)}"
         )
-    shape = torch.broadcast_shapes(W.shape[:-2], raw.shape[:-2])
+    try:
+        shape = torch.broadcast_shapes(W.shape[:-2], raw.shape[:-2])
+    except RuntimeError:
+        raise ValueError(
+            f"spectral: leading dimensions of raw must go with those of W, got {tuple(raw.shape)} and {tuple(W.shape)}"
+        ) from None
     raw = raw.to(W.real.dtype)
     return W.expand(*shape, n, n), raw.expand(*shape, *raw.shape[-2:])
 

@@ -1,11 +1,13 @@
 """Integrators of Hamilton's equations as stages: kick, drift, kick, ..., drift, kick."""
 
-import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .coupling import real_number
 
 # lambda of the second-order minimum-norm integrator: I. P. Omelyan, I. M. Mryglod, R. Folk, CPC 151 (2003) 272, eq. 31
 OMELYAN = 0.1931833275037836
@@ -36,6 +38,7 @@ def stages(integrator: str, step_size: float, steps: int) -> Stages:
     ======================  ==========================================================================================
 
     Raises:
+        TypeError: the step size is no real number.
         ValueError: an unknown integrator, no step, or a step size that is not finite.
 
     References:
@@ -44,11 +47,9 @@ def stages(integrator: str, step_size: float, steps: int) -> Stages:
     """
     if integrator not in INTEGRATORS:
         raise ValueError(f"trajectory: integrator must be one of {', '.join(INTEGRATORS)}, got {integrator!r}")
-    if not isinstance(steps, int) or steps < 1:
+    if not hasattr(steps, "__index__") or operator.index(steps) < 1:
         raise ValueError(f"trajectory: steps must be an integer of at least 1, got {steps!r}")
-    if not math.isfinite(step_size):
-        raise ValueError(f"trajectory: step_size must be finite, got {step_size!r}")
-    h = step_size
+    h, steps = real_number("trajectory", "step_size", step_size), operator.index(steps)
     kicks, bends, drifts = {
         "leapfrog": ([h / 2, h / 2], [0.0, 0.0], [h]),
         "omelyan": ([OMELYAN * h, (1 - 2 * OMELYAN) * h, OMELYAN * h], [0.0, 0.0, 0.0], [h / 2, h / 2]),

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
@@ -13,6 +14,7 @@ from hepops.flows.bases import Base, Haar
 from hepops.flows.sums import event_sum
 
 from . import group, random, wilson, wilson_formula
+from .coupling import real_number
 from .geometry import checked_shape, neighbour
 from .stages import Stages, stages
 from .theory import Theory
@@ -39,10 +41,11 @@ class SUN(Theory):
         c1: :math:`c_1`.
         improvement: Its name instead: "symanzik" (-1/12) or "iwasaki" (-0.331).
         compute: torch.float64 multiplies complex64 links in double; None computes in the precision of the links.
-        accumulate: "double", or "double-double" for sums of about 32 digits. Actions are float64 in any case.
+        accumulate: "double", or "double-double" (N = 2, 3) for sums of about 32 digits. Actions are float64 in any
+            case.
 
     Raises:
-        TypeError: `shape` or `n` are no integers.
+        TypeError: `shape` or `n` are no integers, a coupling is no plain real number.
         ValueError: n below 2, one dimension or more than four, a coupling that is not finite, an unknown choice.
 
     Example:
@@ -65,8 +68,9 @@ class SUN(Theory):
         *,
         improvement: str | None = None,
     ) -> None:
-        if not isinstance(n, int):
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
             raise TypeError(f"SUN: n must be an integer, got {n!r}")
+        n = operator.index(n)
         if n < 2:
             raise ValueError(f"SUN: n must be at least 2, got {n}")
         self.shape = checked_shape("SUN", shape)
@@ -79,16 +83,16 @@ class SUN(Theory):
                     f"{improvement!r} and c1 = {c1}"
                 )
             c1 = IMPROVEMENTS[improvement]
-        for name, value in (("beta", beta), ("c1", c1)):
-            if not math.isfinite(value):
-                raise ValueError(f"SUN: {name} must be a finite number, got {value}")
         if compute not in (None, torch.float32, torch.float64):
             raise ValueError(f"SUN: compute must be torch.float32, torch.float64 or None, got {compute}")
         if accumulate not in ("double", "double-double"):
             raise ValueError(f'SUN: accumulate must be "double" or "double-double", got {accumulate!r}')
-        self.n, self.beta, self.c1, self.compute, self.accumulate = n, float(beta), float(c1), compute, accumulate
+        if accumulate != "double" and n > 3:
+            raise ValueError(f"SUN: accumulate={accumulate!r} needs n = 2 or 3, got {n}")
+        self.n, self.compute, self.accumulate = n, compute, accumulate
+        self.beta, self.c1 = real_number("SUN", "beta", beta), real_number("SUN", "c1", c1)
         self.event_shape = torch.Size([len(self.shape), *self.shape, n, n])
-        self.reach = 1 if c1 == 0 else 2  # how far ahead a site's density looks
+        self.reach = 1 if self.c1 == 0 else 2  # how far ahead a site's density looks
 
     def check(self, field: Tensor, name: str = "field", unitary: bool = False) -> None:
         """Refuse what is no batch of this theory's links; where `unitary`, also matrices outside the group.
@@ -127,7 +131,7 @@ class SUN(Theory):
         return result.to(U.dtype if result.is_complex() else result.dtype)
 
     def action(self, field: Tensor) -> Tensor:
-        accurate = {"accurate": True} if self.accumulate == "double-double" and self.n <= 3 else {}
+        accurate = {"accurate": True} if self.accumulate == "double-double" else {}
         return self._law("wilson_action", field, self.beta, self.c1, **accurate)
 
     def force(self, field: Tensor) -> Tensor:
@@ -141,6 +145,17 @@ class SUN(Theory):
         accurate = self.accumulate == "double-double"
         return wilson.wilson_action_and_force(field, self.beta, self.c1, wide=wide, accurate=accurate)
 
+    def hessian_vector(self, field: Tensor, v: Tensor) -> Tensor:
+        """The second derivative of the action times v, entry by entry as torch's gradient is, without a graph."""
+        self.check(field)
+        self.check(v, "v")
+        if v.shape != field.shape:
+            raise ValueError(f"SUN: v must have shape {tuple(field.shape)}, got {tuple(v.shape)}")
+        with torch.enable_grad():
+            U = field.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.action(U).sum(), U, create_graph=True)
+            return torch.autograd.grad(slope, U, v.to(U.dtype))[0]  # the derivative is symmetric
+
     def staples(self, U: Tensor) -> Tensor:
         """A, shape of U: Re tr(U A) summed over links counts each plaquette four times. Those of plaquettes alone."""
         return self._law("wilson_staples", U)
@@ -151,7 +166,9 @@ class SUN(Theory):
         return self._law("loop_traces", U, rectangles)
 
     def density(self, field: Tensor) -> Tensor:
+        self.check(field)
         planes = math.comb(self.dims, 2)
+        field = field.to(torch.complex128) if self.compute == torch.float64 else field
         traces = self.traces(field, self.c1 != 0)
         total = (1 - 8 * self.c1) * traces[:, :planes].sum(1, dtype=torch.float64)
         if self.c1 != 0:
@@ -176,17 +193,20 @@ class SUN(Theory):
     def cold(
         self, batch: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
     ) -> Tensor:
-        one = torch.eye(self.n, dtype=torch.promote_types(dtype, torch.complex32), device=device)
+        kind = torch.promote_types(dtype, torch.complex32)
+        self.check_cold(batch, kind)
+        one = torch.eye(self.n, dtype=kind, device=device)
         return one.expand(batch, *self.event_shape).clone()
 
     def momenta(self, field: Tensor, seed: int, step: int = 0, first: int = 0) -> Tensor:
+        self.check(field)
         n, generators = field.shape[0], self.n**2 - 1
-        real = field.dtype.to_real()
-        links = self.dims * self.sites
+        links, real = self.dims * self.sites, field.real.dtype
         p = random.normal(n, links * generators, seed, first=first, step=step, dtype=real, device=field.device)
-        return _from_coordinates(p.view(*field.shape[:-2], generators), self.n)
+        return from_coordinates(p.view(*field.shape[:-2], generators), self.n)
 
     def kinetic(self, momenta: Tensor) -> Tensor:
+        self.check(momenta, "momenta")
         return event_sum(torch.view_as_real(momenta.resolve_conj()).square(), self.dims + 4)
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:
@@ -255,7 +275,7 @@ def plain_trajectory(theory: SUN, U: Tensor, P: Tensor, plan: Stages) -> tuple[T
     return U, P
 
 
-def _from_coordinates(p: Tensor, n: int) -> Tensor:
+def from_coordinates(p: Tensor, n: int) -> Tensor:
     """group.from_coordinates entry by entry: the bits of a configuration do not depend on the batch."""
     X, diagonal = p.new_zeros(*p.shape[:-1], n, n, 2), p.new_zeros(*p.shape[:-1], n)
     a = 0

@@ -28,6 +28,7 @@ class Theory(ABC):
     shape: torch.Size
     event_shape: torch.Size
     before, behind = 0, 0  # dimensions of an event before and behind those of the lattice
+    reach = 1  # how far ahead of a site its density looks
     complex = False  # whether fields are complex: dtype float32 then stands for complex64, float64 for complex128
 
     @property
@@ -107,7 +108,7 @@ class Theory(ABC):
 
     def density(self, field: Tensor) -> Tensor:
         """The action site by site, float64, shape (B, L...): the sum over a box is the part of its sites, which need
-        the field at their neighbours ahead (two ahead for rectangles) and nowhere else."""
+        the field up to `reach` sites ahead and nowhere else."""
         raise NotImplementedError(f"{type(self).__name__} does not give its action site by site")
 
     def exact(self) -> dict[str, float]:
@@ -117,6 +118,18 @@ class Theory(ABC):
     def exact_log_z(self) -> float | None:
         """ln Z where it is known, else None."""
         return self.exact().get("log_z")
+
+    def check_cold(self, batch: int, dtype: torch.dtype) -> None:
+        """Refuse what :meth:`cold` cannot make.
+
+        Raises:
+            TypeError: another dtype than that of fields.
+            ValueError: a batch that is negative or no whole number.
+        """
+        who = type(self).__name__
+        if isinstance(batch, bool) or not hasattr(batch, "__index__") or batch < 0:
+            raise ValueError(f"{who}: batch must be a whole number of at least 0, got {batch!r}")
+        self.check(torch.empty((0, *self.event_shape), dtype=dtype, device="meta"), "cold")
 
     def check(self, field: Tensor, name: str = "field") -> None:
         """Refuse what is no batch of this theory's fields.

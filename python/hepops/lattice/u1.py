@@ -14,6 +14,7 @@ from hepops.flows.sums import event_sum
 
 from . import random
 from . import u1_kernels as _u1_kernels  # noqa: F401  (registers the operators)
+from .coupling import real_number
 from .geometry import checked_shape, neighbour
 from .precision import is_accurate, is_wide
 from .stages import plain_trajectory, plan, stages
@@ -39,6 +40,7 @@ class U1(Theory):
     whatever the batch and the number of threads.
 
     Raises:
+        TypeError: beta is no plain real number.
         ValueError: one dimension, or beta not finite.
 
     References:
@@ -58,10 +60,8 @@ class U1(Theory):
         self.shape = checked_shape("U1", shape)
         if len(self.shape) < 2:
             raise ValueError(f"U1: shape must hold 2 to 4 extents, got {tuple(self.shape)}")
-        if not math.isfinite(beta):
-            raise ValueError(f"U1: beta must be finite, got {beta!r}")
         self.event_shape = torch.Size([len(self.shape), *self.shape])
-        self.beta = float(beta)
+        self.beta = real_number("U1", "beta", beta)
         self.wide, self.accurate = is_wide("U1", compute), is_accurate("U1", accumulate)
 
     def plaquette_angles(self, field: Tensor) -> Tensor:
@@ -146,14 +146,17 @@ class U1(Theory):
     def cold(
         self, batch: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
     ) -> Tensor:
+        self.check_cold(batch, dtype)
         return torch.zeros(batch, *self.event_shape, dtype=dtype, device=device)
 
     def momenta(self, field: Tensor, seed: int, step: int = 0, first: int = 0) -> Tensor:
+        self.check(field)
         n = field.shape[0]
         where = {"dtype": field.dtype, "device": field.device}
         return random.normal(n, self.dims * self.sites, seed, first=first, step=step, **where).view_as(field)  # type: ignore[arg-type]
 
     def kinetic(self, momenta: Tensor) -> Tensor:
+        self.check(momenta, "momenta")
         return event_sum(momenta.square() / 2, self.dims + 1)
 
     def move(self, field: Tensor, momenta: Tensor, time: float) -> Tensor:

@@ -1,5 +1,6 @@
 """The margin of a box: the field of its neighbours, and where their gradients go."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def halo(x: Tensor, grid: Grid, width: int | Sequence[int], *, behind: int = 0) 
         Shape (..., L + 2 width, *behind). Deterministic.
 
     Raises:
+        TypeError: a width is no whole number.
         ValueError: x is no box of the grid, or a width is negative or above the box's extent.
 
     Example:
@@ -33,7 +35,7 @@ def halo(x: Tensor, grid: Grid, width: int | Sequence[int], *, behind: int = 0) 
         >>> hepops.lattice.distributed.halo(torch.tensor([1.0, 2.0, 3.0]), grid, 1)
         tensor([3., 1., 2., 3., 1.])
     """
-    widths = [width] * grid.dims if isinstance(width, int) else list(width)
+    widths = _widths(width, grid)
     start = grid.axis(x, 0, behind)
     if start < 0 or x.shape[start : start + grid.dims] != grid.local_shape:
         raise ValueError(f"halo: x must live on a box of {tuple(grid.local_shape)}, got shape {tuple(x.shape)}")
@@ -45,9 +47,17 @@ def halo(x: Tensor, grid: Grid, width: int | Sequence[int], *, behind: int = 0) 
     return x
 
 
+def _widths(width: int | Sequence[int], grid: Grid) -> list[int]:
+    """One for each direction."""
+    try:
+        return [operator.index(width)] * grid.dims if hasattr(width, "__index__") else [*map(operator.index, width)]
+    except TypeError:
+        raise TypeError(f"halo: width must be a whole number, or one for each direction, got {width!r}") from None
+
+
 def interior(x: Tensor, grid: Grid, width: int | Sequence[int], *, behind: int = 0) -> Tensor:
     """What :func:`halo` began with: x without its margin."""
-    widths = [width] * grid.dims if isinstance(width, int) else list(width)
+    widths = _widths(width, grid)
     start = grid.axis(x, 0, behind)
     for mu, w in enumerate(widths):
         x = x.narrow(start + mu, w, x.shape[start + mu] - 2 * w)

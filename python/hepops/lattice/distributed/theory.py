@@ -1,6 +1,8 @@
 """A theory on one rank's box of the lattice."""
 
 import math
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -8,6 +10,8 @@ from torch import Tensor
 from hepops.flows.bases import Base
 
 from .. import random
+from ..precision import working_dtype
+from ..sun import from_coordinates
 from ..theory import Theory
 from .grid import Grid
 from .halo import halo, interior
@@ -29,7 +33,8 @@ class Decomposed(Theory):
     Differentiable as the theory is: the gradient of the whole action with respect to this rank's field. Deterministic.
 
     Raises:
-        ValueError: the lattices differ, or a box is smaller than the reach.
+        TypeError: `theory` is cut already.
+        ValueError: the lattices differ, a box is smaller than the reach, or that is less than the theory's.
 
     Example:
         >>> theory = hepops.lattice.Phi4((4, 4), m2=-4, lam=8)
@@ -43,14 +48,22 @@ class Decomposed(Theory):
     def __init__(self, theory: Theory, grid: Grid, reach: int | None = None) -> None:
         if grid.shape != theory.shape:
             raise ValueError(f"Decomposed: the grid is of {tuple(grid.shape)}, the theory of {tuple(theory.shape)}")
-        reach = getattr(theory, "reach", 1) if reach is None else reach
-        if not 1 <= reach <= min(grid.local_shape):
+        if isinstance(theory, Decomposed):
+            raise TypeError("Decomposed: theory must live on the whole lattice, got one that is cut already")
+        reach = theory.reach if reach is None else reach
+        if reach < theory.reach:
+            raise ValueError(f"Decomposed: reach must be at least {theory.reach} for this theory, got {reach}")
+        if reach > min(grid.local_shape):
             raise ValueError(f"Decomposed: boxes of {tuple(grid.local_shape)} are smaller than the reach {reach}")
         self.theory, self.grid, self.reach = theory, grid, reach
         self.before, self.behind, self.complex = theory.before, theory.behind, theory.complex
         self.shape = grid.local_shape
         self.event_shape = theory.on(self.shape).event_shape
         self._padded = theory.on([L + 2 * reach for L in self.shape])
+
+    def on(self, shape: Sequence[int]) -> Self:
+        """Refused: another lattice is cut anew, `Decomposed(theory.on(shape), Grid(shape, ranks))`."""
+        raise NotImplementedError(f"Decomposed: cut the theory on {tuple(shape)} with a Grid of that shape")
 
     def action(self, field: Tensor) -> Tensor:
         self.check(field)
@@ -63,6 +76,7 @@ class Decomposed(Theory):
         return interior(self._padded.force(self._extended(field)), self.grid, self.reach, behind=self.behind)
 
     def density(self, field: Tensor) -> Tensor:
+        self.check(field)
         return interior(self._padded.density(self._extended(field)), self.grid, self.reach)
 
     def prior(self, dtype: torch.dtype = torch.float64) -> Base:
@@ -95,6 +109,7 @@ class Decomposed(Theory):
 
     def momenta(self, field: Tensor, seed: int, step: int = 0, first: int = 0) -> Tensor:
         """Those that :meth:`Theory.momenta` gives to this box's sites, number by number."""
+        self.check(field)
         whole, chains = self.theory.event_shape, field.shape[0]
         size = math.prod(whole)  # of a real field; links have N^2 - 1 numbers each
         inner = 1
@@ -105,16 +120,14 @@ class Decomposed(Theory):
         fields = math.prod(whole[: self.before])
         number = torch.arange(fields, device=field.device)[:, None] * math.prod(self.grid.shape) + sites
         number = number.flatten()[:, None] * inner + torch.arange(inner, device=field.device)
-        dtype = field.real.dtype if field.is_complex() else field.dtype
+        dtype = field.real.dtype if field.is_complex() else working_dtype(field)
         p = random.normal_at(number.flatten(), size, chains, seed, step=step, first=first, dtype=dtype)
         return self._as_momenta(p, field, inner)
 
     def _as_momenta(self, p: Tensor, field: Tensor, inner: int) -> Tensor:
         if not self.behind:
-            return p.view_as(field)
-        from .. import group
-
-        return group.from_coordinates(p.view(*field.shape[: -self.behind], inner), field.shape[-1])
+            return p.to(field.dtype).view(field.shape)
+        return from_coordinates(p.view(*field.shape[: -self.behind], inner), field.shape[-1])
 
     def kinetic(self, momenta: Tensor) -> Tensor:
         return self.grid.sum(self.theory.on(self.shape).kinetic(momenta))

@@ -15,15 +15,20 @@ References:
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coupling import real_number
+from ..geometry import checked_shape
 from .bessel import bessel_ratios
 
 GROUPS = ("U1", "SU2", "SU3")
+LARGEST = 1e4  # beta of SU(3): a grid of 2000 x 2000 eigenphases
+LARGEST_CHARGE = 1e3  # beta of chi_top: quadrature of 2800 nodes
 Array = NDArray[np.float64]
 
 
@@ -51,9 +56,17 @@ class Characters:
 def _checked(group: str, beta: float) -> float:
     if group not in GROUPS:
         raise ValueError(f"exact: group must be one of {', '.join(GROUPS)}, got {group!r}")
-    if not math.isfinite(beta):
-        raise ValueError(f"exact: beta must be finite, got {beta!r}")
-    return float(beta)
+    beta = real_number("exact", "beta", beta)
+    if group == "SU3" and abs(beta) > LARGEST:
+        raise ValueError(f"exact: beta of SU3 must lie within {LARGEST:g} of 0, got {beta!r}")
+    return beta
+
+
+def _count(name: str, value: int, least: int) -> int:
+    """A number of plaquettes."""
+    if not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"exact: {name} must be a whole number of at least {least}, got {value!r}")
+    return operator.index(value)
 
 
 def _orders(beta: float) -> int:
@@ -133,10 +146,11 @@ def characters(group: str, beta: float) -> Characters:
 
     Args:
         group: "U1", "SU2" or "SU3".
-        beta: Any real number.
+        beta: Any real number; of SU(3) within 10^4 of 0.
 
     Raises:
-        ValueError: another group, or beta not finite.
+        TypeError: beta is no real number.
+        ValueError: another group, or beta not finite or out of range.
     """
     beta = _checked(group, beta)
     return {"U1": _u1, "SU2": _su2, "SU3": _su3}[group](beta)
@@ -145,16 +159,22 @@ def characters(group: str, beta: float) -> Characters:
 def log_z(group: str, beta: float, volume: int) -> float:
     """ln Z on any torus of `volume` plaquettes; the measure of each link is Haar's, normalised.
 
+    Raises:
+        ValueError: a volume below 1, and as :func:`characters`.
+
     Example:
         >>> print(round(hepops.lattice.exact.log_z("U1", 2.0, 64), 10))
         52.7355866551
     """
-    c = characters(group, beta)
+    volume, c = _count("volume", volume, 1), characters(group, beta)
     return volume * c.log_a0 + math.log((c.a**volume).sum())
 
 
 def plaquette(group: str, beta: float, volume: int | None = None) -> float:
     """The mean of Re tr P / N (U(1): cos theta_P) on a torus of `volume` plaquettes, or in infinite volume.
+
+    Raises:
+        ValueError: a volume below 1, and as :func:`characters`.
 
     Example:
         >>> print(round(hepops.lattice.exact.plaquette("SU2", 2.2), 12))
@@ -163,6 +183,7 @@ def plaquette(group: str, beta: float, volume: int | None = None) -> float:
     c = characters(group, beta)
     if volume is None:
         return float(c.slope[0])
+    volume = _count("volume", volume, 1)
     return float((c.a ** (volume - 1) * c.slope).sum() / (c.a**volume).sum())
 
 
@@ -170,13 +191,14 @@ def wilson_loop(group: str, beta: float, area: int, volume: int | None = None) -
     """The mean of Re tr W / N of a contractible loop without self-crossing around `area` plaquettes.
 
     Raises:
-        ValueError: the area is negative or above the volume.
+        ValueError: the area is no whole number, negative or above the volume, and as :func:`characters`.
 
     Example:
         >>> print(round(hepops.lattice.exact.wilson_loop("SU3", 6.0, 4, 64), 8))
         0.03187406
     """
-    if area < 0 or (volume is not None and area > volume):
+    volume = None if volume is None else _count("volume", volume, 1)
+    if not hasattr(area, "__index__") or area < 0 or (volume is not None and area > volume):
         raise ValueError(f"exact.wilson_loop: area must lie in 0 ... volume = {volume}, got {area}")
     c = characters(group, beta)
     s, r = c.products
@@ -211,6 +233,9 @@ def chi_top(beta: float, volume: int | None = None) -> float:
 
     Accurate to about 1e-15 of <Q^2>/V at beta of order 1; where <Q^2> is tiny it is a difference of larger numbers.
 
+    Raises:
+        ValueError: beta further than 10^3 from 0, a volume below 1.
+
     References:
         | C. Bonati, P. Rossi, Phys. Rev. D 99 (2019) 054503, arXiv:1901.09830
 
@@ -218,18 +243,29 @@ def chi_top(beta: float, volume: int | None = None) -> float:
         >>> print(round(hepops.lattice.exact.chi_top(2.0), 12))
         0.019364045628
     """
-    c, dc, d2c = _charges(_checked("U1", beta))
+    beta = _checked("U1", beta)
+    if abs(beta) > LARGEST_CHARGE:
+        raise ValueError(f"exact: beta of chi_top must lie within {LARGEST_CHARGE:g} of 0, got {beta!r}")
+    c, dc, d2c = _charges(beta)
     if volume is None:
         return float(-d2c[len(c) // 2])
+    volume = _count("volume", volume, 1)
     bend = (volume - 1) * c ** max(volume - 2, 0) * dc**2 + c ** (volume - 1) * d2c
     return float(-bend.sum() / (c**volume).sum())
 
 
 def torus(group: str, shape: Sequence[int], beta: float) -> dict[str, float]:
-    """What is known on a torus: log_z, plaquette, action (the mean of S) and, for U(1), chi_top = <Q^2> / V."""
+    """What is known on a torus of two extents: log_z, plaquette, action (the mean of S) and, for U(1), chi_top =
+    <Q^2> / V (beta within 10^3 of 0).
+
+    Raises:
+        ValueError: not two extents, and as :func:`characters`.
+    """
+    if len(checked_shape("exact.torus", shape)) != 2:
+        raise ValueError(f"exact.torus: shape must hold two extents, got {tuple(shape)}")
     volume = math.prod(shape)
     known = {"log_z": log_z(group, beta, volume), "plaquette": plaquette(group, beta, volume)}
     known["action"] = -beta * volume * known["plaquette"]
-    if group == "U1":
+    if group == "U1" and abs(beta) <= LARGEST_CHARGE:
         known["chi_top"] = chi_top(beta, volume)
     return known

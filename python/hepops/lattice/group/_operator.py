@@ -9,21 +9,8 @@ from torch.library import register_autograd, register_fake
 
 from hepops.core.func import vjp
 
+from .algebra import check_matrices as check_matrices
 from .algebra import traceless_antihermitian
-
-
-def check_matrices(name: str, argument: str, x: Tensor) -> int:
-    """N of the complex matrices `x`, shape (..., N, N).
-
-    Raises:
-        TypeError: they are not complex.
-        ValueError: they are not square.
-    """
-    if x.dtype not in (torch.complex64, torch.complex128):
-        raise TypeError(f"{name}: {argument} must be complex64 or complex128, got {x.dtype}")
-    if x.dim() < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] < 2:
-        raise ValueError(f"{name}: {argument} must have shape (..., N, N), N of 2 or more, got {tuple(x.shape)}")
-    return x.shape[-1]
 
 
 def tuple_of(outputs: Any) -> tuple[Any, ...]:
