@@ -56,7 +56,9 @@ void trajectory(const Tensor& U, const Tensor& P, const Tensor& to, const Tensor
         beside.X = reals<S>(momenta), beside.factor = -k * beta / (2 * N);
         for_all_staples<S, T, N>(s != 0 ? shifted : to, g, c, beside, KickRule<N, S>{}, reals_out<S>(momenta));
       },
-      [&](double d) { core::for_each(to, g.links(), Drift<S, T, N>{reals_out<S>(to), reals<S>(momenta), d}); });
+      [&](double d) {
+        if (d != 0) core::for_each(to, g.links(), Drift<S, T, N>{reals_out<S>(to), reals<S>(momenta), d});
+      });
 }
 
 #else
@@ -116,6 +118,7 @@ void trajectory(const Tensor& U, const Tensor& P, const Tensor& to, const Tensor
           });
         },
         [&](double d) {
+          if (d == 0) return;
           threads(matrices, 4 * grain, [&](int64_t first, int64_t last) {
             for (int64_t m = first; m < last; ++m) rotate<N>(p + m * size, d, links + m * size, links + m * size);
           });

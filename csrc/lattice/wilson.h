@@ -12,6 +12,7 @@
 // The terms are closed walks on the lattice, and A sums walks from x + mu back to x: they are written as words.
 //
 // This is the plain form, a matrix at a time: that of the GPU, and the oracle of blocked.h.
+#include "core/block.h"
 #include "core/dual.h"
 #include "core/matrix.h"
 #include "lattice/geometry.h"
@@ -61,13 +62,14 @@ HEPOPS_HD void store(const Matrix<T, N>& M, S* to, int64_t matrix) {
     for (int j = 0; j < N; ++j) pairs[i * N + j] = {S(M(i, j).real), S(M(i, j).imag)};
 }
 
-// The links of one configuration, stored as S and computed in T.
+// The links of one configuration, stored as S and computed in T. The lattice is the caller's: a copy, its extents
+// indexed by a direction, would be kept in a GPU's local memory.
 template <class S, class T, int size>
 struct Links {
   static constexpr int N = size;
   using Number = T;
   const S* U;  // (D, sites, N, N, 2)
-  Lattice lattice;
+  const Lattice& lattice;
 
   HEPOPS_HD Matrix<T, N> operator()(int64_t site, int mu) const { return load(U, mu * lattice.sites + site); }
   HEPOPS_HD static Matrix<T, N> load(const S* from, int64_t matrix) {
@@ -85,14 +87,12 @@ struct MovingLinks {
   static constexpr int N = size;
   using Number = Dual<T, 1>;
   Links<S, T, N> U, V;
-  Lattice lattice;
+  const Lattice& lattice;
 
-  HEPOPS_HD Matrix<Number, N> operator()(int64_t site, int mu) const {
-    const auto u = U(site, mu), v = V(site, mu);
-    const auto dual = [](T value, T slope) { return Number::with(value, {slope}); };
-    return Matrix<Number, N>::from([&](int i, int j) {
-      return Complex<Number>{dual(u(i, j).real, v(i, j).real), dual(u(i, j).imag, v(i, j).imag)};
-    });
+  HEPOPS_HD Complex<Number> entry(int64_t site, int mu, int i, int j) const {
+    const int64_t at = (mu * lattice.sites + site) * (N * N) + i * N + j;
+    const Pair<S> u = reinterpret_cast<const Pair<S>*>(U.U)[at], v = reinterpret_cast<const Pair<S>*>(V.U)[at];
+    return {Number::with(T(u.real), {T(v.real)}), Number::with(T(u.imag), {T(v.imag)})};
   }
 };
 
@@ -111,6 +111,31 @@ HEPOPS_HD auto walk(const L& U, int64_t site, const Word& word, int mu, int nu) 
   return product;
 }
 
+// Row i of that product: what registers hold of two numbers an entry.
+template <class L>
+struct RowOfWalk {
+  static constexpr int N = L::N;
+  using T = typename L::Number;
+  Complex<T> entry[N];
+
+  HEPOPS_HD RowOfWalk(const L& U, int64_t site, const Word& word, int mu, int nu, int i) {
+    for (int j = 0; j < N; ++j) entry[j] = {T(i == j ? 1 : 0), T(0)};
+    for (int s = 0; s < word.length; ++s) {
+      const int along = word.along(s, mu, nu);
+      const bool back = word.back(s);
+      if (back) site = U.lattice.behind(site, along);
+      Complex<T> next[N] = {};
+      for (int k = 0; k < N; ++k)
+        for (int j = 0; j < N; ++j) {
+          const Complex<T> u = back ? conj(U.entry(site, along, j, k)) : U.entry(site, along, k, j);
+          next[j] += entry[k] * u;
+        }
+      for (int j = 0; j < N; ++j) entry[j] = next[j];
+      if (!back) site = U.lattice.ahead(site, along);
+    }
+  }
+};
+
 // c0 and c1
 struct Coefficients {
   double plaquette, rectangle;
@@ -128,6 +153,26 @@ HEPOPS_HD auto staple_sum(const L& U, int64_t site, int mu, const StapleWords& w
   for (int nu = 0; nu < U.lattice.dims; ++nu)
     if (nu != mu)
       for (int k = 0; k < count; ++k) sum += T(scale(words.word[k], nu)) * walk(U, end, words.word[k], mu, nu);
+  return sum;
+}
+
+// The same of moving links, a row at a time.
+template <class S, class T, int N, class Scale>
+HEPOPS_HD auto staple_sum(const MovingLinks<S, T, N>& U, int64_t site, int mu, const StapleWords& words, int count,
+                          const Scale& scale) {
+  using Number = Dual<T, 1>;
+  Matrix<Number, N> sum{};
+  const int64_t end = U.lattice.ahead(site, mu);
+  for (int nu = 0; nu < U.lattice.dims; ++nu)
+    if (nu != mu)
+      for (int k = 0; k < count; ++k) {
+        const T weight(scale(words.word[k], nu));
+        HEPOPS_UNROLL(N)
+        for (int i = 0; i < N; ++i) {
+          const RowOfWalk row(U, end, words.word[k], mu, nu, i);
+          for (int j = 0; j < N; ++j) sum(i, j) += weight * row.entry[j];
+        }
+      }
   return sum;
 }
 

@@ -229,8 +229,7 @@ def test_hessian_of_a_plain_loop(device):
 
 def test_ladder_of_precision(device):
     """The action of 16^4 float32 links against double ones: mathematics in float32, then in double."""
-    torch.manual_seed(1)
-    U = group.project(torch.randn(1, 4, 16, 16, 16, 16, 3, 3, dtype=torch.complex64, device=device))
+    U = SUN(3, (16, 16, 16, 16), 6.0).random(1, 1, dtype=torch.float32, device=device)
     exact = wilson_action(U.to(torch.complex128), 6.0, accurate=True)
     single, wide = wilson_action(U, 6.0), wilson_action(U, 6.0, wide=True)
     assert 0 < (single - exact).abs() < 3e-4
