@@ -52,6 +52,7 @@ struct Fractions {
       const T e = exp_of_logit(row(first + k) - most);
       sum += e;
       if constexpr (Row::keeps) row.put(first + k, e);
+      if constexpr (requires { row.fetch_ahead(); }) row.fetch_ahead();
     }
     scale = T(1.0 - spline::least * bins) / sum;
   }
