@@ -2,8 +2,7 @@
 // Walks through a blocked field (blocked.h): products of the links on them, a row of the product at a time, so that the
 // row and its successor stay in registers while links stream in from the cache.
 #ifndef __CUDACC__
-#include "core/simd.h"
-#include "lattice/blocked.h"
+#include "lattice/blocked_product.h"
 #include "lattice/wilson.h"
 
 namespace hepops::lattice {
@@ -13,16 +12,6 @@ struct Row {
   using P = core::PackedOf<T>;
   P re[N], im[N];
 };
-
-// Entry (i, j) of a blocked matrix.
-template <int N, class T>
-[[gnu::always_inline]] inline core::PackedOf<T> re(const T* M, int i, int j) {
-  return core::PackedOf<T>::load(M + 2 * (i * N + j) * Fold<T>::V);
-}
-template <int N, class T>
-[[gnu::always_inline]] inline core::PackedOf<T> im(const T* M, int i, int j) {
-  return core::PackedOf<T>::load(M + (2 * (i * N + j) + 1) * Fold<T>::V);
-}
 
 // Row i of M, or of M^+.
 template <bool dagger, int N, class T>
@@ -208,21 +197,7 @@ template <int N, class T>
       HEPOPS_UNROLLED(j) { row.re[j].store(M + 2 * (i * N + j) * V), row.im[j].store(M + (2 * (i * N + j) + 1) * V); });
 }
 
-// The sum over planes of the products of paths, those of the two plaquettes: the words are known to the compiler.
-template <int N, class T>
-void sum_of_plaquettes(const Path<T> (*paths)[staple_words], int planes, T* sum) {
-  for (int i = 0; i < N; ++i) {
-    Row<N, T> total = zero_row<N, T>();
-    for (int p = 0; p < planes; ++p)
-      core::unroll<plaquette_words>(HEPOPS_UNROLLED(k) {
-        constexpr Word word = StapleWords{}.word[k];
-        add(total, row_of<N>(paths[p][k], word, word.length, i), paths[p][k].scale);
-      });
-    store(total, sum, i);
-  }
-}
-
-// The same of the words 0 ... words - 1, and where `moving` of their slopes.
+// The sum over planes of the products of paths, those of words 0 ... words - 1, and where `moving` of their slopes.
 template <bool moving, int N, class T>
 void sum_of_paths(const Path<T> (*paths)[staple_words], int planes, int words, T* sum, T* slopes) {
   static constexpr StapleWords all;

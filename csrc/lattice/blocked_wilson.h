@@ -8,12 +8,6 @@
 
 namespace hepops::lattice {
 
-template <int N, class T>
-struct alignas(64) Block {
-  static constexpr int V = Fold<T>::V, size = 2 * N * N * V;
-  T numbers[size];
-};
-
 // The weights of loops, one for each site and plane, or the numbers c0 and c1 alone.
 template <class T>
 struct Weights {
@@ -72,20 +66,41 @@ struct Around {
   }
 };
 
-// A_mu(x) of plaquettes alone
+// The products that staples of several directions share: U_nu(x + mu) U_mu(x + nu)^+ of mu < nu
 template <int N, class T>
-[[gnu::noinline]] void staple_sum(const Around<N, T>& at, int D, int mu, const T* scale, T* sum) {
-  Path<T> paths[most_dims - 1][staple_words];
-  int planes = 0;
-  for (int nu = 0; nu < D; ++nu) {
-    if (nu == mu) continue;
-    Path<T>&up = paths[planes][0], &down = paths[planes][1];
-    up.link[0] = at.ahead[mu][nu], up.link[1] = at.ahead[nu][mu], up.link[2] = at.here[nu];
-    down.link[0] = at.corner[mu][nu], down.link[1] = at.behind[nu][mu], down.link[2] = at.behind[nu][nu];
-    up.scale = down.scale = scale;
-    ++planes;
+struct Corners {
+  Block<N, T> product[most_dims * (most_dims - 1) / 2];
+
+  [[gnu::noinline]] void fill(const Around<N, T>& at, int D) {
+    for (int mu = 0; mu < D; ++mu)
+      for (int nu = mu + 1; nu < D; ++nu)
+        multiply<N, false, true>(at.ahead[mu][nu], at.ahead[nu][mu], product[plane(mu, nu, D)].numbers);
   }
-  sum_of_plaquettes<N>(paths, planes, sum);
+};
+
+// s A_mu(x) of plaquettes alone
+template <int N, class T>
+[[gnu::noinline]] void staple_sum(const Around<N, T>& at, const Corners<N, T>& corners, int D, int mu, const T* s,
+                                  T* sum) {
+  Block<N, T> below[most_dims];  // U_mu(x - nu)^+ U_nu(x - nu)
+  for (int nu = 0; nu < D; ++nu)
+    if (nu != mu) multiply<N, true, false>(at.behind[nu][mu], at.behind[nu][nu], below[nu].numbers);
+  for (int first = 0; first < N; first += Rows<N, T>::R) {
+    Rows<N, T> rows;
+    for (int nu = 0; nu < D; ++nu) {
+      if (nu == mu) continue;
+      const T* corner = corners.product[plane(std::min(mu, nu), std::max(mu, nu), D)].numbers;
+      if (mu < nu)
+        rows.template add<false, true>(corner, at.here[nu], first);
+      else
+        rows.template add<true, true>(corner, at.here[nu], first);
+      rows.template add<true, false>(at.corner[mu][nu], below[nu].numbers, first);
+    }
+    rows.store(sum, first);
+  }
+  if (!s) return;
+  const auto scale = core::PackedOf<T>::load(s);
+  for (int k = 0; k < Block<N, T>::size; k += scale.size) (scale * core::PackedOf<T>::load(sum + k)).store(sum + k);
 }
 
 // A_mu(x), and where `moving` its slope.
@@ -111,12 +126,6 @@ template <bool rectangles, bool moving, int N, class T>
     ++planes;
   }
   sum_of_paths<moving, N>(paths, planes, rectangles ? staple_words : plaquette_words, sum, slopes);
-}
-
-// A B, or A^+ B, of blocked matrices
-template <int N, bool dagger = false, class T>
-[[gnu::always_inline]] inline void multiply(const T* A, const T* B, T* product) {
-  for (int i = 0; i < N; ++i) store(times<false>(row_of<dagger, N>(A, i), B), product, i);
 }
 
 // s TA(M)
@@ -168,6 +177,7 @@ template <bool rectangles, bool moving, int N, class T, class Finish>
 void for_staples(const Field<N, T>& field, const Weights<T>& weights, int64_t first, int64_t last,
                  const Finish& finish) {
   Turned<N, T> turned;
+  Corners<N, T> corners;
   Block<N, T> sum, slope;
   for (int64_t n = first; n < last; ++n) {
     const int64_t block = field.fold.visit(n);
@@ -175,8 +185,10 @@ void for_staples(const Field<N, T>& field, const Weights<T>& weights, int64_t fi
     if constexpr (!rectangles && !moving)
       if (!weights.field) {
         const Around<N, T> around(field, x, turned);
+        corners.fill(around, field.fold.whole.dims);
         for (int mu = 0; mu < field.fold.whole.dims; ++mu) {
-          staple_sum(around, field.fold.whole.dims, mu, weights.unit ? nullptr : weights.plaquette, sum.numbers);
+          staple_sum(around, corners, field.fold.whole.dims, mu, weights.unit ? nullptr : weights.plaquette,
+                     sum.numbers);
           finish(block, mu, sum.numbers, slope.numbers);
         }
         continue;
@@ -204,6 +216,7 @@ template <bool rectangle, int N, class T>
   Path<T> path;
   turned.clear();
   field.find(path, x, word, mu, nu, turned);
+  if constexpr (!rectangle) return trace_of_plaquette<N>(path.link[0], path.link[1], path.link[2], path.link[3]);
   return real_trace<N>(path, word);
 }
 

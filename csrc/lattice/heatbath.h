@@ -90,7 +90,8 @@ HEPOPS_HD Quaternion draw_su2(double a, Draws& draws) {
 // t in (-pi, pi] with the density e^{k cos t}, k >= 0. With q = 2k / (1 + sqrt(1 + 4k^2)), the wrapped Cauchy density
 // that bounds it, all is written in 1 - q and 1 - cos t: no k is too small or too large.
 HEPOPS_HD double draw_von_mises(double k, Draws& draws) {
-  const double root = sqrt(1 + 4 * k * k), q = 2 * k / (1 + root);
+  const double root = k < 1e100 ? sqrt(1 + 4 * k * k) : 2 * k;  // 4k^2 must not overflow
+  const double q = 2 * k / (1 + root);
   const double rest = (1 + 1 / (root + 2 * k)) / (1 + root);  // 1 - q
   while (true) {
     const auto r = draws.uniform2(), s = draws.uniform2();

@@ -1,5 +1,8 @@
 """Ensembles on disk."""
 
+import subprocess
+import sys
+
 import h5py
 import pytest
 import torch
@@ -49,12 +52,11 @@ def test_can_be_read_while_it_grows(tmp_path):
     with EnsembleWriter(path, THEORY, seed=5) as ensemble:
         for step in range(3):
             ensemble.append(THEORY.random(2, seed=step), step)
-        import subprocess
-        import sys
-
-        program = "import sys; from hepops.lattice import open_ensemble; print(len(open_ensemble(sys.argv[1])))"
+        with open_ensemble(path) as saved:
+            assert len(saved) == 3
+        program = "import sys, h5py; f = h5py.File(sys.argv[1], swmr=True); print(f['field'].shape, f['step'][:])"
         out = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
-        assert out.stdout.strip() == "3", out.stderr
+        assert out.stdout.strip() == "(3, 2, 2, 4) [0 1 2]", out.stderr
 
 
 def test_only_every_measurement(tmp_path):
@@ -87,3 +89,44 @@ def test_refuses(tmp_path):
         pass
     with pytest.raises(ValueError, match="is no ensemble of version 1"):
         open_ensemble(tmp_path / "other.h5")
+
+
+def test_nothing_is_lost_that_no_checkpoint_knows(tmp_path):
+    """A run that begins anew, or meets a writer that was closed, does not cut what is there."""
+    path, hmc = tmp_path / "e.h5", HMC(THEORY, 0.1, 3)
+    with EnsembleWriter(path, THEORY, seed=1) as ensemble:
+        first = hmc.run(4, chains=2, seed=1, ensemble=ensemble)
+    for make in (lambda: ensemble, lambda: EnsembleWriter(path, THEORY, seed=1)):
+        with (
+            make() as writer,
+            pytest.raises(ValueError, match="holds measurements up to step 4, the chains stand at 0"),
+        ):
+            hmc.run(2, chains=2, seed=1, ensemble=writer)
+    with ensemble:  # closed, and open again: the chains go on
+        hmc.run(2, first.chains, ensemble=ensemble)
+    ensemble.append(THEORY.random(2, seed=1), 9)
+    ensemble.close()
+    with open_ensemble(path) as saved:
+        assert saved.steps == [1, 2, 3, 4, 5, 6, 9]
+
+
+def test_an_ensemble_of_another_run_is_refused(tmp_path):
+    ensemble = EnsembleWriter(tmp_path / "e.h5", THEORY, seed=1)
+    with pytest.raises(ValueError, match=r"it differs in seed \(1, not 7\)"):
+        HMC(THEORY, 0.1, 3).run(1, seed=7, ensemble=ensemble)
+    with pytest.raises(ValueError, match="it differs in theory"):
+        HMC(Phi4((2, 4), m2=2.0, lam=0.5), 0.1, 3).run(1, seed=1, ensemble=ensemble)
+    assert not (tmp_path / "e.h5").exists()
+
+
+def test_indices(tmp_path):
+    with EnsembleWriter(tmp_path / "e.h5", THEORY, seed=1) as ensemble:
+        ensemble.append(THEORY.random(2, seed=1), 1)
+        with pytest.raises(TypeError, match=r"step must be an integer, got 2\.5"):
+            ensemble.append(THEORY.random(2, seed=1), 2.5)
+    with open_ensemble(tmp_path / "e.h5") as saved:
+        assert saved[1:].shape == (0, 2, 2, 4) and saved[1:0].shape == (0, 2, 2, 4)
+        with pytest.raises(IndexError, match="a slice must go forward, got step -1"):
+            saved[::-1]
+        with pytest.raises(TypeError, match=r"an index must be an integer or a slice, got 0\.0"):
+            saved[0.0]

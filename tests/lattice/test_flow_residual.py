@@ -156,5 +156,5 @@ def test_builder_refuses():
 
     with pytest.raises(TypeError, match="theory must be SUN, got Phi4"):
         residual(Phi4((4, 4), m2=1.0, lam=1.0))
-    with pytest.raises(ValueError, match="layers must be at least 1"):
+    with pytest.raises(ValueError, match="layers must be a whole number of at least 1"):
         residual(SUN(2, (4, 4), 1.0), 0)

@@ -85,6 +85,31 @@ def test_independence_metropolis_starts_anywhere():
         IndependenceMetropolis(flow_of(PHI4), Phi4((9,), m2=1.0, lam=1.0))
 
 
+def test_weights_are_those_of_the_field_and_of_the_flow(tmp_path):
+    """HMC between, or a flow trained further: the chain's old ln w would be of something else."""
+    layer = torch.nn.Linear(1, 1)  # stands for the weights of a flow
+    flow = flow_of(PHI4, -0.3)
+    flow.register_module("more", layer)
+    sampler = IndependenceMetropolis(flow, PHI4)
+    run = sampler.run(5, chains=4, seed=3, checkpoint=tmp_path / "run")
+    old = run.chains.state["log_w"].clone()
+    between = HMC(PHI4, 0.1, 5).run(3, run.chains).chains
+    assert between is run.chains and not between.state
+    sampler.prepare(between)
+    wanted = PHI4.log_prob(between.field) - flow.log_prob(between.field)
+    assert_close(between.state["log_w"], wanted, rtol=0, atol=1e-12)
+    assert (old - wanted).abs().max() > 1e-3  # there is something to test
+    between.state["log_w"] += 1
+    sampler.prepare(between)
+    assert_close(between.state["log_w"], wanted + 1, rtol=0, atol=1e-12)  # kept, as the proposal gave it
+    with torch.no_grad():
+        layer.weight += 1
+    sampler.prepare(between)
+    assert_close(between.state["log_w"], wanted, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"belongs to another run, it differs in sampler .*'flow'"):
+        sampler.run(9, chains=4, seed=3, checkpoint=tmp_path / "run")
+
+
 def test_metropolis_in_turn_against_a_loop():
     """Stationary on three states of known weights, and never moved by a weight that is NaN."""
     weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)

@@ -155,7 +155,7 @@ def test_refusals():
     flow = small(theory, layers=1)
     with pytest.raises(ValueError, match=r"loss must be .* got 'kl'"):
         train(flow, theory, steps=1, loss="kl")
-    with pytest.raises(ValueError, match="an ensemble goes with loss='forward_kl', got loss='path'"):
+    with pytest.raises(ValueError, match="an ensemble goes with loss='forward_kl', got one with loss='path'"):
         train(flow, theory, steps=1, loss="path", ensemble=theory.cold(3))
     with pytest.raises(ValueError, match=r"flow is of fields \(2, 4, 4\), theory of \(2, 8, 4\)"):
         train(flow, U1((8, 4), 1.0), steps=1)
@@ -165,7 +165,7 @@ def test_refusals():
         Curriculum(theory, share=0)
     with pytest.raises(ValueError, match="samples must be a whole number of at least 1, got 0"):
         evaluate(flow, theory, 0)
-    with pytest.raises(ValueError, match="layers must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="layers must be a whole number of at least 1, got 0"):
         u1_coupling(theory, 0)
     with pytest.raises(ValueError, match="bijection must be 'spline' or 'ncp', got 'affine'"):
         u1_coupling(theory, 1, "affine")

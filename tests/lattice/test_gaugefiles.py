@@ -102,6 +102,9 @@ def test_nersc_refuses(tmp_path):
         (b"IEEE64BIG", b"IEEE16BIG", "FLOATING_POINT must be one of .* got IEEE16BIG"),
         (b"4D_SU3_GAUGE_3x3", b"4D_SU2_GAUGE", "DATATYPE must be one of .* got 4D_SU2_GAUGE"),
         (b"DIMENSION_4", b"DIMENSION_9", "the header has no DIMENSION_4"),
+        (b"PLAQUETTE = ", b"PLAQUETTE = x", "PLAQUETTE is no number: 'x"),
+        (b"CHECKSUM = ", b"CHECKSUM = x", "CHECKSUM is no hexadecimal number: x"),
+        (b"IEEE64BIG", b"IEEE64LITTLE", "checksum of the links is"),
     ):
         with pytest.raises(ValueError, match=text):
             read_nersc(corrupted(tmp_path, old, new))

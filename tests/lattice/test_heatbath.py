@@ -124,6 +124,13 @@ def test_threads_batches_and_ranks_do_not_matter(group):
     assert torch.equal(torch.cat(parts), fields[0])
 
 
+@pytest.mark.parametrize("beta", [1e300, -1e300, 1e-300])
+@pytest.mark.parametrize("group", ["U1", "SU2", "SU3"])
+def test_any_real_beta_is_legal(group, beta):
+    field = Heatbath(theory(group, (3, 4), beta), overrelax=1).run(3, chains=2, seed=1).chains.field
+    assert field.isfinite().all()
+
+
 def test_links_stay_in_the_group():
     t = SUN(3, (4, 4), 6.0)
     field = Heatbath(t, overrelax=2, project_every=50).run(100, chains=4, seed=1).chains.field

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hepops.lattice import HMC, SUN, U1, Phi4
+from hepops.lattice import HMC, SUN, U1, Heatbath, Phi4
 from hepops.lattice.samplers import Chains
 from hepops.lattice.samplers.integrate import plain_trajectory, trajectory
 from hepops.lattice.samplers.project import gram_schmidt
@@ -98,12 +98,24 @@ def test_free_field_action():
     assert_agrees(run.mean("S"), 32.0, relative=0.01)
 
 
-@pytest.mark.parametrize(("group", "L", "beta"), [("U1", 4, 2.0), ("U1", 8, 1.0), ("SU2", 4, 2.2)])
+@pytest.mark.parametrize(("group", "L", "beta"), [("U1", 4, 2.0), ("U1", 8, 1.0), ("SU2", 4, 2.2), ("SU3", 4, 6.0)])
 def test_plaquette_is_the_exact_one(group, L, beta):
     t = U1((L, L), beta) if group == "U1" else SUN(int(group[2]), (L, L), beta)
     mean = (lambda f: t.plaquette_angles(f).cos().flatten(1).mean(1)) if group == "U1" else t.plaquette
     run = HMC(t, 0.25, 4, tune=0.85).run(40, chains=48, seed=6, thermalise=40, observables={"p": mean})
     assert_agrees(run.mean("p"), plaquette(group, L, beta), relative=0.02)
+
+
+@pytest.mark.parametrize(("n", "beta"), [(2, 2.3), (3, 5.7)])
+def test_hmc_and_heatbath_agree_in_four_dimensions(n, beta):
+    """Where nothing is exact: two algorithms without a line in common, from opposite starts."""
+    t = SUN(n, (2, 2, 2, 2), beta)
+    plan = {"chains": 32, "thermalise": 40, "observables": {"p": t.plaquette}}
+    a = HMC(t, 0.12, 5, tune=0.85).run(60, seed=1, start="cold", **plan).mean("p")
+    b = Heatbath(t, overrelax=1).run(200, seed=2, **plan).mean("p")
+    sigma = math.hypot(a.error, b.error)
+    assert sigma < 5e-3 * b.mean  # there is something to test
+    assert abs(a.mean - b.mean) < 3 * sigma
 
 
 @pytest.mark.parametrize("integrator", ["leapfrog", "omelyan", "force_gradient"])

@@ -123,6 +123,8 @@ def test_u1_wilson_loops_of_angles(device):
 
 
 def test_refuses():
+    with pytest.raises(ValueError, match=r"creutz_ratios: loops must have shape \(..., R, T\), got \(3,\)"):
+        creutz_ratios(torch.ones(3))
     U = SUN(2, (4, 3), 1.0).cold(1)
     with pytest.raises(ValueError, match=r"r must be lengths from 1 to 3, below the extent 4 .* got 4"):
         wilson_loops(U, 4, 1)

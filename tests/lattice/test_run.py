@@ -1,10 +1,8 @@
 """Runs: what they record, that they resume with the same bits, and that a kill at any moment leaves a whole state."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -80,37 +78,39 @@ def test_resumes_with_the_same_bits(name, at, tmp_path):
 
 
 PROGRAM = """
-import sys, torch
-from hepops.lattice import HMC, Phi4, EnsembleWriter
+import os, pathlib, signal, sys, time
+from hepops.lattice import HMC, Phi4, EnsembleWriter, open_ensemble
+
+folder = pathlib.Path(sys.argv[1])
 theory = Phi4((4, 4), m2=-4.0, lam=8.0)
-with EnsembleWriter(sys.argv[1] + "/ensemble.h5", theory, seed=7) as ensemble:
-    print("ready", flush=True)
-    HMC(theory, 0.02, 4).run(int(sys.argv[2]), chains=2, seed=7, checkpoint=sys.argv[1] + "/run.safetensors",
-                             save_every=7, ensemble=ensemble)
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        with EnsembleWriter(folder / "ensemble.h5", theory, seed=7) as ensemble:
+            HMC(theory, 0.02, 4).run(10**9, chains=2, seed=7, checkpoint=folder / "run.safetensors", save_every=7,
+                                     ensemble=ensemble)
+    written, seen, deadline = None, 0, time.monotonic() + 60
+    while seen < 4 and time.monotonic() < deadline:  # until it has written several times
+        path = folder / "run.safetensors"
+        now = path.stat().st_mtime_ns if path.exists() else None
+        seen, written = seen + (now != written), now
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with open_ensemble(folder / "ensemble.h5") as saved:
+        assert saved.interrupted and len(saved) >= 7 and saved[-1].isfinite().all()
+        assert saved.steps == list(range(1, len(saved) + 1))
+print(len(saved))
 """
 
 
 def test_survives_a_kill(tmp_path):
     """SIGKILL again and again: files stay readable, and the end is that of an undisturbed run, ensemble included."""
-    n = 100
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(10**9)]
-    for _ in range(2):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ) as child:
-            child.stdout.readline()
-            before = (tmp_path / "run.safetensors").stat().st_mtime if (tmp_path / "run.safetensors").exists() else 0
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:  # until it has written since
-                if (tmp_path / "run.safetensors").exists():
-                    if (tmp_path / "run.safetensors").stat().st_mtime > before:
-                        break
-                time.sleep(0.01)
-            child.send_signal(signal.SIGKILL)
-        with open_ensemble(tmp_path / "ensemble.h5") as saved:
-            assert saved.interrupted and len(saved) >= 1 and saved[-1].isfinite().all()
-            assert saved.steps == list(range(1, len(saved) + 1))
+    out = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    done = int(out.stdout)
     theory = Phi4((4, 4), m2=-4.0, lam=8.0)
-    done = len(saved)
-    n = max(n, done + 5)
+    n = max(40, done + 5)
     with EnsembleWriter(tmp_path / "ensemble.h5", theory, seed=7) as ensemble:
         hmc = HMC(theory, 0.02, 4)
         resumed = hmc.run(n, chains=2, seed=7, checkpoint=tmp_path / "run.safetensors", ensemble=ensemble)
@@ -187,3 +187,72 @@ def test_errors_of_few_chains_know_their_autocorrelation():
     assert float(made.mean("x").error) == pytest.approx(exact, rel=0.4)
     with pytest.raises(ValueError, match="has no error"):
         Run(None, {}, {"x": table[:1]}, [], {}, {}).mean("x")
+
+
+def test_a_tuned_sampler_may_run_again(tmp_path):
+    """The file knows what the step size was before; the same object, tuned since, is still its sampler."""
+    path, sampler = tmp_path / "run.safetensors", SAMPLERS["hmc"]()
+    sampler.run(4, chains=2, seed=1, thermalise=12, checkpoint=path)
+    longer = sampler.run(8, chains=2, seed=1, thermalise=12, checkpoint=path)
+    same(longer, SAMPLERS["hmc"]().run(8, chains=2, seed=1, thermalise=12))
+    with pytest.raises(ValueError, match="n = 5 is below the 8 that"):
+        sampler.run(5, chains=2, seed=1, thermalise=12, checkpoint=path)
+
+
+def test_an_observable_that_raises_costs_what_was_not_saved(tmp_path):
+    path, calls = tmp_path / "run.safetensors", []
+
+    def total(field):
+        calls.append(0)
+        if len(calls) == 6:
+            raise RuntimeError("boom")
+        return field.flatten(1).sum(1)
+
+    def go(**options):
+        return HMC(PHI4, 0.01, 2).run(8, chains=2, seed=1, observables={"x": total}, **options)
+
+    with pytest.raises(RuntimeError, match="boom"):
+        go(checkpoint=path, save_every=4)
+    same(go(checkpoint=path), go())
+
+
+@pytest.mark.parametrize(
+    ("observables", "error", "text"),
+    [
+        ([PHI4.action], TypeError, "observables must be a mapping of names to functions, got list"),
+        ({"S": 3}, TypeError, "observable 'S' must be a function of fields, got int"),
+        ({"S": lambda f: 1.0}, TypeError, "observable 'S' must give a tensor, got float"),
+        ({"S": lambda f: f * 1j}, TypeError, "observable 'S' is complex"),
+        ({"S": lambda f: f.mean()}, ValueError, r"a number for each of 3 chains, got \(\)"),
+        ({"S": lambda f: f[0, 0]}, ValueError, r"a number for each of 3 chains, got \(4,\)"),
+    ],
+)
+def test_refuses_observables(observables, error, text):
+    with pytest.raises(error, match=text):
+        HMC(PHI4, 0.01, 2).run(1, chains=3, seed=1, observables=observables)
+
+
+def test_refuses_names_and_theories(tmp_path):
+    hmc = HMC(PHI4, 0.01, 2)
+    for seed, error in ((1 << 64, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match=rf"seed must be .* got {seed}"):
+            hmc.run(1, chains=2, seed=seed)
+    assert hmc.run(1, chains=2, seed=(1 << 64) - 1).dH.shape == (1, 2)
+    with pytest.raises(TypeError, match=r"theory must be a hepops\.lattice\.Theory, got str"):
+        HMC("phi4", 0.01, 2)
+    for name in ("dH", "S"):
+        with pytest.raises(KeyError, match=f"'{name}' was not recorded; there are: none"):
+            run = Heatbath(U1((2, 2), 1.0)).run(1, seed=1)
+            _ = run.dH if name == "dH" else run.mean(name)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):  # at once, not at the first save
+        hmc.run(1, seed=1, checkpoint=tmp_path / "file" / "run")
+
+
+def test_conjugated_views_are_links(device):
+    theory = SUN(3, (2, 2), 2.0)
+    U = theory.random(2, seed=1).to(device).conj()
+    for sampler in (HMC(theory, 0.1, 2), Heatbath(theory)):
+        assert torch.equal(
+            sampler.run(2, U, seed=1).chains.field, sampler.run(2, U.resolve_conj(), seed=1).chains.field
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hepops.core.files import atomic
 
-from .samplers.chains import describe
+from .samplers.chains import check_name, describe
 from .theory import Theory
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class EnsembleWriter:
         first: The number of the first chain.
 
     Raises:
+        TypeError: seed or first is no integer.
         ValueError: the file is of another ensemble (the message says in what), or no ensemble.
 
     Example:
@@ -55,6 +56,7 @@ class EnsembleWriter:
 
     def __init__(self, path: str | Path, theory: Theory, seed: int, first: int = 0) -> None:
         self.path, self.theory = Path(path), theory
+        check_name(seed, first)
         self._head = {"theory": describe(theory), "seed": seed, "first": first}
         self._file: Any = None
         if self.path.exists():
@@ -66,10 +68,15 @@ class EnsembleWriter:
         """Add one measurement: fields of all chains, shape (B, *event_shape), and the step number.
 
         Raises:
+            TypeError: a step that is no integer.
             ValueError: a field of another shape or dtype than those before, a step that does not follow.
         """
         self.theory.check(field)
-        values = field.detach().cpu().numpy()
+        if isinstance(step, bool) or not isinstance(step, int):
+            raise TypeError(f"{self.path}: step must be an integer, got {step!r}")
+        values = field.detach().resolve_conj().cpu().numpy()
+        if self._file is None and self.path.exists():  # closed since
+            self._go_on()
         if self._file is None:
             self._create(values)
         data, steps = self._file["field"], self._file["step"]
@@ -87,14 +94,36 @@ class EnsembleWriter:
         steps[n] = step
         steps.flush()
 
-    def rewind(self, step: int) -> None:
-        """Forget measurements after a step: a run that goes on from a checkpoint makes them again."""
+    def belong(self, theory: Theory, seed: int, first: int) -> None:
+        """Refuse a run whose provenance would not be the file's.
+
+        Raises:
+            ValueError: another theory, seed or first chain: the message says in what it differs.
+        """
+        head = json.loads(json.dumps(self._head))
+        _same(self.path, head, {"theory": describe(theory), "seed": seed, "first": first})
+
+    def rewind(self, step: int, *, forget: bool = True) -> None:
+        """Forget measurements after a step: a run that goes on from a checkpoint makes them again.
+
+        Raises:
+            ValueError: there are such, and they are not to be forgotten.
+        """
+        if self._file is None and self.path.exists():
+            self._go_on()
         if self._file is None:
             return
-        keep = int((self._file["step"][:] <= step).sum())
-        if keep < len(self._file["step"]):
-            self.close()
-            self._go_on(keep)
+        steps = self._file["step"][:]
+        keep = int((steps <= step).sum())
+        if keep == len(steps):
+            return
+        if not forget:
+            raise ValueError(
+                f"{self.path}: holds measurements up to step {int(steps[-1])}, the chains stand at {step}: go on from "
+                "the checkpoint of that run or from its chains, or write to another file"
+            )
+        self.close()
+        self._go_on(keep)
 
     def close(self) -> None:
         if self._file is not None:
@@ -128,11 +157,8 @@ class EnsembleWriter:
         import h5py
 
         with open_ensemble(self.path) as old:
-            n = len(old) if keep is None else keep
-            if keep is None and not old.interrupted:
-                whole = True
-            else:
-                whole = False
+            if keep is not None or old.interrupted:
+                n = len(old) if keep is None else keep
                 with atomic(self.path) as part, h5py.File(part, "w", libver="latest") as file:
                     _lay_out(file, old.shape[1:], old.dtype, old.head)
                     file["field"].resize(n, axis=0)
@@ -140,7 +166,6 @@ class EnsembleWriter:
                     for i in range(n):
                         file["field"][i] = old.read(i)
                     file["step"][:] = old.steps[:n]
-        assert whole or self.path.exists()
         self._open()
 
 
@@ -195,7 +220,12 @@ class Ensemble:
 
     def __getitem__(self, i: int | slice) -> Tensor:
         if isinstance(i, slice):
-            return torch.from_numpy(self.read(slice(*i.indices(len(self)))))
+            start, stop, step = i.indices(len(self))
+            if step < 1:
+                raise IndexError(f"{self.path}: a slice must go forward, got step {step}")
+            return torch.from_numpy(self.read(slice(start, max(start, stop), step)))
+        if isinstance(i, bool) or not isinstance(i, int):
+            raise TypeError(f"{self.path}: an index must be an integer or a slice, got {i!r}")
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.path}: has {len(self)} measurements, got {i}")
         return torch.from_numpy(self.read(i % len(self)))

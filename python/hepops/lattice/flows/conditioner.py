@@ -19,6 +19,9 @@ class SiteNet(nn.Module):
         inputs, outputs: Numbers at a link.
         hidden: Widths between.
         activation: As for :class:`hepops.flows.MLP`.
+
+    Raises:
+        ValueError: a width or the activation is none of these.
     """
 
     def __init__(
@@ -26,6 +29,8 @@ class SiteNet(nn.Module):
     ) -> None:
         super().__init__()
         check_activation("SiteNet", activation)
+        if not all(isinstance(width, int) and width > 0 for width in hidden):
+            raise ValueError(f"SiteNet: hidden must hold positive widths, got {tuple(hidden)}")
         self.activation = activation
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([inputs, *hidden, outputs]))
 

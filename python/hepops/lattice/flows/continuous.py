@@ -28,7 +28,7 @@ def continuous(theory: Theory, *, dtype: torch.dtype = torch.float64, **options:
 
     Raises:
         TypeError: another theory.
-        ValueError: An option is out of range.
+        ValueError: another dtype, or an option is out of range.
 
     References:
         | scalar: M. Gerdes et al., arXiv:2207.00283
@@ -39,6 +39,8 @@ def continuous(theory: Theory, *, dtype: torch.dtype = torch.float64, **options:
         >>> flow.sample(2, seed=1).shape
         torch.Size([2, 8, 8])
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"continuous: dtype must be float32 or float64, got {dtype}")
     if isinstance(theory, Phi4):
         scalar = ContinuousScalar(theory.shape, width=_width(theory), dtype=dtype, **options)
         return Flow(scalar.inv, theory.prior(dtype))

@@ -34,6 +34,7 @@ from hepops.flows.transform import Transform
 from .. import group
 from ..geometry import checked_shape, neighbour
 from .continuous_scalar import lagrange
+from .gauge import over_batch
 
 KINDS = ("plaquette", "double", "square", "rectangle")
 
@@ -263,8 +264,8 @@ class ContinuousGauge(Transform):
         super().__init__()
         if n not in (2, 3):
             raise ValueError(f"ContinuousGauge: n must be 2 or 3, got {n}")
-        if steps < 1:
-            raise ValueError(f"ContinuousGauge: steps must be at least 1, got {steps}")
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"ContinuousGauge: steps must be a whole number of at least 1, got {steps!r}")
         if recompute not in (None, "inputs", "inverse"):
             raise ValueError(f'ContinuousGauge: recompute must be None, "inputs" or "inverse", got {recompute!r}')
         self.field, self.steps = LoopField(n, shape, kinds, nodes, dtype), steps
@@ -286,11 +287,11 @@ class ContinuousGauge(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        return self._follow(x, False)
+        return over_batch(self._follow, x, self.event_dim, False)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(y, name="y")
-        return self._follow(y, True)
+        return over_batch(self._follow, y, self.event_dim, True)
 
     def extra_repr(self) -> str:
         return f"SU({self.field.n}), {tuple(self.field.shape)}, kinds={self.field.kinds}, steps={self.steps}"

@@ -54,6 +54,7 @@ def evaluate(
         first: Number of the first sample.
 
     Raises:
+        TypeError: what is no flow, or no theory.
         ValueError: samples or batch below 1, or the flow is of other fields.
 
     Example:
@@ -100,11 +101,16 @@ def acceptance(log_w: Tensor) -> Tensor:
     Args:
         log_w: Shape (N), N at least 2; NaN is given for fewer.
 
+    Raises:
+        ValueError: another number of dimensions.
+
     Example:
         >>> acceptance(torch.tensor([0.0, 0.0]))
         tensor(1., dtype=torch.float64)
     """
-    n = log_w.shape[-1]
+    if log_w.dim() != 1:
+        raise ValueError(f"acceptance: log_w must have shape (N), got {tuple(log_w.shape)}")
+    n = len(log_w)
     if n < 2:
         return log_w.new_full((), math.nan, dtype=torch.float64)
     w = (log_w.double() - log_w.amax()).exp().sort().values
@@ -113,5 +119,8 @@ def acceptance(log_w: Tensor) -> Tensor:
 
 
 def check_fields(who: str, flow: Flow, theory: Theory) -> None:
+    if not isinstance(flow, Flow) or not isinstance(theory, Theory):
+        got = type(flow).__name__, type(theory).__name__
+        raise TypeError(f"{who}: flow must be a Flow and theory a Theory, got {got[0]} and {got[1]}")
     if flow.event_shape != theory.event_shape:
         raise ValueError(f"{who}: flow is of fields {tuple(flow.event_shape)}, theory of {tuple(theory.event_shape)}")

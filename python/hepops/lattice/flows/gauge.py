@@ -13,7 +13,7 @@ References:
     | D. Boyda et al., Phys. Rev. D 103 (2021) 074504, arXiv:2008.05456
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypedDict
 
 import torch
@@ -91,23 +91,35 @@ class GaugeCoupling(Transform):
 
     def _raw(self, numbers: Tensor) -> Tensor:
         """Parameters of h for each active link, (size, n, batch), from numbers of loops (channels x loops, batch)."""
-        seen = numbers.index_select(0, self.near).view(self.seen, -1)
-        return self.network(seen).view(-1, len(self.active), numbers.shape[1])
+        n, batch = len(self.active), numbers.shape[1]
+        raw: Tensor = self.network(numbers.index_select(0, self.near).view(self.seen, n * batch))
+        return raw.view(len(raw), n, batch)
 
     def _change(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """The field after the move, and ln J, (batch)."""
+        """The field after the move, and ln J, (batch); x has one batch dimension."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        return self._change(x, False)
+        return over_batch(self._change, x, self.event_dim, False)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(y, name="y")
-        return self._change(y, True)
+        return over_batch(self._change, y, self.event_dim, True)
 
     def extra_repr(self) -> str:
         return f"{self.mask}, loop={self.loop!r}"
+
+
+def over_batch(
+    change: Callable[[Tensor, bool], tuple[Tensor, Tensor]], x: Tensor, event_dim: int, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """What is written for one batch dimension, for any number of them."""
+    batch, event = x.shape[: x.dim() - event_dim], x.shape[x.dim() - event_dim :]
+    if len(batch) == 1:
+        return change(x, inverse)
+    y, logdet = change(x.reshape(-1, *event), inverse)
+    return y.view(x.shape), logdet.view(batch)
 
 
 def loop_of(loop: Loop | Sequence[Loop], layer: int, sweep: int) -> Loop:
@@ -119,8 +131,18 @@ def loop_of(loop: Loop | Sequence[Loop], layer: int, sweep: int) -> Loop:
     return loop[layer // sweep % len(loop)]
 
 
+def check_layers(who: str, layers: int) -> None:
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
+        raise ValueError(f"{who}: layers must be a whole number of at least 1, got {layers!r}")
+
+
+def check_theory(who: str, theory: Theory, *kinds: type[Theory]) -> None:
+    if not isinstance(theory, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{who}: theory must be {wanted}, got {type(theory).__name__}")
+
+
 def masks_of(who: str, theory: Theory, layers: int, pattern: Pattern | None) -> list[Mask]:
     """The masks that the layers of a flow take in turn."""
-    if not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"{who}: layers must be at least 1, got {layers!r}")
+    check_layers(who, layers)
     return sweep(theory.shape, pattern or ("lines" if theory.dims == 2 else "parity"))

@@ -45,8 +45,10 @@ def neighbourhood(mask: Mask, radius: float, *, plaquettes: bool = True, twins: 
             the radius, and for the active links around.
 
     Raises:
-        ValueError: nothing is frozen.
+        ValueError: nothing is frozen, or a radius that is no number.
     """
+    if not math.isfinite(radius):
+        raise ValueError(f"neighbourhood: radius must be finite, got {radius}")
     mu, d = mask.mu, len(mask.shape)
     wanted: list[tuple[tuple[int, ...], Path]] = []
     reach = range(-math.ceil(radius) - 1, math.ceil(radius) + 2)

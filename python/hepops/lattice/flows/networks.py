@@ -12,9 +12,9 @@ from ..convolve import ACTIVATIONS, Activation, convolve
 
 def check_sizes(who: str, hidden: Sequence[int], kernel: int, dims: int, activation: Activation) -> None:
     """Refuse what no network of this page has."""
-    if min(hidden, default=1) < 1:
+    if not all(isinstance(width, int) and width > 0 for width in hidden):
         raise ValueError(f"{who}: hidden must hold positive numbers of channels, got {tuple(hidden)}")
-    if kernel < 1 or kernel % 2 == 0:
+    if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"{who}: kernel must be odd, got {kernel}")
     if not 1 <= dims <= 4:
         raise ValueError(f"{who}: dims must be 1 to 4, got {dims}")

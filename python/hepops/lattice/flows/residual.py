@@ -23,6 +23,7 @@ from ..geometry import checked_shape, neighbour
 from ..residual import residual as update
 from ..residual import residual_inverse as undo
 from ..sun import SUN
+from .gauge import check_layers, check_theory, over_batch
 
 Conditioner = Literal["constants", "loops"]
 
@@ -177,11 +178,11 @@ class Residual(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        return self._change(x, False)
+        return over_batch(self._change, x, self.event_dim, False)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(y, name="y")
-        return self._change(y, True)
+        return over_batch(self._change, y, self.event_dim, True)
 
     def extra_repr(self) -> str:
         return f"SU({self.n}), {tuple(self.shape)}, mu={self.mu}, parity={self.parity}, limit={self.limit:.4g}"
@@ -220,12 +221,10 @@ def residual(
         >>> flow.sample(2, seed=1).shape
         torch.Size([2, 2, 4, 4, 2, 2])
     """
-    if not isinstance(theory, SUN):
-        raise TypeError(f"residual: theory must be SUN, got {type(theory).__name__}")
+    check_theory("residual", theory, SUN)
     D = theory.dims
     layers = 2 * D if layers is None else layers
-    if layers < 1:
-        raise ValueError(f"residual: layers must be at least 1, got {layers}")
+    check_layers("residual", layers)
     stack = [
         Residual(
             theory.n,

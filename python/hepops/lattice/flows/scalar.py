@@ -23,6 +23,7 @@ from hepops.flows.sums import event_sum
 from ..convolve import ACTIVATIONS, Activation, convolve
 from ..geometry import checked_shape
 from ..theory import Theory
+from .gauge import check_layers
 from .networks import ConvNet, EvenNet, bound_of, check_sizes
 
 
@@ -112,6 +113,8 @@ class AffineCheckerboard(Transform):
         if activation not in ("tanh",) if odd else activation not in ("tanh", "leaky_relu"):
             allowed = "'tanh'" if odd else "'tanh' or 'leaky_relu'"
             raise ValueError(f"{who}: activation must be {allowed}, got {activation!r}")
+        if not isinstance(parity, int):
+            raise ValueError(f"{who}: parity must be a whole number, got {parity!r}")
         if limit is not None and not 0 < limit < math.inf:
             raise ValueError(f"{who}: limit must be positive, or None, got {limit}")
         self.sizes = Sizes(
@@ -378,6 +381,14 @@ class SplineCheckerboard(Transform):
         return self._through(y, True)
 
 
+def _check(who: str, theory: Theory, layers: int) -> torch.Size:
+    """The shape of a theory with one real number at each site."""
+    if not isinstance(theory, Theory) or theory.complex or theory.event_shape != theory.shape:
+        raise TypeError(f"{who}: theory must be of a real scalar field, got {type(theory).__name__}")
+    check_layers(who, layers)
+    return theory.shape
+
+
 def affine_flow(
     theory: Theory,
     layers: int = 16,
@@ -403,7 +414,8 @@ def affine_flow(
         A flow of fields, shape (B, L...).
 
     Raises:
-        ValueError: as the layers.
+        TypeError: a theory of other fields.
+        ValueError: layers below 1, or as the layers.
 
     Example:
         >>> theory = hepops.lattice.Phi4((4, 4), m2=-4.0, lam=8.0)
@@ -411,7 +423,7 @@ def affine_flow(
         >>> phi.shape
         torch.Size([16, 4, 4])
     """
-    shape = theory.event_shape
+    shape = _check("affine_flow", theory, layers)
     stack = Checkerboards(
         [AffineCheckerboard(shape, n, hidden, kernel, odd, activation, limit) for n in range(layers)], recompute
     )
@@ -445,14 +457,17 @@ def spline_flow(
         A flow of fields, shape (B, L...).
 
     Raises:
-        ValueError: as the layers.
+        TypeError: a theory of other fields.
+        ValueError: layers below 1, or as the layers.
 
     Example:
         >>> theory = hepops.lattice.Phi4((4, 4), m2=-4.0, lam=8.0)
         >>> hepops.lattice.flows.spline_flow(theory, layers=2).sample(3, seed=1).shape
         torch.Size([3, 4, 4])
     """
-    shape = theory.event_shape
+    shape = _check("spline_flow", theory, layers)
+    if affine < 0:
+        raise ValueError(f"spline_flow: affine must not be negative, got {affine}")
     stack: list[Transform] = [SplineCheckerboard(shape, n, bins, bound, hidden, kernel, odd) for n in range(layers)]
     activation: Activation = "tanh" if odd else "leaky_relu"
     stack += [AffineCheckerboard(shape, layers + n, hidden, kernel, odd, activation) for n in range(2 * affine)]

@@ -13,7 +13,7 @@ from hepops.flows.sums import event_sum
 from ..observables.paths import TRACES, Step, products
 from ..spectral import spectral as spectral_map
 from ..sun import SUN
-from .gauge import GaugeCoupling, Loop, Sight, loop_of, masks_of
+from .gauge import GaugeCoupling, Loop, Sight, check_theory, loop_of, masks_of
 from .masks import Mask, Path, Pattern, numbered, staples
 from .staple import to_group
 
@@ -146,6 +146,7 @@ def spectral(
         The flow, which begins as the identity. The weights do not know the volume: see :func:`transfer`.
 
     Raises:
+        TypeError: another theory.
         ValueError: another group, extents too small or not divisible for the masks, layers below 1, another name.
 
     References:
@@ -159,6 +160,7 @@ def spectral(
         >>> U.shape, log_q.shape
         (torch.Size([2, 2, 4, 4, 3, 3]), torch.Size([2]))
     """
+    check_theory("spectral", theory, SUN)
     if theory.n not in (2, 3):
         raise ValueError(f"spectral: N must be 2 or 3, got {theory.n}")
     masks = masks_of("spectral", theory, layers, pattern)

@@ -18,6 +18,7 @@ from hepops.flows.training import Order, Trainer, Training, forward_kl, path_gra
 from hepops.flows.training.losses import draw
 from hepops.flows.training.trainer import Options, named_seed
 
+from ..ensembles import Ensemble
 from ..theory import Theory
 from .evaluation import acceptance, check_fields
 
@@ -29,6 +30,7 @@ class Curriculum:
     r"""The theory that is trained on moves from an easy one to the wanted one:
     :math:`S_t = (1 - r_t)\, S_\text{start} + r_t\, S`, :math:`r_t` linear in the step up to 1.
 
+    Only the action moves: the fields, and the base of the flow, are those of both.
     For theories that differ in :math:`\beta` (or :math:`m^2, \lambda`) alone it is a straight line in these.
 
     Args:
@@ -36,6 +38,7 @@ class Curriculum:
         share: Of the steps after which r = 1, in (0, 1].
 
     Raises:
+        TypeError: start is no theory.
         ValueError: share out of range.
     """
 
@@ -43,6 +46,8 @@ class Curriculum:
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        if not isinstance(self.start, Theory):
+            raise TypeError(f"Curriculum: start must be a Theory, got {type(self.start).__name__}")
         if not 0 < self.share <= 1:
             raise ValueError(f"Curriculum: share must lie in (0, 1], got {self.share!r}")
 
@@ -52,7 +57,8 @@ class Curriculum:
         if r == 1.0:
             return theory.log_prob
         a, b = getattr(self.start, "beta", None), getattr(theory, "beta", None)
-        if type(self.start) is type(theory) and a is not None and b:  # S is proportional to beta: one action is enough
+        if b and _but_for_beta(self.start) == _but_for_beta(theory):  # S is proportional to beta: one action is enough
+            assert a is not None
             scale = ((1 - r) * a + r * b) / b
             return lambda x: scale * theory.log_prob(x)
         return lambda x: (1 - r) * self.start.log_prob(x) + r * theory.log_prob(x)
@@ -67,7 +73,7 @@ def train(
     lr: float = 1e-3,
     loss: Loss = "reverse_kl",
     curriculum: Curriculum | None = None,
-    ensemble: Tensor | None = None,
+    ensemble: Tensor | Ensemble | None = None,
     seed: int | None = 0,
     **options: Unpack[Options],
 ) -> Training:
@@ -91,6 +97,7 @@ def train(
         loss: See above.
         curriculum: From which theory to start.
         ensemble: Configurations of the theory, (N, *event_shape), for "forward_kl"; an epoch is a permutation of them.
+            What :func:`hepops.lattice.open_ensemble` gives is read as a whole, all chains of all measurements.
         seed: In [0, 2^64); None draws one, where there is no folder.
         **options: Of `Trainer`: schedule, warmup, clip, ema, folder, save_every, seconds, chunks, group, progress.
             `progress=True` shows a bar with the loss, and the ESS and the acceptance of each batch.
@@ -99,6 +106,7 @@ def train(
         `Training`, whose history has the loss and the effective sample size of each batch (of the theory of that step).
 
     Raises:
+        TypeError: what is no flow, no theory, no curriculum or no ensemble.
         ValueError: another loss, an ensemble without "forward_kl" or the other way round, a curriculum with it, fields
             that do not fit, a number out of range, a checkpoint of another training.
         FloatingPointError: the loss was not finite in `skip_limit` steps in a row.
@@ -115,6 +123,8 @@ def train(
         >>> len(training.history["ess"])
         2
     """
+    if isinstance(ensemble, Ensemble):
+        ensemble = ensemble[:].flatten(0, 1)
     _check(flow, theory, loss, curriculum, ensemble)
     seed = named_seed(seed, options.get("folder"))
     weights: list[Tensor] = []
@@ -136,7 +146,8 @@ def train(
 def transfer(trained: Flow, flow: Flow) -> Flow:
     """Put the weights of a trained flow into one of the same layers on another volume (or at another coupling).
 
-    Networks see loops around each link, and have the same weights at all: these do not know the volume.
+    Networks see sites or loops nearby, and have the same weights everywhere: these do not know the volume. Those of
+    :class:`ContinuousScalar`, whose kernel is as wide as the lattice, do.
 
     Returns:
         `flow`.
@@ -194,7 +205,10 @@ def _check(flow: Flow, theory: Theory, loss: str, curriculum: Curriculum | None,
         raise ValueError(f"train: loss must be 'reverse_kl', 'path', 'reinforce' or 'forward_kl', got {loss!r}")
     check_fields("train", flow, theory)
     if (ensemble is None) == (loss == "forward_kl"):
-        raise ValueError(f"train: an ensemble goes with loss='forward_kl', got loss={loss!r}")
+        got = "none" if ensemble is None else "one"
+        raise ValueError(f"train: an ensemble goes with loss='forward_kl', got {got} with loss={loss!r}")
+    if curriculum is not None and not isinstance(curriculum, Curriculum):
+        raise TypeError(f"train: curriculum must be a Curriculum, got {type(curriculum).__name__}")
     if curriculum is not None and curriculum.start.event_shape != theory.event_shape:
         shapes = tuple(curriculum.start.event_shape), tuple(theory.event_shape)
         raise ValueError(f"train: the curriculum must start from fields {shapes[1]}, got {shapes[0]}")
@@ -203,7 +217,8 @@ def _check(flow: Flow, theory: Theory, loss: str, curriculum: Curriculum | None,
     if ensemble is not None:
         theory.check(ensemble, "ensemble")
         if not len(ensemble) or not bool(ensemble.isfinite().all()):
-            raise ValueError(f"train: ensemble must hold finite configurations, got {len(ensemble)}")
+            finite = int(ensemble.flatten(1).isfinite().all(1).sum())
+            raise ValueError(f"train: ensemble must hold finite configurations, got {finite} of {len(ensemble)}")
 
 
 Objective = Callable[[int, int, int], tuple[Tensor, Tensor | None]]
@@ -271,6 +286,10 @@ def _bar(steps: int, weights: list[Tensor]) -> Iterator[Callable[[int, int, dict
                 bar.set_postfix({k: f"{v:.4g}" for k, v in shown.items() if v == v})
 
         yield report
+
+
+def _but_for_beta(theory: Theory) -> tuple[type[Theory], dict[str, Any]]:
+    return type(theory), {k: v for k, v in vars(theory).items() if k != "beta"}
 
 
 def _described(theory: Theory) -> str:

@@ -18,7 +18,7 @@ from hepops.flows.recompute import Recompute
 from hepops.flows.sums import event_sum
 
 from ..u1 import U1
-from .gauge import GaugeCoupling, Loop, Sight, loop_of, masks_of
+from .gauge import GaugeCoupling, Loop, Sight, check_theory, loop_of, masks_of
 from .loops import Kind
 from .masks import Mask, Path, Pattern, numbered, walk
 
@@ -83,10 +83,10 @@ class U1Coupling(GaugeCoupling):
 
     def _angles(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Of the frozen loops, (loops, batch), and of the loops that move, (n, batch)."""
-        steps = rows.index_select(0, self.links).view(*self.signs.shape[:2], -1)
+        steps = rows.index_select(0, self.links).view(*self.signs.shape[:2], rows.shape[1])
         frozen, P = (self.signs * steps).sum(0).split([self.count, self.signs.shape[1] - self.count])
         if len(self.staples) > 1:  # the phase of their sum: theta + arg sum_k e^{i alpha_k} = arg sum_k e^{i P_k}
-            P = P.view(len(self.staples), len(self.active), -1)
+            P = P.view(len(self.staples), len(self.active), rows.shape[1])
             P = torch.atan2(P.sin().sum(0), P.cos().sum(0))
         return frozen, P
 
@@ -147,6 +147,7 @@ def u1_coupling(
         The flow, which begins as the identity. The weights do not know the volume: see :func:`transfer`.
 
     Raises:
+        TypeError: another theory.
         ValueError: extents too small or not divisible for the masks, layers below 1, another name.
 
     References:
@@ -159,6 +160,7 @@ def u1_coupling(
         >>> theta.shape, log_q.shape
         (torch.Size([3, 2, 8, 8]), torch.Size([3]))
     """
+    check_theory("u1_coupling", theory, U1)
     masks = masks_of("u1_coupling", theory, layers, pattern)
     if bijection not in ("spline", "ncp"):
         raise ValueError(f"u1_coupling: bijection must be 'spline' or 'ncp', got {bijection!r}")

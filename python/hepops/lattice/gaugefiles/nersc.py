@@ -187,6 +187,9 @@ def _verify(path: Path, head: dict[str, str], native: np.ndarray, links: Tensor)
     for name, value in found.items():
         if name not in head:
             continue
-        said, got_value = float(head[name]), value()
+        try:
+            said, got_value = float(head[name]), value()
+        except ValueError:
+            raise ValueError(f"{path}: {name} is no number: {head[name]!r}") from None
         if not abs(said - got_value) <= 2e-5:  # headers have been written with six digits
             raise ValueError(f"{path}: {name} of the links is {got_value:.8g}, the header says {said:.8g}")

@@ -91,6 +91,9 @@ def creutz_ratios(loops: Tensor) -> Tensor:
         Shape (..., R, T); NaN where a mean loop is not positive, which noise makes it. A function of means: give it to
         `hepops.lattice.statistics.estimate` for errors. Differentiable.
 
+    Raises:
+        ValueError: fewer than two dimensions.
+
     References:
         | M. Creutz, Phys. Rev. Lett. 45 (1980) 313
 
@@ -100,6 +103,8 @@ def creutz_ratios(loops: Tensor) -> Tensor:
         tensor([[0.2500, 0.2500],
                 [0.2500, 0.2500]])
     """
+    if loops.dim() < 2:
+        raise ValueError(f"creutz_ratios: loops must have shape (..., R, T), got {tuple(loops.shape)}")
     log = torch.nn.functional.pad(loops.log(), (1, 0, 1, 0))  # ln W(0, T) = 0
     return -(log[..., 1:, 1:] + log[..., :-1, :-1] - log[..., 1:, :-1] - log[..., :-1, 1:])
 

@@ -233,7 +233,7 @@ def correlation_length(G: Tensor, dims: int) -> Tensor:
         Shape (...); NaN where noise makes the argument negative. Differentiable.
 
     Raises:
-        ValueError: no direction of 3 sites or more.
+        ValueError: no direction of 3 sites or more, dims that G has not.
 
     References:
         | F. Cooper, B. Freedman, D. Preston, Nucl. Phys. B 210 (1982) 210
@@ -243,6 +243,8 @@ def correlation_length(G: Tensor, dims: int) -> Tensor:
         >>> hepops.lattice.observables.correlation_length(G, 1).round(decimals=6)
         tensor(2., dtype=torch.float64)
     """
+    if not 1 <= dims <= G.dim():
+        raise ValueError(f"correlation_length: dims must be from 1 to {G.dim()}, got {dims}")
     strides = [math.prod(G.shape[G.dim() - dims + mu + 1 :]) for mu in range(dims)]
     flat = G.flatten(-dims)
     zero, squares = flat[..., 0], []

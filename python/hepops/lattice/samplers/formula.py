@@ -84,15 +84,15 @@ def _angles_around(theory: U1, theta: Tensor, mu: int) -> Tensor:
 def von_mises(k: Tensor, link: Tensor, draw: Draw) -> Tensor:
     """Best and Fisher's rejection as the paper has it."""
     count, theta = torch.zeros_like(link), torch.zeros_like(k)
-    tau = 1 + (1 + 4 * k * k).sqrt()
-    r = tau / (2 * k)
+    tau = 1 + (1 + 4 * k * k).sqrt()  # the paper's r = tau / 2k, which k = 0 has not
     open_ = torch.ones_like(k, dtype=torch.bool)
     while open_.any():
         u, v = draw(link[open_], count[open_]), draw(link[open_], count[open_] + 1)
         count[open_] += 2
         z = (math.pi * u[:, 0]).cos()
-        f = (1 + r[open_] * z) / (r[open_] + z)
-        c = k[open_] * (r[open_] - f)
+        t, k2 = tau[open_], 2 * k[open_]
+        f = (k2 + t * z) / (t + k2 * z)
+        c = (t - k2 * f) / 2
         taken = (c / u[:, 1]).log() + 1 - c >= 0
         at = open_.nonzero()[:, 0][taken]
         theta[at] = torch.where(v[:, 0] < 0.5, -f.acos(), f.acos())[taken]

@@ -106,16 +106,12 @@ def group_of(who: str, theory: Theory) -> int:
 
 def plain(field: Tensor) -> Tensor:
     """Links as the operators take them: real, contiguous."""
-    return (torch.view_as_real(field) if field.is_complex() else field).contiguous()
+    return (torch.view_as_real(field.resolve_conj()) if field.is_complex() else field).contiguous()
 
 
 def put(chains: Chains, links: Tensor, project_every: int) -> None:
-    chains.step += 1
-    if not chains.field.is_complex():
-        chains.field = links
-        return
-    chains.field = torch.view_as_complex(links)
-    if chains.step % project_every == 0:
+    chains.advance(torch.view_as_complex(links) if chains.field.is_complex() else links)
+    if chains.field.is_complex() and chains.step % project_every == 0:
         chains.field = project(chains.field)
 
 

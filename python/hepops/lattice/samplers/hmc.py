@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import random
 from ..stages import INTEGRATORS
 from ..theory import Theory
-from .chains import Chains, check_start
+from .chains import Chains, check_start, checked_theory
 from .integrate import trajectory
 from .project import project
 from .sampler import Sampler, checked_project_every
@@ -49,6 +49,7 @@ class HMC(Sampler):
     accepted nothing warns and names `step_size`. Nothing waits for a GPU but the tuning, every 5 trajectories.
 
     Raises:
+        TypeError: no theory.
         ValueError: a step size that is not positive and finite, no step, another integrator, an acceptance to tune
             to outside (0, 1).
 
@@ -78,7 +79,7 @@ class HMC(Sampler):
     ) -> None:
         if integrator not in INTEGRATORS:
             raise ValueError(f"HMC: integrator must be one of {', '.join(INTEGRATORS)}, got {integrator!r}")
-        self.theory, self.integrator = theory, integrator
+        self.theory, self.integrator = checked_theory("HMC", theory), integrator
         self.settings: dict[str, Any] = {"step_size": checked_length("HMC", "step_size", step_size)}
         self.steps = checked_count("HMC", "steps", steps)
         self.tune = checked_target("HMC", tune)
@@ -101,8 +102,7 @@ class HMC(Sampler):
         dH = theory.action(moved) + theory.kinetic(after) - before
         u = random.uniform(len(chains), 1, chains.seed, first=chains.first, step=step, device=field.device)[:, 0]
         accepted = (u < torch.exp(-dH)) & dH.isfinite()
-        chains.field = torch.where(accepted.view(-1, *(1,) * (field.dim() - 1)), moved, field)
-        chains.step += 1
+        chains.advance(torch.where(accepted.view(-1, *(1,) * (field.dim() - 1)), moved, field))
         if theory.complex and chains.step % self.project_every == 0:
             chains.field = project(chains.field)
         return {"dH": dH, "accepted": accepted}

@@ -1,6 +1,7 @@
 """Metropolis with proposals from a flow."""
 
 import math
+import zlib
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from hepops.flows import Flow
 
 from .. import random
 from ..theory import Theory
-from .chains import Chains, check_start
+from .chains import Chains, check_start, checked_theory
 from .sampler import Sampler, Start
 
 
@@ -20,7 +21,8 @@ class IndependenceMetropolis(Sampler):
     .. math:: \ln w = -S(\phi) - \ln q(\phi)
 
     The weights stay in double with the chains, as the flow gave them with the sample: x and ln q agree to much better
-    than 1, or the chain would not be exact. A NaN weight is a rejection.
+    than 1, or the chain would not be exact. Chains that another sampler moved, or that stood with other weights of the
+    flow, get theirs anew. A NaN weight is a rejection.
 
     Args:
         flow: Of the theory's fields; its dtype is that of the chains.
@@ -30,6 +32,7 @@ class IndependenceMetropolis(Sampler):
     (seed, step t + 1).
 
     Raises:
+        TypeError: no theory.
         ValueError: the flow has other events than the theory, or a context.
 
     References:
@@ -44,7 +47,7 @@ class IndependenceMetropolis(Sampler):
     """
 
     def __init__(self, flow: Flow, theory: Theory) -> None:
-        if flow.event_shape != theory.event_shape:
+        if flow.event_shape != checked_theory("IndependenceMetropolis", theory).event_shape:
             raise ValueError(
                 f"IndependenceMetropolis: the flow has events {tuple(flow.event_shape)}, "
                 f"{type(theory).__name__} has {tuple(theory.event_shape)}"
@@ -75,15 +78,26 @@ class IndependenceMetropolis(Sampler):
             if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
                 raise ValueError(f"IndependenceMetropolis: chains must be a whole number of at least 1, got {chains!r}")
             field, log_w = self.propose(chains, seed, first, 0)
-            return Chains(field, seed, first, state={"log_w": log_w})
+            return Chains(field, seed, first, state={"log_w": log_w, "flow": self._flow(log_w)})
         check_start("IndependenceMetropolis", self.theory, chains)
         made = Chains(chains.detach().clone(), seed, first)
         self.prepare(made)
         return made
 
     def prepare(self, chains: Chains) -> None:
-        log_q = self.flow.log_prob(chains.field)
-        chains.state["log_w"] = self.theory.log_prob(chains.field).double() - log_q
+        """The weights of where the chains stand, unless they have them by this very flow."""
+        known = chains.state.get("flow")
+        if known is not None and bool((known == self._flow(known)).all()):
+            return
+        log_w = self.theory.log_prob(chains.field).double() - self.flow.log_prob(chains.field)
+        chains.state = {"log_w": log_w, "flow": self._flow(log_w)}
+
+    def _flow(self, like: Tensor) -> Tensor:
+        """A number that names the flow's weights, for each chain: a flow that is trained further is another."""
+        return torch.full(like.shape, fingerprint(self.flow), dtype=torch.int64, device=like.device)
+
+    def identity(self) -> dict[str, Any]:
+        return {"flow": fingerprint(self.flow)}
 
     def update(self, chains: Chains) -> dict[str, Tensor]:
         if "log_w" not in chains.state:
@@ -93,10 +107,19 @@ class IndependenceMetropolis(Sampler):
         u = random.uniform(n, 1, seed, first=first, step=step, device=x.device)[:, 0]
         old = chains.state["log_w"]
         accepted = (u.log() < log_w - old) | (old.isnan() & ~log_w.isnan())
-        chains.field = torch.where(accepted.view(-1, *(1,) * (x.dim() - 1)), x, chains.field)
-        chains.state["log_w"] = torch.where(accepted, log_w, old)
-        chains.step += 1
+        kept = {"log_w": torch.where(accepted, log_w, old), "flow": chains.state["flow"]}
+        chains.advance(torch.where(accepted.view(-1, *(1,) * (x.dim() - 1)), x, chains.field), **kept)
         return {"accepted": accepted, "log_w": log_w}
+
+
+def fingerprint(flow: Flow) -> int:
+    """The CRC-32 of the bytes of a flow's parameters and buffers."""
+    value = 0
+    for name, tensor in flow.state_dict().items():
+        if isinstance(tensor, Tensor):
+            plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            value = zlib.crc32(plain.numpy().tobytes(), zlib.crc32(name.encode(), value))
+    return value
 
 
 def metropolis_in_turn(log_w: Tensor, seed: int, *, start: float | None = None, step: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import random
 from ..theory import Theory
-from .chains import Chains
+from .chains import Chains, checked_theory
 from .sampler import Sampler
 from .tuning import checked_length
 
@@ -41,7 +41,7 @@ class Langevin(Sampler):
     """
 
     def __init__(self, theory: Theory, step_size: float) -> None:
-        if theory.complex or type(theory).__name__ in ("U1", "SUN"):
+        if checked_theory("Langevin", theory).complex or type(theory).__name__ in ("U1", "SUN"):
             raise TypeError(f"Langevin: {type(theory).__name__} has a compact field; use HMC")
         self.theory = theory
         self.settings: dict[str, Any] = {"step_size": checked_length("Langevin", "step_size", step_size)}
@@ -64,6 +64,5 @@ class Langevin(Sampler):
         ).view_as(field)
         moved = field - eps * self.theory.force(field) + math.sqrt(2 * eps) * noise
         back = (field - moved + eps * self.theory.force(moved)) / math.sqrt(2 * eps)
-        chains.field = moved
-        chains.step += 1
+        chains.advance(moved)
         return (noise.double().square() - back.double().square()).flatten(1).sum(1) / 2

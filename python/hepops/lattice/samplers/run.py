@@ -52,7 +52,12 @@ class Run:
 
     @property
     def dH(self) -> Tensor:
-        return self.history["dH"]
+        """The change of H of every trajectory after thermalisation, shape (n, B), float64: HMC alone has it.
+
+        Raises:
+            KeyError: another sampler, or no update after thermalisation.
+        """
+        return _found("dH", self.history)
 
     @property
     def diverged(self) -> int:
@@ -69,7 +74,7 @@ class Run:
             KeyError: no such observable.
             ValueError: fewer than two numbers to compare.
         """
-        x = self.observables[name]
+        x = _found(name, self.observables)
         M, B = x.shape[:2]
         if B >= 16:
             means = x.mean(0)
@@ -83,6 +88,12 @@ class Run:
             errors.append(bins.std(0) / math.sqrt(len(bins)))
             size *= 2
         return Estimate(x.flatten(0, 1).mean(0), torch.stack(errors).amax(0))
+
+
+def _found(name: str, tables: dict[str, Tensor]) -> Tensor:
+    if name not in tables:
+        raise KeyError(f"{name!r} was not recorded; there are: {', '.join(tables) or 'none'}")
+    return tables[name]
 
 
 class Record:
@@ -131,11 +142,11 @@ def write(path: Path, mark: dict[str, Any], chains: Chains, record: Record, sett
         save_file({k: t.detach().cpu().contiguous() for k, t in plain.items()}, part, {"hepops": json.dumps(head)})
 
 
-def read(path: Path, mark: dict[str, Any], device: torch.device) -> tuple[Chains, Record, dict[str, Any]]:
-    """What `write` wrote.
+def read(path: Path, marks: list[dict[str, Any]], device: torch.device) -> tuple[Chains, Record, dict[str, Any]]:
+    """What `write` wrote, for a run of one of the marks, of which the first becomes the one of the file.
 
     Raises:
-        ValueError: no file of a run, or of another run: the message says in what it differs.
+        ValueError: no file of a run, or of another run: the message says in what it differs from the first mark.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -147,9 +158,10 @@ def read(path: Path, mark: dict[str, Any], device: torch.device) -> tuple[Chains
         raise ValueError(f"{path}: not a readable checkpoint of a run ({error})") from None
     if head["version"] != VERSION:
         raise ValueError(f"{path}: has version {head['version']}, this program reads {VERSION}")
-    mark, theirs = json.loads(json.dumps(mark)), head["mark"]
+    theirs, (mark, *others) = head["mark"], json.loads(json.dumps(marks))
     other = [k for k in {**theirs, **mark} if theirs.get(k) != mark.get(k)]
-    if other:
+    marks[0] = theirs
+    if other and theirs not in others:
         text = ", ".join(f"{k} ({theirs.get(k)}, not {mark.get(k)})" for k in other)
         raise ValueError(f"{path}: belongs to another run, it differs in {text}")
     whole = {k: torch.view_as_complex(t) if k in head["complex"] else t for k, t in tensors.items()}

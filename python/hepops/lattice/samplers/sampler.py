@@ -16,7 +16,7 @@ from hepops.flows.training.interrupts import Interrupts
 
 from ..theory import Theory
 from . import run as files
-from .chains import Chains, check_start, describe
+from .chains import Chains, check_name, check_start, describe
 from .run import Record, Run
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ class Sampler(ABC):
         """Called before a run: a sampler that is not fit for it says so."""
 
     def prepare(self, chains: Chains) -> None:  # noqa: B027
-        """Fill `chains.state`, where a sampler keeps something."""
+        """Fill `chains.state`, where a sampler keeps something: before a run."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a sampler is beside its plain attributes, as JSON has it: a checkpoint of another one is refused."""
+        return {}
 
     def exchange(self, chains: Chains) -> Tensor:
         r"""One update within a stochastic flow: :math:`Q = S(\\phi') - S(\\phi)`, shape (B), float64."""
@@ -78,9 +82,10 @@ class Sampler(ABC):
             TypeError, ValueError: a field that is none of the theory's; non-unitary links, with their deviation.
         """
         who = type(self).__name__
+        check_name(seed, first)
         if isinstance(chains, Tensor):
             check_start(who, self.theory, chains)
-            made = Chains(chains.detach().clone(), seed, first)
+            made = Chains(chains.detach().resolve_conj().clone(), seed, first)
         else:
             if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
                 raise ValueError(f"{who}: chains must be a whole number of at least 1, got {chains!r}")
@@ -122,9 +127,11 @@ class Sampler(ABC):
             thermalise: Updates before anything is measured; tuning happens here and ends here.
             every: Updates between measurements.
             observables: name -> function of fields (B, *event_shape), giving (B) or (B, ...).
-            ensemble: Takes the fields of every measurement.
+            ensemble: Takes the fields of every measurement: a writer of this theory, seed and first chain. Those that
+                the checkpoint does not know are forgotten and made again.
             checkpoint: A file. Where it exists the run goes on from it and ends with the bits of a run that was never
-                killed; n may have grown. Written every `save_every` updates, at the end, and on Ctrl-C and SIGTERM.
+                killed; n may have grown. Written at the start, every `save_every` updates, at the end, and on Ctrl-C
+                and SIGTERM.
             save_every: See there.
             progress: True: a bar; or what makes one, called as tqdm is.
 
@@ -135,28 +142,40 @@ class Sampler(ABC):
             RuntimeWarning: all updates of a stretch were rejected.
 
         Raises:
-            ValueError: a number out of range, a checkpoint of another run.
+            TypeError: observables that are no mapping of functions, one that gives no tensor or a complex one.
+            ValueError: a number out of range, a checkpoint or an ensemble of another run, an observable whose first
+                dimension is not the chains', an n below what the checkpoint has. An ensemble that holds measurements
+                after the chains' step, where no checkpoint says that they are this run's.
         """
         who = type(self).__name__
         for name, value, least in (("n", n, 0), ("thermalise", thermalise, 0), ("every", every, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{who}: {name} must be a whole number of at least {least}, got {value!r}")
-        if save_every < 1:
-            raise ValueError(f"{who}: save_every must be at least 1, got {save_every}")
+        if isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1:
+            raise ValueError(f"{who}: save_every must be a whole number of at least 1, got {save_every!r}")
+        named = _checked(who, observables)
         where = {"first": first, "start": start, "dtype": dtype, "device": device}
         begun = chains if isinstance(chains, Chains) else self.start(chains, seed, **where)  # type: ignore[arg-type]
-        named = dict(observables or {})
-        mark = self._mark(begun, thermalise, every, named)
-        path, record = None if checkpoint is None else Path(checkpoint), Record()
-        if path is not None and path.exists():
-            begun, record, settings = files.read(path, mark, begun.field.device)
+        if begun is chains:
+            self.theory.check(begun.field)
+            with torch.no_grad():
+                self.prepare(begun)
+        made = self.__dict__.setdefault("_made", dict(self.settings))  # before any tuning
+        marks = [self._mark(begun, thermalise, every, named, settings) for settings in (self.settings, made)]
+        path, record, total = None if checkpoint is None else Path(checkpoint), Record(), thermalise + n
+        resumed = path is not None and path.exists()
+        if path is not None and resumed:
+            begun, record, settings = files.read(path, marks, begun.field.device)
+            if record.done > total:
+                raise ValueError(f"{who}: n = {n} is below the {record.done - thermalise} that {path} has")
             self.settings.update(settings)
-        elif path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
         self.ready(thermalise)
         if ensemble is not None:
-            ensemble.rewind(begun.step)
-        total = thermalise + n
+            ensemble.belong(self.theory, begun.seed, begun.first)
+            ensemble.rewind(begun.step, forget=resumed)
+        if path is not None and not resumed:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, marks[0], begun, record, self.settings)
         bar = _bar(progress, total, record.done)
         with torch.no_grad(), bar as tick, Interrupts(path is not None) as interrupts:
             while record.done < total:
@@ -164,15 +183,17 @@ class Sampler(ABC):
                 tick(record)
                 due = record.done % save_every == 0 or record.done == total or interrupts.caught is not None
                 if path is not None and due:
-                    files.write(path, mark, begun, record, self.settings)
+                    files.write(path, marks[0], begun, record, self.settings)
                 interrupts.pass_on()
         return self._result(begun, record)
 
-    def _mark(self, chains: Chains, thermalise: int, every: int, named: dict[str, Any]) -> dict[str, Any]:
+    def _mark(
+        self, chains: Chains, thermalise: int, every: int, named: dict[str, Any], settings: dict[str, Any]
+    ) -> dict[str, Any]:
         """All that the numbers of a run follow from."""
         return {
             "theory": describe(self.theory),
-            "sampler": describe(self) | self.settings,
+            "sampler": describe(self) | settings | self.identity(),
             "chains": [chains.seed, chains.first, list(chains.field.shape), str(chains.field.dtype)],
             "thermalise": thermalise,
             "every": every,
@@ -199,7 +220,8 @@ class Sampler(ABC):
         elif (record.done - thermalise) % every == 0:
             record.steps.append(chains.step)
             for name, function in named.items():
-                record.observables.setdefault(name, []).append(function(chains.field).to(torch.float64)[None])
+                value = _measured(type(self).__name__, name, function(chains.field), len(chains))
+                record.observables.setdefault(name, []).append(value[None])
             if ensemble is not None:
                 ensemble.append(chains.field, chains.step)
 
@@ -223,6 +245,29 @@ class Sampler(ABC):
                 warnings.warn(text, RuntimeWarning, stacklevel=3)
                 break
         return result
+
+
+def _checked(who: str, observables: Observables | None) -> dict[str, Callable[[Tensor], Tensor]]:
+    if observables is None:
+        return {}
+    if not isinstance(observables, Mapping):
+        raise TypeError(f"{who}: observables must be a mapping of names to functions, got {type(observables).__name__}")
+    for name, function in observables.items():
+        if not callable(function):
+            raise TypeError(f"{who}: observable {name!r} must be a function of fields, got {type(function).__name__}")
+    return dict(observables)
+
+
+def _measured(who: str, name: str, value: Tensor, chains: int) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{who}: observable {name!r} must give a tensor, got {type(value).__name__}")
+    if value.is_complex():
+        raise TypeError(f"{who}: observable {name!r} is complex: measure its real and imaginary part, or its modulus")
+    if value.dim() == 0 or value.shape[0] != chains:
+        raise ValueError(
+            f"{who}: observable {name!r} must give a number for each of {chains} chains, got {tuple(value.shape)}"
+        )
+    return value.detach().to(torch.float64)
 
 
 @contextmanager

@@ -149,6 +149,7 @@ class StochasticFlow:
         for step in self.steps:
             if isinstance(step, Transform):
                 chains.field, logdet = step(chains.field)
+                chains.state = {}
                 work = work - logdet
             else:
                 with torch.no_grad():
@@ -171,6 +172,7 @@ class StochasticFlow:
         for step in reversed(self.steps):
             if isinstance(step, Transform):
                 chains.field, logdet = step.inverse(chains.field)
+                chains.state = {}
                 work = work - logdet
             else:
                 with torch.no_grad():

@@ -9,8 +9,8 @@ from .measurement import Measurement
 
 def _bins(who: str, data: Data, bin_size: int) -> tuple[Tensor, Tensor]:
     """Sums of bins of consecutive measurements, (bins, K), and how many each holds; the last of a chain are longer."""
-    if bin_size < 1:
-        raise ValueError(f"{who}: bin_size must be 1 or more, got {bin_size}")
+    if not isinstance(bin_size, int) or bin_size < 1:
+        raise ValueError(f"{who}: bin_size must be a whole number of 1 or more, got {bin_size}")
     sums, counts = [], []
     for chain in replica(who, data, 1):
         bins = max(1, len(chain) // bin_size)
