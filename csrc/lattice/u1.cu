@@ -12,8 +12,11 @@ constexpr int planes_of(int dims) { return dims * (dims - 1) / 2; }
 // Calls f(mu, nu, number of the plane) for every plane.
 template <int D, class F>
 HEPOPS_HD void for_planes(const F& f) {
-  for (int mu = 0; mu < D; ++mu)
+  HEPOPS_DIRECTIONS
+  for (int mu = 0; mu < D; ++mu) {
+    HEPOPS_DIRECTIONS
     for (int nu = mu + 1; nu < D; ++nu) f(mu, nu, plane(mu, nu, D));
+  }
 }
 
 // S: - beta cos P of the planes at x
@@ -90,6 +93,7 @@ struct Gather {
     constexpr int D = At::dims;
     const S* from = planes + config * planes_of(D) * sites;
     T* to = links + config * D * sites;
+    HEPOPS_DIRECTIONS
     for (int mu = 0; mu < D; ++mu) at.put(to + mu * sites, around_link(at, from, sites, mu));
   }
 };

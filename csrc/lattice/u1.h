@@ -9,6 +9,13 @@
 #include "core/packed.h"
 #include "lattice/geometry.h"
 
+// nvcc unrolls what follows: neighbours stay in registers only where directions are numbers that the compiler knows
+#ifdef __CUDACC__
+#define HEPOPS_DIRECTIONS _Pragma("unroll")
+#else
+#define HEPOPS_DIRECTIONS
+#endif
+
 namespace hepops::lattice {
 
 // sin x = (-1)^n sin(x - n pi), with n pi in three parts of few bits, so that n times the first two is exact; then
@@ -92,6 +99,7 @@ HEPOPS_HD typename At::Number plaquette(const At& at, const S* theta, int64_t si
 template <class At, class S>
 HEPOPS_HD typename At::Number around_link(const At& at, const S* planes, int64_t sites, int mu) {
   typename At::Number sum(0);
+  HEPOPS_DIRECTIONS
   for (int nu = 0; nu < At::dims; ++nu) {
     if (nu == mu) continue;
     const S* s = planes + plane(nu < mu ? nu : mu, nu < mu ? mu : nu, At::dims) * sites;

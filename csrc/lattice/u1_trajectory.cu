@@ -26,9 +26,12 @@ struct Sines {
     constexpr int D = At::dims;
     const S* links = theta + config * D * sites;
     T* to = planes + config * planes_of(D) * sites;
-    for (int mu = 0; mu < D; ++mu)
+    HEPOPS_DIRECTIONS
+    for (int mu = 0; mu < D; ++mu) {
+      HEPOPS_DIRECTIONS
       for (int nu = mu + 1; nu < D; ++nu)
         at.put(to + plane(mu, nu, D) * sites, beta * sine(plaquette(at, links, sites, mu, nu)));
+    }
   }
 };
 
@@ -46,6 +49,7 @@ struct Bend {
   template <class At>
   HEPOPS_HD void operator()(const At& at) const {
     constexpr int D = At::dims;
+    HEPOPS_DIRECTIONS
     for (int mu = 0; mu < D; ++mu) {
       const int64_t link = (config * D + mu) * sites;
       at.put(bent + link,
@@ -77,6 +81,7 @@ struct KickDrift {
   template <class At>
   HEPOPS_HD void operator()(const At& at) const {
     constexpr int D = At::dims;
+    HEPOPS_DIRECTIONS
     for (int mu = 0; mu < D; ++mu) {
       const int64_t link = (config * D + mu) * sites;
       const auto force = around_link(at, planes + config * planes_of(D) * sites, sites, mu);
