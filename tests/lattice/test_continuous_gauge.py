@@ -165,7 +165,7 @@ def test_gradient_is_that_of_the_steps():
     "options, message",
     [
         ({"n": 4}, "n must be 2 or 3, got 4"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"recompute": "all"}, "got 'all'"),
         ({"kinds": ("chair",)}, r"each once, got \('chair',\)"),
         ({"kinds": ("double", "double")}, "each once"),

@@ -220,7 +220,7 @@ def test_refuses_other_input():
         autocorrelation(torch.randn(100), window="wide")
     with pytest.raises(ValueError, match="S and c must be positive"):
         autocorrelation(torch.randn(100), S=0)
-    with pytest.raises(ValueError, match="bin_size must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="bin_size must be a whole number of 1 or more, got 0"):
         jackknife(torch.randn(100), bin_size=0)
     with pytest.raises(ValueError, match=r"log_w must hold a number for each measurement, \[100\], got \[\(99,\)\]"):
         estimate(torch.randn(100), log_w=torch.zeros(99))
