@@ -13,6 +13,15 @@ from hepops.core.libraries import DIRECTORY
 EXCEPTIONS: dict[str, str] = {
     "DeviceScanKernel": "CUB's; 8 bytes that wait for the tile before, once in a block",
     "sum_chunksILi12E": "arrive's backward: twelve slopes, indexed by a loop over groups that is not unrolled",
+    "5_u1_cu": "40 bytes of the toolkit's sin and cos, which reduce arguments above 1e5 there",
+    "16_u1_trajectory_cu": "the same",
+    "8HeatbathI": "the staples' walk names directions as it goes: 328 bytes in SU(3), and sin and cos as above",
+    "10MetropolisI": "the same",
+    "9OverrelaxI": "sin and cos as above",
+    "12PathProductsI": "a site's coordinates, indexed by the direction that the program names: 80 bytes",
+    "20PathProductsBackwardI": "the same, twice",
+    "11_residual_cu": "the 8 x 8 matrix of a link of SU(3), for one thread: to be shared by eight (residual.cu)",
+    "15_checkerboard_cu": "the sites of a kernel, indexed by a loop whose length is the kernel's",
 }
 
 LIBRARY = DIRECTORY / "libhepops_cuda.so"
