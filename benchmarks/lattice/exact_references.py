@@ -66,7 +66,7 @@ def scalars(wanted):
         m2, lam = (float(key.split("_")[i]) for i in (3, 5))
         t = Phi4(shape, m2=m2, lam=lam)
         samplers = (
-            ("HMC", HMC(t, 0.1, 2, tune=0.9), 4000),  # longer ones of the second are half a period of its modes
+            ("HMC", HMC(t, 0.1, 2, tune=0.9), 20000),  # longer ones of the second are half a period of its modes
             ("Metropolis", Metropolis(t, 1.0, hits=2, tune=0.5), 3000),
         )
         for kind, sampler, n in samplers:
@@ -78,7 +78,7 @@ def scalars(wanted):
                 row(name, kind, run, observable, SCALAR[key][observable], seconds=seconds)
     t = Phi4((8, 8), m2=0.25, lam=0.0, convention="B")
     if wanted("free field 8x8 HMC"):
-        run, seconds = measure(HMC(t, 0.15, 8, tune=0.9), 5000, 256, 100, {"S": t.action, "phi2": powers(2)})
+        run, seconds = measure(HMC(t, 0.15, 8, tune=0.9), 20000, 256, 100, {"S": t.action, "phi2": powers(2)})
         p = 4 * torch.sin(math.pi * torch.arange(8, dtype=torch.float64) / 8).square()
         exact = {"S": 32.0, "phi2": (1 / (p[:, None] + p[None, :] + 0.25)).mean().item()}
         for observable in exact:
@@ -119,7 +119,7 @@ def four_dimensions(wanted):
         value, error = (float(v) for v in run.mean("plaquette"))
         relative = error / value
         print(f"| {name} | heatbath | plaquette | {value:.6f} +- {error:.6f} | | | {relative:.1e} | | {seconds:.0f} |")
-        run, seconds = measure(HMC(t, 0.12, 6, tune=0.85), 60, 24, 60, {"plaquette": mean})
+        run, seconds = measure(HMC(t, 0.12, 8, tune=0.85), 600, 32, 100, {"plaquette": mean})
         row(name, "HMC", run, "plaquette", value, error, seconds)
 
 
