@@ -160,9 +160,8 @@ def test_every_transform_of_the_library_is_tested():
     def subclasses(kind):
         return {kind, *(s for k in kind.__subclasses__() for s in subclasses(k))}
 
-    ours = {"coupling", "autoregressive", "masked", "mixing", "orthogonal", "transform"}
-    public = {
-        k for k in subclasses(flows.Transform) if k.__module__.split(".")[-1] in ours and not k.__name__.startswith("_")
-    }
+    stems = ("coupling", "autoregressive", "masked", "mixing", "orthogonal", "transform")
+    ours = {f"hepops.flows.{stem}" for stem in stems}  # the lattice's have tests of their own
+    public = {k for k in subclasses(flows.Transform) if k.__module__ in ours and not k.__name__.startswith("_")}
     used = {type(m) for name in TRANSFORMS for m in TRANSFORMS[name]().modules()}
     assert public - used == {flows.Transform}
