@@ -15,7 +15,7 @@ SMOOTH = 8  # points of a running mean: a batch's effective sample size is noisy
 
 
 def main(folder: Path) -> None:
-    figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 4.2), layout="constrained")
     for path in sorted(CURVES.glob("*.json")):
         found = json.loads(path.read_text())
         seconds, ess = (torch.tensor(found["curve"][k], dtype=torch.float64) for k in ("seconds", "ess"))
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     axis.set_ylim(0, 1)
     axis.set_xlabel("processor time of the training [s]")
     axis.set_ylabel("effective sample size / N")
-    axis.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(folder / "lattice-trainings.png", dpi=110)
 
 
