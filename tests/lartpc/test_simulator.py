@@ -147,6 +147,18 @@ def test_jacobian_of_waveforms(four_events):
             assert_differences((up - down) / width, tangent, name)
 
 
+def test_tangent_of_a_common_time(four_events):
+    sim, later = simulator(), 1e-5
+    with torch.no_grad():
+        waves = sim.waveforms(four_events, tangents=("lifetime", "time_offset"))
+        up, down = (
+            sim.waveforms(dataclasses.replace(four_events, t0=four_events.t0 + shift)).dense(2000)
+            for shift in (later, -later)
+        )
+    tangent = dataclasses.replace(waves, values=waves.tangents[1]).dense(2000)
+    assert_differences((up - down) / (2 * later), tangent, "time_offset")
+
+
 def test_jacobian_of_pixel_charges(four_events):
     sim = simulator()
     with torch.no_grad():

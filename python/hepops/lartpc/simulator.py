@@ -32,6 +32,8 @@ from .waveforms import (
 )
 
 NAMES = tuple(Parameters.SPEC)
+TIME_OFFSET = "time_offset"  # a tangent beside those of the parameters: all deposits later alike [us]
+TIME = 1  # the row of the arrival's time among what `arrive` returns
 CUTS = {torch.float32: 4.0, torch.float64: 6.0}  # sigmas: what lies beyond is below the rounding of the sums
 
 
@@ -255,7 +257,8 @@ class Simulator(nn.Module):
 
         Args:
             segments: Of any number of events.
-            tangents: Names of parameters: forward mode along each, in the units of the parameter.
+            tangents: Names of parameters: forward mode along each, in the units of the parameter. "time_offset" is the
+                direction in which every deposit is later [us].
 
         Returns:
             `Waveforms`, with `tangents` (num_tangents, total) where asked for.
@@ -267,8 +270,8 @@ class Simulator(nn.Module):
     def _waveforms(self, pieces: Pieces, tangents: Sequence[str]) -> tuple[Waveforms, "_Inputs"]:
         count = tangent_directions(tangents)
         for name in tangents:
-            if name not in NAMES:
-                raise ValueError(f"Simulator: no parameter {name!r}; there are {list(NAMES)}")
+            if name not in NAMES and name != TIME_OFFSET:
+                raise ValueError(f"Simulator: no parameter {name!r}; there are {[*NAMES, TIME_OFFSET]}")
         detector, response = self.detector, self.response()
         pitch, tick = detector.pixel_pitch, detector.tick
         device = pieces.segment.device
@@ -297,8 +300,10 @@ class Simulator(nn.Module):
             with torch.no_grad():
                 seeds = torch.zeros(count, len(NAMES), dtype=torch.float64, device=device)
                 for k, name in enumerate(tangents):
-                    seeds[k, NAMES.index(name)] = 1.0
+                    if name != TIME_OFFSET:
+                        seeds[k, NAMES.index(name)] = 1.0
                 along = arrive_tangents(rows, values, seeds, self.model)
+                along[[k for k, name in enumerate(tangents) if name == TIME_OFFSET], TIME] = 1.0
                 with torch.enable_grad():
                     E, T = (x.detach().requires_grad_() for x in (self.efield, self.temperature))
                     per_E, per_T = torch.autograd.grad(drift_velocity(E, T), (E, T))
