@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import shared
 from hepops.lartpc import Detector, Hits, Simulator, gun, read_hits, read_segments, write_segments
-from hepops.lartpc.production import Index, Ranks, Source, join_hits, simulate_files
+from hepops.lartpc.production import HitFiles, Index, Ranks, Source, join_hits, simulate_files
 from hepops.lartpc.production.index import groups
 
 CONFIG = {"seed": 3}
@@ -339,6 +339,52 @@ def test_what_does_not_belong_together_is_not_joined(files, sim, tmp_path):
     assert not (tmp_path / "c.h5").exists()
 
 
+# ---- files of hits
+
+
+@pytest.fixture(scope="module")
+def hit_files(files, sim, tmp_path_factory):
+    """The hits of the three files, ids made unique, in two files that share no event."""
+    place = tmp_path_factory.mktemp("hits")
+    segments = read_segments(list(files), same_event="renumber")
+    with torch.no_grad():
+        hits = sim(segments, 3, truth=True)
+    odd = hits.event % 2 == 1
+    hits[odd].save(place / "odd.h5", CONFIG)
+    hits[~odd].save(place / "even.h5", CONFIG)
+    return (place / "odd.h5", place / "even.h5"), hits
+
+
+def test_hits_come_event_by_event(hit_files, monkeypatch):
+    from hepops.lartpc.production import hit_files as module
+
+    paths, hits = hit_files
+    for block in (5, 1 << 18):
+        monkeypatch.setattr(module, "BLOCK", block)
+        found = HitFiles.scan(paths)
+        assert len(found) == len(hits) and found.events.tolist() == hits.event.unique().tolist()
+        assert found.config() == CONFIG
+        for some in (found.events, found.events[2:5], np.array([found.events[3], 10**9])):
+            expected, read = hits[torch.isin(hits.event, torch.from_numpy(some))], found.read(some)
+            for name, column in read.columns().items():
+                assert torch.equal(column, expected.columns()[name]), name
+        assert len(found.read(np.array([10**9]))) == 0
+
+
+def test_files_of_hits_that_do_not_fit_are_refused(hit_files, tmp_path):
+    paths, _ = hit_files
+    with pytest.raises(ValueError, match="stands in two files"):
+        HitFiles.scan([paths[0], paths[0]])
+    with pytest.raises(ValueError, match="list of files is empty"):
+        HitFiles.scan([])
+    with pytest.raises(FileNotFoundError):
+        HitFiles.scan([tmp_path / "none.h5"])
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["hits"] = [1]
+    with pytest.raises(ValueError, match="not a file of hits"):
+        HitFiles.scan([tmp_path / "foreign.h5"])
+
+
 # ---- processes
 
 
@@ -361,6 +407,12 @@ def test_two_processes_share_a_run(files, sim, tmp_path):
     with torch.no_grad():
         expected = sim(read_segments(list(files), same_event="renumber"), 3, truth=True)
     assert_same_hits(read_hits(tmp_path / "two.h5"), expected)
+
+
+def test_work_is_mapped_in_order():
+    assert Ranks().map(lambda x: x * x, [3, 1, 2]) == [9, 1, 4] and Ranks().map(len, []) == []
+    with pytest.raises(ZeroDivisionError):
+        Ranks().map(lambda x: 1 / x, [1, 0])
 
 
 def test_ranks_of_the_environment(monkeypatch):

@@ -1,5 +1,6 @@
 """Runs over lists of files larger than the memory: divided, interrupted, taken up again, shared by processes."""
 
+from .hit_files import HitFiles as HitFiles
 from .index import Index as Index
 from .index import Source as Source
 from .join import join_hits as join_hits

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,26 @@ class Ranks:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """`function` of every item, in their order, each computed by one rank and sent to all.
+
+        The list is the same on every rank and for any number of them, so that what is summed from it has the same bits.
+        An error of one rank is raised on all.
+        """
+        mine: list[tuple[Result | None, Exception | None]] = []
+        for k in self.mine(len(items)):
+            try:
+                mine.append((function(items[k]), None))
+            except Exception as error:
+                mine.append((None, error))
+                break
+        parts = self.gather(mine)
+        for part in parts:
+            for _, failure in part:
+                if failure is not None:
+                    raise failure
+        return [parts[k % self.size][k // self.size][0] for k in range(len(items))]
 
     def agree(self, action: Any) -> Any:
         """What `action()` returns on rank 0; where it raises, all ranks raise the same error."""
