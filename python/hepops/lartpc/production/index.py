@@ -28,7 +28,7 @@ BLOCK = 1 << 18  # rows read at once
 class Source:
     """A list of files and how they are read; see `hepops.lartpc.read_segments`."""
 
-    files: tuple[Path, ...]
+    files: tuple[str | Path, ...]
     offset: tuple[float, ...] = (0.0, 0.0, 0.0)
     on_bad: Literal["raise", "exclude"] = "raise"
     same_event: Literal["raise", "merge", "renumber"] = "raise"
@@ -39,6 +39,11 @@ class Source:
         edepsim._check_choice("on_bad", self.on_bad, ("raise", "exclude"))
         edepsim._check_choice("same_event", self.same_event, ("raise", "merge", "renumber"))
         edepsim._offset(self.offset)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(map(Path, self.files))
 
     @property
     def shift(self) -> Array:
@@ -72,7 +77,7 @@ class Index:
                 event in two files (see `Source.same_event`), or no segments.
             FileNotFoundError: no such file.
         """
-        parts = [_scan(path, source.on_bad == "raise") for path in source.files]
+        parts = [_scan(path, source.on_bad == "raise") for path in source.paths]
         first_row = np.cumsum([0, *(part.rows for part in parts)])
         event = np.concatenate([p.event + s for p, s in zip(parts, _shifts(parts, source), strict=True)])
         begin, end, skipped = (
@@ -139,13 +144,13 @@ class Index:
         for k in np.unique(number).tolist():
             mine, first = runs[number == k], int(self.first_row[k])
             begin, end = self.begin[mine], self.end[mine]
-            with open_hdf5(self.source.files[k]) as file:
+            with open_hdf5(self.source.paths[k]) as file:
                 data = file["segments"]
                 table = np.concatenate([data[a - first : b - first] for a, b in _joined(begin, end)])
             row = np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)])
             if len(row) != len(table):
-                raise ValueError(f"{self.source.files[k]}: changed since it was first read")
-            yield self.source.files[k], first, table, row, np.repeat(self.event[mine], end - begin)
+                raise ValueError(f"{self.source.paths[k]}: changed since it was first read")
+            yield self.source.paths[k], first, table, row, np.repeat(self.event[mine], end - begin)
 
     def _judged(self) -> Index:
         """Every row looked at, a group of events at a time: a row that stands twice does so within its event."""
