@@ -7,8 +7,6 @@ scores, which would spoil the shape of the pulls. Or by whole fits, each with it
 
 from __future__ import annotations
 
-import dataclasses
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .problem import Problem
-from .sections import simulated, terms_of
+from .sections import Batch, simulated, terms_of
 from .space import SIX, TIME_OFFSET, space
 from .target import Target, covariance_of, target_of
 
@@ -150,7 +148,9 @@ def _by_fits(
     for toy in range(toys):
         with torch.no_grad():
             hits = sim(segments, seed=seed + toy)
-        drawn = {n: (truth[names.index(n)].item() + s * _normal(seed + toy, n), s) for n, (_, s) in (priors or {}).items()}
+        drawn = {
+            n: (truth[names.index(n)].item() + s * _normal(seed + toy, n), s) for n, (_, s) in (priors or {}).items()
+        }
         settings: dict[str, Any] = {"seed": seed + toy, **options}
         result = fit(
             sim, segments, hits, names, residual=residual, start=start, priors=drawn, nuisance=nuisance, **settings
@@ -252,11 +252,8 @@ def goodness(result: FitResult | Target, toys: int = 20, seed: int = 0) -> Goodn
     found = []
     for toy in range(toys):
         batches = [
-            dataclasses.replace(batch, measured=simulated(*inputs, batch, seed + toy)) for batch in problem.batches
+            Batch(batch.segments, simulated(*inputs, batch, seed + toy), batch.events) for batch in problem.batches
         ]
         found.append(terms_of(*inputs, batches, False).value - free / 2)
     assert point.likelihood is not None
     return Goodness(point.likelihood.value, torch.tensor(found, dtype=torch.float64))
-
-
-

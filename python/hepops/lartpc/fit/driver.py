@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from hepops.lartpc.production.hit_files import HitFiles
+from hepops.lartpc.production.index import Index
+from hepops.lartpc.production.ranks import Ranks
+
 from . import optimise
 from .chips import of_chips
-from .optimise import Objective, Settings
+from .data import Files
 from .nuisance import Family, Nuisances
+from .optimise import Objective, Settings
 from .problem import Point, Problem
 from .residuals import LikelihoodObject, MatchedHits, Noise, PixelSums, Residual
 from .result import FitResult
@@ -21,6 +26,7 @@ from .robust import Robust
 from .space import CHIP, SIX, TIME_OFFSET, Bounds, Priors, Space, space
 from .state import Finish, State, Step, Store, describe, digest
 from .target import Target, covariance_of
+from .team import Team
 
 if TYPE_CHECKING:
     from hepops.lartpc.hits import Hits
@@ -34,8 +40,8 @@ CHUNK = 10_000  # segments
 
 def fit(
     sim: Simulator,
-    segments: Segments,
-    measured: Hits,
+    segments: Segments | Index,
+    measured: Hits | HitFiles,
     parameters: str | Iterable[str] = SIX,
     *,
     residual: Objective | Sequence[Objective] | Literal["likelihood"] | None = None,
@@ -54,6 +60,7 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool = False,
     chunk: int = CHUNK,
+    ranks: Ranks | None = None,
 ) -> FitResult:
     r"""Find the parameters of the detector that made these hits.
 
@@ -69,7 +76,8 @@ def fit(
     Args:
         sim: The simulator; its present values are the default start and those of all other parameters. It is copied
             and not changed (`FitResult.apply` does that).
-        segments: Energy deposits of whole events.
+        segments: Energy deposits of whole events; or an `Index` of files, which are then read a batch at a time, every
+            time they are needed, and may be larger than the memory.
         measured: Hits of the same events. Hits of other events are counted, not used.
         parameters: Names, or one name, of `Parameters.SPEC` or "time_offset" [us], which is added to every simulated
             time: give it where a clock made the hits, or half a tick is taken for a field. A likelihood can also fit
@@ -99,6 +107,9 @@ def fit(
             same input, the fit goes on from there, and its end has the same bits as without the interruption.
         progress: Show a progress bar on the terminal.
         chunk: Most segments simulated at once; an event is never divided. This bounds the memory.
+        ranks: Processes that share the work (see `hepops.lartpc.production.Ranks`): every one calls this function with
+            the same arguments, and each evaluates its share of the batches. The same bits for any number of them, and
+            the same result on all; profiles, contours and whatever else asks the likelihood again are rank 0's alone.
 
     Returns:
         `FitResult`, of the start with the lowest F (a start that converged before one that did not).
@@ -146,10 +157,14 @@ def fit(
     if nuisance and (method != "lm" or not isinstance(stages[-1], LikelihoodObject)):
         raise ValueError('nuisance: needs method "lm" with a likelihood in the last place, e.g. residual="likelihood"')
     begin, held = _starts(sim, names, free, start, starts, seed, stages[-1])
-    if held.get(TIME_OFFSET):
-        segments = replace(segments, t0=segments.t0 + held[TIME_OFFSET])
-    problem = Problem(sim, segments, measured, free, chunk, batch_events, nuisance)
-    stages = tuple(_held_chip(stage, held) for stage in stages)
+    data = _data(sim, segments, measured, held.get(TIME_OFFSET, 0.0))
+    problem = Problem(sim, *data, free, chunk, batch_events, nuisance)
+    stages = problem.stages = tuple(_held_chip(stage, held) for stage in stages)
+    ranks = ranks or Ranks()
+    if ranks.size > 1:
+        if method != "lm":
+            raise ValueError(f'ranks: {ranks.size} processes share a fit by method "lm" alone, not {method!r}')
+        problem.team = Team(ranks)
     for name, value in held.items():
         problem.set(name, value)
     go = Settings(most, tolerance, optimise.FLAT[dtype], learning_rate, batch_events is not None, seed)
@@ -169,14 +184,46 @@ def fit(
         "chunk": chunk,
         "simulator": {name: p.item() for name, p in sim.named_parameters() if p.numel() == 1},
     }
+
+    def work() -> FitResult:
+        return _work(problem, begin, fingerprint, held, config, go, checkpoint, progress)
+
+    fingerprint = _fingerprint(sim, data, config, begin)
+    return work() if problem.team is None else problem.team.run(problem, work)
+
+
+def _work(
+    problem: Problem,
+    begin: Tensor,
+    fingerprint: dict[str, str],
+    held: dict[str, float],
+    config: dict[str, Any],
+    go: Settings,
+    checkpoint: str | Path | None,
+    progress: bool,
+) -> FitResult:
+    """The fit, from where its checkpoint stands."""
     store = Store(checkpoint)
-    fingerprint = _fingerprint(sim, segments, measured, config, begin)
     state = store.read(fingerprint) or State(fingerprint, begin.tolist(), _begin(problem, begin[0]))
-    _run(problem, stages, state, go, store, method, progress)
-    result = _result(problem, stages[-1], state, held, config)
+    _run(problem, problem.stages, state, go, store, config["method"], progress)
+    result = _result(problem, problem.stages[-1], state, held, config)
+    problem.team = None  # what is asked of the result later, this process answers alone
     if store.folder is not None:
         result.save(store.folder / RESULT)
     return result
+
+
+def _data(
+    sim: Simulator, segments: Segments | Index, measured: Hits | HitFiles, shift: float
+) -> tuple[Segments | Files, Hits | None]:
+    """Both in memory or both in files; all times later by `shift` [us]."""
+    if isinstance(segments, Index) != isinstance(measured, HitFiles):
+        kinds = type(segments).__name__, type(measured).__name__
+        raise TypeError(f"segments and measured must both be in memory or both in files, got {kinds[0]} and {kinds[1]}")
+    if isinstance(segments, Index) and isinstance(measured, HitFiles):
+        return Files(segments, measured, shift, next(sim.parameters()).device), None
+    assert not isinstance(segments, Index) and not isinstance(measured, HitFiles)
+    return (replace(segments, t0=segments.t0 + shift) if shift else segments), measured
 
 
 def _names(given: str | Iterable[str]) -> tuple[str, ...]:
@@ -317,7 +364,7 @@ def _plain_priors(free: Space) -> dict[str, list[float]]:
 
 
 def _fingerprint(
-    sim: Simulator, segments: Segments, measured: Hits, config: dict[str, Any], begin: Tensor
+    sim: Simulator, data: tuple[Segments | Files, Hits | None], config: dict[str, Any], begin: Tensor
 ) -> dict[str, str]:
     """Hashes of everything that the end depends on, by name, so that a refusal can say what differs."""
     columns = ("event", "start", "end", "dE", "dEdx", "t0")
@@ -327,9 +374,25 @@ def _fingerprint(
     simple = {
         n: v for n, v in sorted(vars(sim).items()) if isinstance(v, (int, float, str, torch.dtype)) and n != "training"
     }
+    segments, measured = data
+    if isinstance(segments, Files):
+        source = segments.index.source
+        known = {
+            "segments": digest(
+                *segments.index.digests,
+                torch.from_numpy(segments.index.event),
+                *map(float, (*source.offset, segments.shift)),
+                source.on_bad,
+            ),
+            "measured": digest(*segments.hits.digests),
+        }
+    else:
+        known = {
+            "segments": digest(*(getattr(segments, name) for name in columns)),
+            "measured": digest(*(getattr(measured, name) for name in read)),
+        }
     return {
-        "segments": digest(*(getattr(segments, name) for name in columns)),
-        "measured": digest(*(getattr(measured, name) for name in read)),
+        **known,
         "simulator": digest(type(sim).__qualname__, state, simple, table, sim.detector),
         "starts": digest(begin),
         **{name: digest(value) for name, value in config.items() if name != "simulator"},
@@ -345,7 +408,7 @@ def _result(
     values = torch.tensor(end.parameters, dtype=torch.float64)
     point, target = None, None
     if isinstance(objective, (Residual, LikelihoodObject)):
-        point = problem.at(torch.tensor(end.u, dtype=torch.float64), objective, problem.batches)
+        point = problem.at(torch.tensor(end.u, dtype=torch.float64), objective, problem.batches, scores=True)
     if point is not None and isinstance(objective, LikelihoodObject):
         target = Target(problem, objective, point)
     covariance, spread, chi2, count = _statistics(point, problem, objective)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from .arrow import Arrow
+from .data import FileBatch
 from .problem import Batch, Model, Point, Problem, ordered_sum, shifted
 from .residuals import LikelihoodObject, Residual
 from .robust import Robust
@@ -98,7 +99,7 @@ def _advance(state: State, done: bool, last: bool, most: int) -> None:
         state.ended = f"not converged after {most} iterations"
 
 
-def _turn(problem: Problem, state: State, go: Settings) -> list[Batch]:
+def _turn(problem: Problem, state: State, go: Settings) -> list[Batch | FileBatch]:
     """The batch of this iteration: every epoch visits all of them in an order of its own."""
     epoch, place = divmod(state.in_stage, len(problem.batches))
     generator = torch.Generator().manual_seed(go.seed + 7919 * epoch + 104729 * state.start)
@@ -109,7 +110,7 @@ def _turn(problem: Problem, state: State, go: Settings) -> list[Batch]:
 def attempt(
     problem: Problem,
     objective: Residual | LikelihoodObject,
-    batches: Sequence[Batch],
+    batches: Sequence[Batch | FileBatch],
     state: State,
     point: Point,
     tolerance: float,
@@ -255,7 +256,7 @@ def _adam_step(u: Tensor, state: State, rate: float) -> None:
 
 
 def gradient_of(
-    problem: Problem, objective: Objective, p: Tensor, batches: Sequence[Batch]
+    problem: Problem, objective: Objective, p: Tensor, batches: Sequence[Batch | FileBatch]
 ) -> tuple[float, Tensor, dict[str, int]]:
     """The loss at physical values `p` and its gradient with respect to them (K), in reverse mode."""
     space = problem.space
@@ -288,7 +289,7 @@ def gradient_of(
     return value + float((prior * off).sum()) / 2, gradient + prior, report
 
 
-def _loss(objective: Objective, simulated: object, batch: Batch) -> tuple[Tensor, dict[str, int]]:
+def _loss(objective: Objective, simulated: object, batch: Batch | FileBatch) -> tuple[Tensor, dict[str, int]]:
     """A tensor of one number with a graph, and what was counted."""
     if not isinstance(objective, Residual):
         assert callable(objective)

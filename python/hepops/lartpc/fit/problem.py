@@ -20,11 +20,13 @@ from torch import Tensor
 from hepops.lartpc.parameters import Parameters
 
 from .arrow import Arrow
+from .data import FileBatch, Files, file_batches
 from .nuisance import Unknowns, unknowns
 from .residuals import CHARGE, TIME, LikelihoodObject, Residual, Residuals, joined
 from .robust import Robust
 from .sections import Batch, cut_batch, replace_hits, terms_of
 from .space import TIME_OFFSET, Space
+from .team import Part, Request, Team
 from .terms import Terms, ordered_sum
 
 if TYPE_CHECKING:
@@ -139,8 +141,8 @@ class Problem:
     def __init__(
         self,
         sim: Simulator,
-        segments: Segments,
-        measured: Hits,
+        segments: Segments | Files,
+        measured: Hits | None,
         space: Space,
         size: int,
         events: int | None,
@@ -148,10 +150,19 @@ class Problem:
     ):
         self.sim = copy.deepcopy(sim)
         self.space = space
-        self.batches, self.ignored_hits = batches(segments, measured, size, events)
+        self.batches: Sequence[Batch | FileBatch]
+        self.stages: tuple[Any, ...] = ()
+        self.team: Team | None = None
+        if isinstance(segments, Files):
+            self.batches, self.ignored_hits = file_batches(segments, size, events)
+            every = torch.from_numpy(segments.index.events)
+        else:
+            assert measured is not None
+            self.batches, self.ignored_hits = batches(segments, measured, size, events)
+            every = segments.event
         self.num_events = sum(batch.events for batch in self.batches)
-        self.unknowns: Unknowns = unknowns(space, nuisance, segments.event, sim.detector)
-        self._kept: tuple[object, list[Hits]] | None = None
+        self.unknowns: Unknowns = unknowns(space, nuisance, every, sim.detector)
+        self._kept: tuple[object, dict[int, Hits]] | None = None
         for name, parameter in self.sim.named_parameters():
             parameter.requires_grad_(name in space.names)
 
@@ -166,42 +177,80 @@ class Problem:
                 getattr(self.sim, name).fill_(value)
 
     def at(
-        self, x: Tensor, objective: Residual | LikelihoodObject, batches: Sequence[Batch], derivatives: bool = True
+        self,
+        x: Tensor,
+        objective: Residual | LikelihoodObject,
+        batches: Sequence[Batch | FileBatch],
+        derivatives: bool = True,
+        scores: bool = False,
     ) -> Point:
-        """Evaluate the objective on some batches."""
+        """Evaluate the objective on some batches; several processes do so together, and then leave the scores out."""
+        p, slope = self.space.physical(x[: len(self.space)])
+        parts = self._parts(x, objective, batches, derivatives, scores)
+        share, weight = sum(batch.events for batch in batches) / self.num_events, self._weight(batches)
+        if isinstance(parts[0], Residuals):
+            residuals = joined([part for part in parts if isinstance(part, Residuals)])
+            return Point(x, p, slope, residuals, None, share, weight)
+        terms = parts[0]
+        for part in parts[1:]:
+            assert isinstance(part, Terms)
+            terms = terms + part
+        return Point(x, p, slope, None, terms, share, weight)
+
+    def _parts(
+        self,
+        x: Tensor,
+        objective: Residual | LikelihoodObject,
+        batches: Sequence[Batch | FileBatch],
+        derivatives: bool,
+        scores: bool,
+    ) -> list[Part]:
+        """What each batch gives, by this process or by all of the team."""
+        if self.team is None:
+            return [self.part(x, objective, batch, derivatives) for batch in batches]
+        number = {id(batch): k for k, batch in enumerate(self.batches)}
+        stage = next(k for k, known in enumerate(self.stages) if known is objective)
+        request = Request(x, stage, tuple(number[id(batch)] for batch in batches), derivatives, scores)
+        return self.team.ask(self, request)
+
+    def part(
+        self, x: Tensor, objective: Residual | LikelihoodObject, batch: Batch | FileBatch, derivatives: bool
+    ) -> Part:
+        """What one batch gives."""
         u = x[: len(self.space)]
-        p, slope = self.space.physical(u)
+        p, _ = self.space.physical(u)
         for name, value in zip(self.space.names, p.tolist(), strict=True):
             self.set(name, value)
-        share, weight = sum(batch.events for batch in batches) / self.num_events, self._weight(batches)
         if isinstance(objective, LikelihoodObject):
-            terms = terms_of(self.sim, self.unknowns, p, x, objective, batches, derivatives)
-            return Point(x, p, slope, None, terms, share, weight)
+            return terms_of(self.sim, self.unknowns, p, x, objective, [batch], derivatives)
         with torch.no_grad():
-            hits = self._hits(u, p, batches, derivatives)
-            residuals = [objective(simulated, b.measured) for simulated, b in zip(hits, batches, strict=True)]
-        return Point(x, p, slope, joined(residuals), None, share, weight)
+            return objective(self._hits(u, p, batch, derivatives), batch.measured)
 
-    def _weight(self, batches: Sequence[Batch]) -> Tensor:
+    def _weight(self, batches: Sequence[Batch | FileBatch]) -> Tensor:
         """(K + M) of the deviations' priors: those of events that are absent do not count, the others by their share."""
         if len(batches) == len(self.batches) or not self.unknowns.families:
             return self.unknowns.weight
         weight = self.unknowns.weight * sum(batch.events for batch in batches) / self.num_events
         for family in self.unknowns.families:
             if family.spec.per == "event":
-                here = torch.cat([torch.unique(batch.segments.event.cpu()) for batch in batches])
+                here = torch.cat([batch.ids for batch in batches])
                 mine = slice(family.first, family.first + len(family))
                 weight[mine] = self.unknowns.weight[mine] * torch.isin(family.events, here)
         return weight
 
-    def _hits(self, u: Tensor, p: Tensor, batches: Sequence[Batch], derivatives: bool) -> list[Hits]:
-        """Simulated hits of each batch. The last ones are kept: the next stage, and the end, ask for them again."""
-        key = (u.tolist(), [id(b) for b in batches], derivatives)
+    def _hits(self, u: Tensor, p: Tensor, batch: Batch | FileBatch, derivatives: bool) -> Hits:
+        """Simulated hits of a batch. The last point's are kept: the next stage, and the end, ask for them again."""
+        if isinstance(batch, FileBatch):  # of which there may be too many
+            return self.simulated(batch, p, derivatives)
+        key = (u.tolist(), derivatives)
         if self._kept is None or self._kept[0] != key:
-            self._kept = (key, [self.simulated(b, p, derivatives) for b in batches])
-        return self._kept[1]
+            self._kept = (key, {})
+        held = self._kept[1]
+        if id(batch) not in held:
+            held[id(batch)] = self.simulated(batch, p, derivatives)
+        return held[id(batch)]
 
-    def simulated(self, batch: Batch, p: Tensor, derivatives: bool) -> Hits:
+    def simulated(self, batch: Batch | FileBatch, p: Tensor, derivatives: bool) -> Hits:
         """Noise-free hits of a batch, with tangents in the order of the space."""
         names = self.space.names
         own = tuple(name for name in names if name in Parameters.SPEC) if derivatives else ()
@@ -270,5 +319,3 @@ def batches(segments: Segments, measured: Hits, size: int, events: int | None) -
 def _few(ids: Tensor) -> str:
     values = torch.unique(ids).tolist()
     return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-
-

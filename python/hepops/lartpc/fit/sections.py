@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .arrow import Arrow
+from .data import FileBatch
 from .nuisance import Family, Unknowns
 from .residuals import Likelihood, LikelihoodObject
 from .space import CHIP, TIME_OFFSET
@@ -37,6 +38,14 @@ class Batch:
     measured: Hits
     events: int
 
+    @property
+    def ids(self) -> Tensor:
+        """Of the events, int64 (events) on the CPU."""
+        return torch.unique(self.segments.event).cpu()
+
+
+AnyBatch = Batch | FileBatch
+
 
 @dataclass(frozen=True)
 class Section:
@@ -55,9 +64,10 @@ def cut_batch(segments: Segments, measured: Hits, group: list[int]) -> Batch:
     return Batch(segments[mine], _hits_of(measured, ids), len(group))
 
 
-def replace_hits(batch: Batch, measured: Hits) -> Batch:
+def replace_hits(batch: Batch | FileBatch, measured: Hits) -> Batch:
     """The same events, measured another time."""
-    return dataclasses.replace(batch, measured=_hits_of(measured, torch.unique(batch.segments.event)))
+    segments = batch.segments
+    return Batch(segments, _hits_of(measured, torch.unique(segments.event)), batch.events)
 
 
 def _hits_of(measured: Hits, ids: Tensor) -> Hits:
@@ -73,7 +83,7 @@ def terms_of(
     p: Tensor,
     x: Tensor,
     objective: LikelihoodObject,
-    batches: Sequence[Batch],
+    batches: Sequence[Batch | FileBatch],
     derivatives: bool,
 ) -> Terms:
     """-log L of some batches with its derivatives with respect to all unknowns."""
@@ -121,7 +131,11 @@ def _common(sim: Simulator, unknowns: Unknowns, p: Tensor, objective: object) ->
 
 
 def _sections(
-    sim: Simulator, unknowns: Unknowns, common: Mapping[str, float], deviation: Sequence[float], batch: Batch
+    sim: Simulator,
+    unknowns: Unknowns,
+    common: Mapping[str, float],
+    deviation: Sequence[float],
+    batch: Batch | FileBatch,
 ) -> Iterator[Section]:
     """The batch, its times moved by the offsets, cut where parameters of the simulator change."""
     segments = _offset(batch.segments, unknowns, common, deviation)
@@ -186,7 +200,7 @@ def _touches(segments: Segments, sim: Simulator, tpc: int) -> Tensor:
 
 
 def simulated(
-    sim: Simulator, unknowns: Unknowns, p: Tensor, x: Tensor, objective: LikelihoodObject, batch: Batch, seed: int
+    sim: Simulator, unknowns: Unknowns, p: Tensor, x: Tensor, objective: LikelihoodObject, batch: AnyBatch, seed: int
 ) -> Hits:
     """Hits of a batch as the simulator makes them at these unknowns, noise included."""
     if any(family.spec.per == "tile" for family in unknowns.families):

@@ -127,3 +127,13 @@ class Terms:
     information: Arrow
     report: Mapping[str, int]
     scores: tuple[Scores, ...] = ()
+
+    def __add__(self, other: Terms) -> Terms:
+        names = {**self.report, **other.report}
+        return Terms(
+            self.value + other.value,
+            self.gradient + other.gradient,
+            self.information + other.information,
+            {name: self.report.get(name, 0) + other.report.get(name, 0) for name in names},
+            self.scores + other.scores,
+        )

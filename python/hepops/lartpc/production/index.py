@@ -107,6 +107,17 @@ class Index:
         """Ids of the events, each once, in rising order, int64 (num_events)."""
         return np.unique(self.event)
 
+    def select(self, events: Array) -> Index:
+        """The index of some events; what was left out of all files stays in the counts.
+
+        Raises:
+            ValueError: an id that is not there.
+        """
+        if len(missing := np.setdiff1d(events, self.event)):
+            raise ValueError(f"events: there is no event {missing[0]} among {len(self.events)}")
+        mine = np.isin(self.event, events)
+        return replace(self, event=self.event[mine], begin=self.begin[mine], end=self.end[mine])
+
     def rows(self, events: Array) -> Array:
         """How many rows each of some events has, int64 (num_events)."""
         before = np.concatenate([[0], np.cumsum(self.end - self.begin)])
@@ -168,12 +179,12 @@ class Index:
         return replace(self, **runs, skipped=rows, excluded=excluded)
 
 
-def groups(events: Array, sizes: Array, most: int) -> list[Array]:
-    """Events, in order, in groups of at most `most` rows together, one event at least."""
+def groups(events: Array, sizes: Array, most: int, count: int | None = None) -> list[Array]:
+    """Events, in order, in groups of at most `most` rows and `count` events, one event at least."""
     found: list[Array] = []
     begin = filled = 0
     for k, size in enumerate(sizes.tolist()):
-        if k > begin and filled + size > most:
+        if k > begin and (filled + size > most or k - begin == count):
             found.append(events[begin:k])
             begin, filled = k, 0
         filled += size
