@@ -113,6 +113,15 @@ def write_segments(
     """
     import h5py
 
+    table = segment_table(segments, generation=generation, positions=positions)
+    with atomic(path) as part, h5py.File(part, "w") as file:
+        file.create_dataset("segments", data=table)
+
+
+def segment_table(
+    segments: Segments, *, generation: Literal["new", "old"] = "new", positions: Literal["f4", "f8"] = "f4"
+) -> Array:
+    """The rows of the dataset `segments`, a structured array; the arguments are those of `write_segments`."""
     _check_choice("generation", generation, ("new", "old"))
     _check_choice("positions", positions, ("f4", "f8"))
     columns = {name: column.detach().cpu().numpy() for name, column in segments.columns().items()}
@@ -144,8 +153,7 @@ def write_segments(
     rows = np.zeros(len(segments), [(name, kind) for name, (kind, _) in table.items()])
     for name, (_, column) in table.items():
         rows[name] = column
-    with atomic(path) as part, h5py.File(part, "w") as file:
-        file.create_dataset("segments", data=rows)
+    return rows
 
 
 def _tables(source: Any) -> Iterator[tuple[str, dict[str, Array]]]:
