@@ -119,7 +119,7 @@ def _double_backward(ctx: Any, v_map: Tensor, v_points: Tensor) -> tuple[Tensor 
     wanted = ctx.needs_input_grad[:3]
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=True)]
-        slopes = _slopes(*leaves, numbers)
+        slopes = _slopes(leaves[0], leaves[1], leaves[2], numbers)
         used = [(y, v) for y, v, w in zip(slopes, (v_map, v_points), (want_map, want_points), strict=True) if w]
         found = iter(
             torch.autograd.grad(
