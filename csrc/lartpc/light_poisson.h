@@ -15,7 +15,7 @@ namespace hepops::lartpc {
 constexpr double poisson_inversion_below = 10;
 constexpr int poisson_attempts = 64;  // the chance to reject once is below 0.3: more never happens (0.3^64 = 1e-34)
 
-// ln k!, by Stirling's series from k = 9 on, to 1e-14
+// ln k!, by Stirling's series from k = 9 on, to a few 1e-14
 HEPOPS_HD double log_factorial(double k) {
   double x = k + 1, shift = 0;
   while (x < 10) shift += std::log(x), x += 1;

@@ -157,7 +157,7 @@ class LightSimulator(nn.Module):
         Args:
             segments: Of any number of events.
             seed: None: the means. A number: recombination fluctuates, electrons by the binomial variance of the ion
-                pairs (normal, named by seed, event and the segment's place in `segments`); the sum stays.
+                pairs (normal, named by seed, event and the segment's place in its event); the sum stays.
 
         Differentiable in dE, dE/dx and the parameters; without a seed in the angle to the field as well.
         """
@@ -170,7 +170,7 @@ class LightSimulator(nn.Module):
         if seed is not None:
             pairs = segments.dE / values[NAMES.index("w_ion")]
             survive = torch.where(pairs > 0, electrons / torch.where(pairs > 0, pairs, 1.0), 0.0)
-            name = torch.arange(len(segments), device=segments.event.device) + segments.event * (1 << 32)
+            name = _place_in_event(segments.event) + segments.event * (1 << 32)
             normal = philox_normal(name, seed, 0, IONISATION, dtype=torch.float64)[:, 0]
             moved = electrons + (pairs * survive * (1 - survive)).clamp(min=0).sqrt() * normal
             electrons = torch.minimum(moved.clamp(min=0), segments.dE / self.w_ph)
@@ -353,6 +353,16 @@ class LightSimulator(nn.Module):
     def _shaped(self, light: LightWaveforms) -> LightWaveforms:
         flat = self.sipm.expected(light.values.flatten(0, 1), light.tick).reshape(light.values.shape)
         return replace(light, values=self.shape(flat, light.channel), tangents=None)
+
+
+def _place_in_event(event: Tensor) -> Tensor:
+    """How many segments of the same event come before, int64 (N)."""
+    order = torch.argsort(event, stable=True)
+    _, count = torch.unique_consecutive(event[order], return_counts=True)
+    first = torch.repeat_interleave(count.cumsum(0) - count, count)
+    place = torch.empty_like(event)
+    place[order] = torch.arange(len(event), device=event.device) - first
+    return place
 
 
 def _total(x: Tensor) -> float:

@@ -59,7 +59,8 @@ class SolidAngle(nn.Module):
         rayleigh: Length over which it is scattered out of the direct way [cm]; infinity: as if none were.
         delay_per_cm: Of the group velocity [us/cm].
         divisions: Panels are cut into divisions^2 parts, each with its own exact solid angle and its own attenuation
-            at the distance of its centre; 1 is within 6 % of the integral for the tiles of module0, 4 within 0.5 %.
+            at the distance of its centre; for the tiles of module0 1 is within 11 % of the integral, 2 within 4 %, 4
+            within 0.9 %, worst where light grazes a tile nearby.
 
     Differentiable in positions and in both lengths, which are the module's parameters.
 

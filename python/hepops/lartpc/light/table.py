@@ -207,15 +207,15 @@ class VisibilityTable(nn.Module):
         names = table.dtype.names or ()
         if "vis" not in names or "t0" not in names:
             raise ValueError(f"{path}: needs the fields vis and t0, got {list(names) or table.dtype}")
-        columns = {
-            n: np.flip(table[n], 1).astype(np.float64) for n in ("vis", "t0", "t0_avg", "time_dist") if n in names
-        }
+        for name in ("vis", "t0", "t0_avg", "time_dist"):
+            if name in names:
+                options[name] = np.flip(table[name], 1).astype(np.float64)
         if "extent" in stored:
             options.setdefault("extent", [tuple(row) for row in stored["extent"].tolist()])
         if "tpcs" in stored:
             options.setdefault("tpcs", stored["tpcs"].tolist())
         try:
-            return cls(**columns, **options)
+            return cls(**options)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -242,7 +242,7 @@ class VisibilityTable(nn.Module):
         """The table of a solid-angle model, at the middles of the voxels of the detector's first TPC."""
         size = frame_size(detector)[0]
         low, width = -MARGIN, size + 2 * MARGIN
-        axes = [low + width[k] * (torch.arange(n) + 0.5) / n for k, n in enumerate(divisions)]
+        axes = [low + width[k] * (torch.arange(n).double() + 0.5) / n for k, n in enumerate(divisions)]
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         with torch.no_grad():
             seen = model(points, size.expand_as(points))
