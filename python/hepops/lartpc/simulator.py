@@ -2,10 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from .waveforms import (
     waveforms,
     waveforms_and_tangents,
 )
+
+if TYPE_CHECKING:
+    from .universes import Universes
 
 NAMES = tuple(Parameters.SPEC)
 TIME_OFFSET = "time_offset"  # a tangent beside those of the parameters: all deposits later alike [us]
@@ -493,6 +496,14 @@ class Simulator(nn.Module):
         totals = {"electrons_arriving": math.fsum(arriving), "electrons_lost": math.fsum(lost)}
         hits = _join(parts, self._reports(pieces) | totals)
         return _rank(hits) if several else hits
+
+    def universes(
+        self, parameters: "Sequence[Parameters] | Mapping[str, Any]", segments: Segments, **options: Any
+    ) -> "Universes":
+        """Many sets of parameters in one call: see `hepops.lartpc.universes.universes`."""
+        from .universes import universes
+
+        return universes(self, parameters, segments, **options)
 
     def _threshold(self, threshold: float | Tensor | None, waves: Waveforms) -> float | Tensor | None:
         if not isinstance(threshold, Tensor) or threshold.numel() == 1:
