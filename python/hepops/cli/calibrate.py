@@ -11,7 +11,6 @@ from .display import write_figures
 from .provenance import check_apart, provenance, write_json
 
 if TYPE_CHECKING:
-    from hepops.lartpc import Hits
     from hepops.lartpc.fit import FitResult
 
 SUMMARY, VALUES, DONE = "summary.txt", "parameters.json", "provenance.json"
@@ -20,7 +19,7 @@ FIGURES = ("trace.png", "correlations.png", "residuals.png", "overview.png")
 
 
 def calibrate(
-    hits: Annotated[Path, typer.Argument(help="A file of hits.", show_default=False)],
+    hits: Annotated[list[Path], typer.Argument(help="Files of hits.", show_default=False)],
     tracks: Annotated[list[Path], typer.Option("--tracks", help="The tracks that made them.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder.", show_default=False)],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where the folder holds a fit.")] = False,
@@ -30,6 +29,14 @@ def calibrate(
             "--fit",
             metavar="NAMES",
             help="Parameters, separated by commas. [default: the six; time_offset too of hits with noise]",
+            show_default=False,
+        ),
+    ] = None,
+    residual: Annotated[
+        Literal["hits", "likelihood"] | None,
+        typer.Option(
+            "--residual",
+            help="Compare hits, or take the likelihood of the measured ones. [default: likelihood of hits with noise]",
             show_default=False,
         ),
     ] = None,
@@ -86,39 +93,46 @@ def calibrate(
 ) -> None:
     """Fit the parameters of the detector that made the hits.
 
-    Started again after a kill it goes on where it was, and ends with the same bits.
+    Started again after a kill it goes on where it was, and ends with the same bits. Files may exceed the memory;
+    under torchrun the processes share the events.
     """
     import sys
 
     import hepops
-    from hepops.lartpc import Parameters, plot, read_config, read_hits
+    from hepops.lartpc import Parameters, plot
+    from hepops.lartpc.production import HitFiles, Ranks
 
     o.check_seed(seed)
+    ranks = Ranks.join()
     for name in (*LEFT, *FIGURES):
-        check_apart(output / name, [hits, *tracks, properties, *(layout or ()), response])
-    _prepare(output, overwrite)
-    where = o.parse_device(device)
+        check_apart(output / name, [*hits, *tracks, properties, *(layout or ()), response])
+    ranks.agree(lambda: _prepare(output, overwrite))
+    where = o.parse_device(ranks.device(device))
     o.set_threads(threads)
-    measured, config = read_hits(hits), read_config(hits)
-    described = o.detector_of(config, hits, detector, properties, layout, module)
+    measured = HitFiles.scan(hits)
+    config = measured.config()
+    described = o.detector_of(config, hits[0], detector, properties, layout, module)
     chain = Chain.from_config(config).but(
         response=response, model=model, step=step, reach=reach, length=length, dtype=dtype
     )
     sim = chain.simulator(described, parameter).to(where)
-    segments = o.choose(o.read_tracks(tracks, config, offset), events, shard)
-    measured, left = _same_events(measured, segments.events)
+    index = o.scan_tracks(tracks, config, offset)
+    index = index.select(o.choose_events(index.events, events, shard))
     noisy = config.get("seed") is not None  # a clock made them: its phase must not be taken for a field
     names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * noisy)
-    if noisy:
+    compare = residual or ("likelihood" if noisy and method == "lm" else "hits")
+    if noisy and compare == "hits" and ranks.rank == 0:
         typer.echo(
-            "hepops: warning: these hits carry noise; a fit of matched hits is biased by several of its errors",
+            "hepops: warning: these hits carry noise; a fit of matched hits is biased by several of its errors, "
+            "--residual likelihood is not",
             err=True,
         )
     result = hepops.lartpc.fit(
         sim,
-        segments.to(where),
-        measured.to(where),
+        index,
+        measured,
         names,
+        residual="likelihood" if compare == "likelihood" else None,
         method=method,
         start=_start(start),
         starts=starts,
@@ -128,13 +142,23 @@ def calibrate(
         max_iterations=iterations,
         seed=seed,
         checkpoint=output,
-        progress=not quiet and sys.stderr.isatty(),
+        progress=not quiet and sys.stderr.isatty() and ranks.rank == 0,
+        ranks=ranks,
     )
+    if ranks.rank:
+        return
     truth = plot.truth_of(config)
     text = report(result, truth)
     write_results(output, result, truth, text, plots)
-    source = {"hits": str(hits), "tracks": [str(path) for path in tracks], "events": events, "shard": shard}
+    source = {
+        "hits": [str(path) for path in hits],
+        "tracks": [str(path) for path in tracks],
+        "digests": [*measured.digests, *index.digests],
+        "events": events,
+        "shard": shard,
+    }
     fitted = {"detector": described.to_dict(), "simulator": chain.to_dict(), "fit": result.config}
+    left = result.counts["hits_of_other_events"]
     write_json(output / DONE, {"provenance": provenance(), "source": source, "hits left out": left, **fitted})
     if not result.converged:
         typer.echo(f"hepops: warning: {result.outcome}", err=True)
@@ -191,14 +215,6 @@ def _prepare(folder: Path, overwrite: bool) -> None:
     if overwrite:
         for name in LEFT:
             (folder / name).unlink(missing_ok=True)
-
-
-def _same_events(measured: "Hits", events: Any) -> tuple["Hits", int]:
-    """The hits of the events whose tracks were chosen, and how many others there were."""
-    import torch
-
-    chosen = measured[torch.isin(measured.event, events)]
-    return chosen, len(measured) - len(chosen)
 
 
 def _start(texts: list[str] | None) -> Any:

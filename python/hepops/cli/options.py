@@ -225,11 +225,20 @@ def read_files(
         raise ValueError(_option_for_argument(str(error), hint)) from error
 
 
+def scan_tracks(tracks: list[Path], config: dict[str, Any], offset: str | None = None) -> "Index":
+    """The tracks of a file of hits, read as the file says they were read, unless the command line says otherwise."""
+    source: dict[str, Any] = config.get("source", {})
+    shift = parse_vector(offset) if offset is not None else tuple(source.get("offset", (0.0, 0.0, 0.0)))
+    bad, twice = source.get("on_bad", "raise"), source.get("same_event", "raise")
+    return scan_files(tracks, shift, bad, twice, hint="simulate's --same-event")
+
+
 def scan_files(
     tracks: list[Path],
     offset: tuple[float, ...],
     on_bad: Literal["raise", "exclude"],
     same_event: Literal["raise", "merge", "renumber"],
+    hint: str = "--same-event",
 ) -> "Index":
     """The index of the files, whose errors name the option instead of the argument."""
     from hepops.lartpc.production import Index, Source
@@ -237,7 +246,7 @@ def scan_files(
     try:
         return Index.scan(Source(tuple(tracks), tuple(offset), on_bad, same_event))
     except ValueError as error:
-        raise ValueError(_option_for_argument(str(error), "--same-event")) from error
+        raise ValueError(_option_for_argument(str(error), hint)) from error
 
 
 def _option_for_argument(text: str, hint: str) -> str:
@@ -256,14 +265,6 @@ def choose_events(ids: "Array", events: str | None, shard: str | None) -> "Array
         raise ValueError(f"--events {events} selects none of {len(ids)} events")
     i, n = parse_shard(shard)
     return chosen[i * len(chosen) // n : (i + 1) * len(chosen) // n]
-
-
-def choose(segments: "Segments", events: str | None, shard: str | None) -> "Segments":
-    """The segments of some events."""
-    import torch
-
-    ids = torch.from_numpy(choose_events(segments.events.numpy(), events, shard))
-    return segments[torch.isin(segments.event, ids)]
 
 
 def report(index: "Index", ids: "Array") -> str:
