@@ -9,3 +9,5 @@ from .matching import match as match
 from .matching import trigger_tick as trigger_tick
 from .model import HitLikelihood as HitLikelihood
 from .model import Intervals as Intervals
+from .operator import Outcome as Outcome
+from .operator import hit_likelihood as hit_likelihood

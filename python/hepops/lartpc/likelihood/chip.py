@@ -46,6 +46,7 @@ class Chip:
     adc_bits: int  # 0: no ADC, charges are known as they are
     clock: Clock
     foreign_rate: float = 1e-7  # hits that nothing explains, of any code alike [1/(pixel us)]
+    silence: float = 1e-12  # probability that a stretch without hits has none for another reason (dead, lost)
 
     def __post_init__(self) -> None:
         for name in FITTED:
@@ -63,6 +64,9 @@ class Chip:
             raise ValueError(f"Chip: adc_bits must be 0 to 24, got {self.adc_bits}")
         if not (math.isfinite(self.foreign_rate) and self.foreign_rate >= 0):
             raise ValueError(f"Chip: foreign_rate must not be negative [1/(pixel us)], got {self.foreign_rate}")
+
+        if not 0 <= self.silence < 1:
+            raise ValueError(f"Chip: silence must be in [0, 1), got {self.silence}")
 
     @classmethod
     def of(cls, detector: Detector, **changes: Any) -> "Chip":

@@ -74,7 +74,8 @@ class HitLikelihood:
     rounded); the charge is looked at only where the chip has no ADC (`adc_bits=0`).
 
     A hit of probability P counts as P + p with p that of a foreign hit (`Chip.foreign_rate`), so that one absurd hit
-    costs no more than -log p; hits that no row explains cost just that.
+    costs no more than -log p; hits that no row explains cost just that. Likewise a stretch without hits counts as P +
+    `Chip.silence`. The report says how many hits and silences came from there.
 
     Args:
         chip: The chip; None: what the simulator's detector states.
@@ -179,16 +180,19 @@ class HitLikelihood:
         place = torch.arange(len(found.hit), device=pixel.device) + row_of_hit  # of each hit among the intervals
         row, hit = _names(found, place)
         log_foreign = math.log(p) if (p := chip.foreign_probability()) > 0 else -math.inf
-        log_p, known = terms.log_probability.clone(), torch.ones_like(terms.log_probability)
-        log_p[place] = torch.logaddexp(log_p[place], log_p.new_tensor(log_foreign))
-        known[place] = (terms.log_probability[place] - log_p[place]).exp()
+        log_silence = math.log(chip.silence) if chip.silence > 0 else -math.inf
+        floor = torch.full_like(terms.log_probability, log_silence)
+        floor[place] = log_foreign
+        log_p = torch.logaddexp(terms.log_probability, floor)
+        known = torch.where(log_p > -torch.inf, (terms.log_probability - log_p).exp(), 0.0)
         scores = None
         if parameters:
             scores = _scores(terms, waves, found, place, parameters, (per_gain, per_pedestal), chip) * known[:, None]
             scores = torch.where(known[:, None] > 0, scores, 0.0)
         lost = torch.ones(len(hits), dtype=torch.bool, device=index.device)
         lost[found.hit] = False
-        report = found.report | {"foreign": round(float((1 - known).sum()))}
+        foreign, silent = float((1 - known[place]).sum()), float((1 - known).sum())
+        report = found.report | {"foreign": round(foreign), "silenced": round(silent - foreign)}
         return Intervals(
             waves.event[row],
             waves.tpc[row],
@@ -208,7 +212,7 @@ class HitLikelihood:
         none = left[:0]
         empty = torch.zeros(0, dtype=torch.float64, device=left.device)
         log_foreign = math.log(p) if (p := chip.foreign_probability()) > 0 else -math.inf
-        report = {"matched": 0, "without_row": len(left), "outside_window": 0, "dead_time": 0, "foreign": 0}
+        report = {"matched": 0, "without_row": len(left), "outside_window": 0, "dead_time": 0, "foreign": 0, "silenced": 0}
         scores = empty.new_zeros(0, parameters) if parameters else None
         return Intervals(none, none, none, none, none, empty, scores, empty, empty, left, log_foreign, report)
 

@@ -9,6 +9,7 @@ from hepops.lartpc.frontend import Windows
 
 from .formula import Clock, formula
 from .matching import Match
+from .operator import evaluate, scores
 
 
 @dataclass(frozen=True)
@@ -69,30 +70,35 @@ def by_formula(
     return result
 
 
-def interval_of_tick(waves: Windows, found: Match, clock: Clock) -> Tensor:
-    """The interval that holds each tick of the currents, int64 (total): a hit's ends with its reading."""
-    rows = len(waves.offsets) - 1
-    ticks = torch.zeros(waves.values.shape[0] + 1, dtype=torch.int64, device=waves.offsets.device)
-    ticks.index_add_(0, waves.offsets[1:-1].clamp_max(len(ticks) - 1), torch.ones_like(waves.offsets[1:-1]))
-    row = torch.repeat_interleave(found.first[1:] - found.first[:-1])
-    ends = waves.offsets[row] + found.tick + clock.hold + 1
-    inside = ends < waves.offsets[row + 1]
-    ends, beyond = ends[inside], row[~inside]
-    ticks.index_add_(0, ends, torch.ones_like(ends))
-    # a reading beyond the row's end: the rest of the row's intervals has no tick, the next row begins later
-    late = waves.offsets[beyond + 1]
-    ticks.index_add_(0, late.clamp_max(len(ticks) - 1), torch.ones_like(late))
-    del rows
-    return ticks[:-1].cumsum(0)
+def by_operator(
+    waves: Windows,
+    found: Match,
+    edges: Tensor,
+    threshold: Tensor,
+    noise: Tensor,
+    clock: Clock,
+    tolerance: float,
+    derivatives: bool,
+) -> Terms:
+    """All rows at once."""
+    return Terms(
+        *evaluate(
+            waves.values.detach(),
+            waves.offsets,
+            found.tick,
+            found.first,
+            edges,
+            threshold,
+            noise,
+            clock,
+            tolerance,
+            derivatives,
+        )
+    )
 
 
 def contract(terms: Terms, waves: Windows, found: Match, clock: Clock) -> Tensor:
     """Derivatives of log P along the waveforms' tangents, float64 (N, num_tangents)."""
     assert waves.tangents is not None
-    interval = interval_of_tick(waves, found, clock)
-    products = (waves.tangents.double() * terms.per_current.double()).T
-    scores = products.new_zeros(len(terms.log_probability), products.shape[1])
-    return scores.index_add_(0, interval, products)
-
-
-by_operator = by_formula
+    slopes = terms.per_current.to(waves.tangents.dtype)
+    return scores(slopes, waves.tangents, waves.offsets, found.tick, found.first, clock)

@@ -1,0 +1,198 @@
+"""The operator: log P of every interval of many rows, and its derivatives."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.library import register_autograd, register_fake
+
+from hepops.core.ops import call, once_differentiable
+
+from .formula import Clock
+
+Ops = torch.ops.hepops
+
+
+class Outcome(NamedTuple):
+    """What `hit_likelihood` returns; N intervals, those of a row being its hits in order, then the last."""
+
+    log_probability: Tensor  # float64 (N)
+    neglected: Tensor  # float64 (N)   bound on the relative error of P by histories that were left out
+
+
+def hit_likelihood(
+    currents: Tensor,
+    offsets: Tensor,
+    ticks: Tensor,
+    first: Tensor,
+    edges: Tensor,
+    threshold: Tensor,
+    noise: Tensor,
+    clock: Clock | None = None,
+    tolerance: float = 1e-8,
+) -> Outcome:
+    r"""log P of what self-triggering LArPix chips measured, given the current of each pixel.
+
+    The chip is the sampled face of `frontend`. A measured hit fixes its state, so that a row is a product over
+    intervals, each from the restart after a hit to the next hit, or to the end of the window. With q(s, t) the charge of
+    ticks s ... t, r the charge of the reset, :math:`h_j = \Phi((q(s,j) + r - threshold)/\sigma_l)` the probability of
+    a trigger at tick j, :math:`A_j = h_{j+18}` that its reading is accepted, and O the probability of the measured
+    reading of a hit at tick k,
+
+    .. math::
+        U_j(r) = h_j\left((1 - A_j)\,V_{j+20} + [j = k]\,O\right) + (1 - h_j)\,U_{j+1}, \qquad
+        V_s = \mathrm{E}_r[U_s], \qquad P = V_{start}
+
+    sums silent resets to any depth (docs/likelihood.md). The integral over r is a sum over 32 nodes that are
+    :math:`0.36\,\sigma_r` apart, about the integrand's maximum where that is far away: a hit may be as improbable as it
+    likes.
+
+    Args:
+        currents: Of all rows, one after the other, float32 or float64 (total) [e/us].
+        offsets: Where each row begins, int64 (rows + 1).
+        ticks: Of the measured triggers, counted from the row's first, int64 (num_hits); in order within a row.
+        first: The first hit of each row, int64 (rows + 1).
+        edges: Of the charge that each reading may have had, float64 (2, num_hits) [e]; -inf and inf are allowed. Where
+            both are equal the reading is known exactly and P is a density [1/e] in it.
+        threshold: Of the discriminator, one number or one per row, float64 [e].
+        noise: Standard deviations of reset, uncorrelated and discriminator noise, float64 (3) or (rows, 3) [e]. The
+            reset's may be 0.
+        clock: The chip's times; None: LArPix at 10 MHz.
+        tolerance: A silent reset may be left unfollowed where that costs less than this share of P; where little charge
+            flows restarts within 16 ticks and 20 e of each other are interpolated. 0: neither.
+
+    Returns:
+        `Outcome`: log P, float64, and a bound on the relative error of P by what was left unfollowed.
+
+    Differentiable once, in log P, with respect to the currents, edges, threshold and noise: the derivatives are those
+    of what is computed, in closed form. Accumulated in double; bit-identical from run to run and for any number of
+    threads.
+
+    Raises:
+        TypeError: the currents are neither float32 nor float64, or another argument is of another type than stated.
+        ValueError: a shape does not fit; and on the CPU, by row: a current that is not finite, ticks out of order,
+            outside the window, or nearer than the dead time, a threshold or noise that is not positive, edges that
+            fall.
+
+    References:
+        | D. A. Dwyer et al., JINST 13 (2018) P10007 (LArPix)
+        | DUNE/larnd-sim, larndsim/fee.py (the chip's loop)
+
+    Example:
+        >>> current = torch.zeros(60, dtype=torch.float64)
+        >>> current[10:30] = 5000.0
+        >>> edges = torch.tensor([[9500.0], [10500.0]], dtype=torch.float64)
+        >>> rows, noise = torch.tensor([0, 60]), torch.tensor([900.0, 500.0, 650.0], dtype=torch.float64)
+        >>> bar = torch.tensor(5000.0, dtype=torch.float64)
+        >>> hit_likelihood(current, rows, torch.tensor([19]), torch.tensor([0, 1]), edges, bar, noise)[0].exp()
+        tensor([0.0393, 0.9998], dtype=torch.float64)
+    """
+    derivatives = torch.is_grad_enabled() and any(x.requires_grad for x in (currents, edges, threshold, noise))
+    log_p, *_, neglected = evaluate(
+        currents, offsets, ticks, first, edges, threshold, noise, clock or Clock(), tolerance, derivatives
+    )
+    return Outcome(log_p, neglected)
+
+
+def evaluate(
+    currents: Tensor,
+    offsets: Tensor,
+    ticks: Tensor,
+    first: Tensor,
+    edges: Tensor,
+    threshold: Tensor,
+    noise: Tensor,
+    clock: Clock,
+    tolerance: float,
+    derivatives: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """log P, its slopes by currents, threshold, noise (of each interval) and edges, and what is neglected."""
+    arguments = (currents, offsets, ticks, first, edges, threshold, noise)
+    times = (clock.tick, clock.hold, clock.reset, clock.busy, clock.rise_time)
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    result = call(Ops.hit_likelihood, *arguments, *times, tolerance, derivatives)
+    return result
+
+
+def scores(slopes: Tensor, tangents: Tensor, offsets: Tensor, ticks: Tensor, first: Tensor, clock: Clock) -> Tensor:
+    """Derivative of each interval's log P along tangents (K, total) of the currents: float64 (N, K), in one pass."""
+    result: Tensor = call(Ops._hit_scores, slopes, tangents, offsets, ticks, first, clock.hold, clock.reset)
+    return result
+
+
+@register_fake("hepops::hit_likelihood")
+def _(
+    values: Tensor,
+    offsets: Tensor,
+    ticks: Tensor,
+    first: Tensor,
+    edges: Tensor,
+    threshold: Tensor,
+    noise: Tensor,
+    tick: float,
+    hold: int,
+    reset: int,
+    busy: int,
+    rise_time: float,
+    tolerance: float,
+    derivatives: bool,
+) -> tuple[Tensor, ...]:
+    intervals = offsets.shape[0] - 1 + ticks.shape[0]
+    kept = intervals if derivatives else 0
+    return (
+        edges.new_empty(intervals),
+        values.new_empty(values.shape[0] if derivatives else 0),
+        edges.new_empty(kept),
+        edges.new_empty(kept, 3),
+        edges.new_empty(2, ticks.shape[0] if derivatives else 0),
+        edges.new_empty(intervals),
+    )
+
+
+@register_fake("hepops::hit_likelihood_backward")
+def _(grad: Tensor, slopes: Tensor, *rest: Any) -> Tensor:
+    return slopes.new_empty(slopes.shape)
+
+
+@register_fake("hepops::_hit_scores")
+def _(slopes: Tensor, tangents: Tensor, offsets: Tensor, ticks: Tensor, *rest: Any) -> Tensor:
+    return slopes.new_empty((offsets.shape[0] - 1 + ticks.shape[0], tangents.shape[0]), dtype=torch.float64)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, offsets, ticks, first, _, threshold, noise, _, hold, reset, *_, derivatives = inputs
+    _, per_current, per_threshold, per_noise, per_edge, neglected = output
+    ctx.mark_non_differentiable(per_current, per_threshold, per_noise, per_edge, neglected)
+    ctx.save_for_backward(offsets, ticks, first, per_current, per_threshold, per_noise, per_edge)
+    ctx.shapes, ctx.clock, ctx.derivatives = (threshold.shape, noise.shape), (hold, reset), derivatives
+
+
+def _backward(ctx: Any, grad: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+    if not ctx.derivatives:
+        raise RuntimeError("hepops::hit_likelihood was called without derivatives")
+    offsets, ticks, first, per_current, per_threshold, per_noise, per_edge = ctx.saved_tensors
+    of_values = Ops.hit_likelihood_backward(grad, per_current, offsets, ticks, first, *ctx.clock)
+    intervals = first + torch.arange(first.shape[0], device=first.device)  # where those of each row begin
+    of_hit = torch.arange(ticks.shape[0], device=first.device)
+    row = torch.searchsorted(first[1:].contiguous(), of_hit, right=True)
+    of_edges = per_edge * grad[of_hit + row]
+    bar, sigma = (_by_row(grad, slope, intervals, shape) for slope, shape in zip(
+        (per_threshold, per_noise), ctx.shapes, strict=True))
+    return of_values, None, None, None, of_edges, bar, sigma, *(None,) * 7
+
+
+def _by_row(grad: Tensor, slopes: Tensor, intervals: Tensor, shape: torch.Size) -> Tensor:
+    """Sums over the intervals of each row, or over all, in their order."""
+    products = slopes * (grad if slopes.dim() == 1 else grad[:, None])
+    rows = intervals.shape[0] - 1
+    total = 1
+    for size in shape:
+        total *= size
+    if total == (1 if slopes.dim() == 1 else 3) and (slopes.dim() == 1 or len(shape) == 1):
+        return products.sum(0).reshape(shape)
+    sums = torch.segment_reduce(products, "sum", lengths=intervals[1:] - intervals[:-1], axis=0) if rows else products
+    return sums.reshape(shape)
+
+
+register_autograd("hepops::hit_likelihood", _backward, setup_context=_setup)
+once_differentiable("hepops::hit_likelihood_backward")
