@@ -17,6 +17,7 @@ from hepops.lartpc.production.ranks import Ranks
 from . import optimise
 from .chips import of_chips
 from .data import Files
+from .metric import Metric, expected
 from .nuisance import Family, Nuisances
 from .optimise import Objective, Settings
 from .problem import Point, Problem
@@ -52,6 +53,7 @@ def fit(
     fixed: str | Iterable[str] = (),
     bounds: Bounds | None = None,
     nuisance: Nuisances | None = None,
+    toys: int = 0,
     batch_events: int | None = None,
     max_iterations: int | None = None,
     tolerance: float | None = None,
@@ -95,6 +97,9 @@ def fit(
         bounds: Ranges by name in place of the published ones [physical units].
         nuisance: Deviations of events, runs, TPCs or tiles from the common values (`Nuisance`), or what each has, by
             name: ``{"time_offset": "event"}``. Solved with the parameters; needs a likelihood.
+        toys: Of a likelihood: how many simulated data sets, at the fitted values, give the information for the errors,
+            which is then the expected one. 0: the outer products of the data's own scores, fit for all but events of
+            few hits with nuisances of their own.
         batch_events: Events per iteration: of every stage but the last ("lm"), or of every iteration ("adam"). A
             likelihood is then a stage of batches and, at last, one of all events: of these are values and errors.
             None: all.
@@ -141,6 +146,8 @@ def fit(
     """
     if method not in ("lm", "adam"):
         raise ValueError(f'method must be "lm" or "adam", got {method!r}')
+    if toys < 0:
+        raise ValueError(f"toys must not be negative, got {toys}")
     if starts < 1:
         raise ValueError(f"starts must be at least 1, got {starts}")
     most = max_iterations if max_iterations is not None else (30 if method == "lm" else 300)
@@ -176,6 +183,7 @@ def fit(
         "priors": _plain_priors(free),
         "nuisance": [_plain_nuisance(f) for f in problem.unknowns.families],
         "bounds": {n: [lo, hi] for n, lo, hi in zip(free.names, free.low.tolist(), free.high.tolist(), strict=True)},
+        "toys": toys,
         "batch_events": batch_events,
         "max_iterations": most,
         "tolerance": tolerance,
@@ -258,7 +266,7 @@ def _begin(problem: Problem, start: Tensor) -> list[float]:
 def _next_start(state: State, problem: Problem) -> None:
     state.start += 1
     state.stage = state.iteration = state.in_stage = 0
-    state.damping, state.growth, state.diagonal, state.moments = 1e-3, 2.0, [], {}
+    state.damping, state.growth, state.diagonal, state.metric, state.moments = 1e-3, 2.0, [], [], {}
     state.ended, state.converged = "", False
     state.u = _begin(problem, torch.tensor(state.starts[state.start], dtype=torch.float64))
 
@@ -410,7 +418,10 @@ def _result(
     if isinstance(objective, (Residual, LikelihoodObject)):
         point = problem.at(torch.tensor(end.u, dtype=torch.float64), objective, problem.batches, scores=True)
     if point is not None and isinstance(objective, LikelihoodObject):
-        target = Target(problem, objective, point)
+        if config["toys"]:
+            information = expected(problem, objective, point.x, problem.batches, config["toys"], config["seed"])
+            point = replace(point, likelihood=replace(point.likelihood, information=information))
+        target = Target(problem, objective, point, Metric(problem, objective))
     covariance, spread, chi2, count = _statistics(point, problem, objective)
     counts = {**(point.report if point is not None else {}), "hits_of_other_events": problem.ignored_hits}
     empty = torch.zeros(0, dtype=torch.float64)

@@ -10,7 +10,7 @@ stages but the last), or promises to lower F by no more than its rounding, 1e-12
 fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it counts as converged if the
 expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma. A likelihood, whose
 F is in units of its own error, has also converged when a step promises to lower it by no more than 1e-5: scoring with
-the outer products of scores converges linearly, and less than 0.005 sigma is of no use.
+the information of toys (metric.py) converges linearly, and less than 0.005 sigma is of no use.
 
 References:
     | K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from .arrow import Arrow
 from .data import FileBatch
+from .metric import Metric, led_astray
 from .problem import Batch, Model, Point, Problem, ordered_sum, shifted
 from .residuals import LikelihoodObject, Residual
 from .robust import Robust
@@ -48,6 +49,7 @@ NEAR = 1e-4  # expected distance to the minimum, in F, that counts as there
 # by precision: a decrease below this share of F is rounding; without noise F vanishes too, and the step decides
 FLAT = {torch.float64: 1e-12, torch.float32: 1e-7}
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5}  # smallest relative step that rounding leaves a meaning
+SEED = 20211  # of the toys of metrics
 EDM = 1e-5  # what a step of a likelihood's fit must promise to be worth while
 SINGULAR = 1e-10  # smallest eigenvalue of the scaled information that a fit may begin with
 
@@ -69,16 +71,20 @@ def robust_of(objective: Objective) -> Robust | None:
 def levenberg_marquardt(problem: Problem, stages: Sequence[Objective], state: State, go: Settings, save: Save) -> None:
     """Run the present start from `state` to its end, saving after every iteration."""
     point: Point | None = None
+    metrics: dict[int, Metric] = {}
     while not state.ended:
         objective = stages[state.stage]
         assert isinstance(objective, (Residual, LikelihoodObject))
+        if isinstance(objective, LikelihoodObject) and state.stage not in metrics:
+            metrics[state.stage] = Metric(problem, objective)
         last = state.stage == len(stages) - 1
         batches = _turn(problem, state, go) if go.batched and not last else problem.batches
         if point is None:
             point = problem.at(state.point, objective, batches)
             if not state.iteration:
                 refuse_hopeless(point, problem, robust_of(objective))
-        point, done = attempt(problem, objective, batches, state, point, go.tolerance if last else COARSE, go.flat)
+        tolerance, metric = go.tolerance if last else COARSE, metrics.get(state.stage)
+        point, done = attempt(problem, objective, batches, state, point, tolerance, go.flat, metric)
         if go.batched and not last:
             point = None  # the next iteration sees other events
             done = done or state.in_stage >= len(problem.batches)
@@ -94,6 +100,7 @@ def _advance(state: State, done: bool, last: bool, most: int) -> None:
         state.ended, state.converged = state.ended or "converged", True
     elif done or (state.ended and not last):
         state.stage, state.in_stage, state.damping, state.growth, state.diagonal = state.stage + 1, 0, 1e-3, 2.0, []
+        state.metric = []
         state.ended = ""
     elif not state.ended and state.iteration >= most:
         state.ended = f"not converged after {most} iterations"
@@ -115,12 +122,16 @@ def attempt(
     point: Point,
     tolerance: float,
     flat: float,
+    metric: Metric | None = None,
     frozen: Tensor | None = None,
 ) -> tuple[Point, bool]:
     """Try one step; returns the point where the fit now stands, and whether the stage is done."""
     space, robust = problem.space, robust_of(objective)
     scales = point.scales(robust)
-    model = point.model(space, robust, scales)
+    known = point
+    if metric is not None:
+        known, state.metric = metric.of(point, batches, state.metric, SEED)
+    model = known.model(space, robust, scales)
     held = _held(point, model, frozen)
     diagonal = torch.maximum(model.information.diagonal, torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
     step = _step(model, diagonal, state.damping, held, problem)
@@ -132,7 +143,8 @@ def attempt(
     gain = decrease / predicted if predicted > 0 else 0.0
     relative = space.relative(trial.p - point.p, point.p)
     enough = max(flat * abs(model.value), EDM if isinstance(objective, LikelihoodObject) else 0.0)
-    small = predicted < enough or (relative < tolerance and not problem.unknowns.families)
+    single = bool(problem.unknowns.families) and isinstance(objective, LikelihoodObject)  # deviations go on moving
+    small = 0 <= predicted < enough or (relative < tolerance and not single)
     accepted = gain > 1e-4 or (small and decrease >= 0)
     damping = state.damping
     state.diagonal = diagonal.tolist()
@@ -142,6 +154,8 @@ def attempt(
     else:
         state.damping, state.growth = max(1e-4, state.damping * state.growth), 2 * state.growth
     new = trial if accepted else point
+    if state.metric and state.metric != new.x.tolist() and led_astray(accepted, gain, small):
+        state.metric, state.diagonal = [], []
     state.iteration += 1
     state.in_stage += 1
     row = (state.start, state.stage, state.iteration, accepted, model.value, relative, damping, gain)
@@ -167,8 +181,8 @@ def _held(point: Point, model: Model, frozen: Tensor | None) -> Tensor:
 def _step(model: Model, diagonal: Tensor, damping: float, held: Tensor, problem: Problem) -> Tensor:
     floor = torch.where(diagonal > 0, diagonal.clamp_min(1e-12 * float(diagonal.max()) + 1e-300), 0.0)
     step = model.information.plus_diagonal(damping * floor).solve(-model.gradient, held)
-    k, most = len(problem.space), problem.unknowns.longest()
-    share = min(1.0, float((most[:k] / step[:k].abs().clamp_min(1e-300)).min()) if k else 1.0)
+    k, most = problem.unknowns.dense, problem.unknowns.longest()
+    share = min(1.0, float((most[:k] / step[:k].abs().clamp_min(1e-300)).min()))
     return torch.cat((step[:k] * share, (step[k:] * share).clamp(-most[k:], most[k:])))
 
 

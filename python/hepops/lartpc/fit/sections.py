@@ -103,7 +103,7 @@ def terms_of(
             if not derivatives:
                 continue
             if part.scores is not None or unknowns.families:
-                s = scores(part, unknowns, section.values, common)
+                s = scores(part, unknowns, section.values, common, deviation)
                 kept.append(s)
             if unknowns.families:
                 gradient, information = gradient - s.gradient(unknowns), information + s.information(unknowns)
@@ -202,9 +202,14 @@ def _touches(segments: Segments, sim: Simulator, tpc: int) -> Tensor:
 def simulated(
     sim: Simulator, unknowns: Unknowns, p: Tensor, x: Tensor, objective: LikelihoodObject, batch: AnyBatch, seed: int
 ) -> Hits:
-    """Hits of a batch as the simulator makes them at these unknowns, noise included."""
-    if any(family.spec.per == "tile" for family in unknowns.families):
-        raise ValueError("toys: the simulated chip has one gain for all pixels, it cannot simulate gains per tile")
+    """Hits of a batch as the simulator makes them at these unknowns, noise included.
+
+    Raises:
+        ValueError: gains that differ from tile to tile, which the simulated chip has not.
+    """
+    for family in unknowns.families:
+        if family.spec.per == "tile" and bool(x[family.first : family.first + len(family)].any()):
+            raise ValueError("toys: the simulated chip has one gain for all pixels, it cannot simulate gains per tile")
     common = _common(sim, unknowns, p, objective)
     own = getattr(objective, "own", {})
     parts = []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hepops.core.files import atomic
 
-VERSION = 1
+VERSION = 2
 NAME = "state.json"
 
 
@@ -66,6 +66,7 @@ class State:
     damping: float = 1e-3
     growth: float = 2.0
     diagonal: list[float] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)  # where a likelihood's metric was made; empty: it is to be made
     moments: dict[str, list[float]] = field(default_factory=dict)  # Adam's
     ended: str = ""  # why this start is done, once it is
     converged: bool = False

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .arrow import Arrow
-from .optimise import EDM, GIVE_UP, attempt
+from .metric import Metric
+from .optimise import GIVE_UP, attempt
 from .problem import Model, Point, Problem
 from .residuals import LikelihoodObject
 from .state import State
@@ -28,6 +29,7 @@ class Target:
     problem: Problem
     objective: LikelihoodObject
     point: Point  # where the fit ended
+    metric: Metric | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,9 +87,10 @@ class Target:
         point = self.at(x)
         if bool(held.all()):
             return point, True, "nothing is free"
-        state = State({}, [], x.tolist(), damping=1e-6)
+        state = State({}, [], x.tolist(), damping=1e-6, metric=self.point.x.tolist())
+        inputs = (self.problem, self.objective, self.problem.batches, state)
         for _ in range(most):
-            point, done = attempt(self.problem, self.objective, self.problem.batches, state, point, 0.0, 1e-12, held)
+            point, done = attempt(*inputs, point, 0.0, 1e-12, self.metric, held)
             if done:
                 return point, True, state.ended or "converged"
             if state.ended or state.damping > GIVE_UP:
@@ -119,6 +122,3 @@ def covariance_of(information: Arrow, slope: Tensor) -> tuple[Tensor, Tensor]:
     size = slope
     variances = torch.cat((corner.diagonal()[k:], tail))
     return corner[:k, :k] * size * size[:, None], torch.where(variances > 0, variances.sqrt(), torch.nan)
-
-
-__all__ = ["EDM", "Target", "covariance_of", "target_of"]

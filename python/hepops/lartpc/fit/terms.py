@@ -7,7 +7,7 @@ was measured before, so that their scores are uncorrelated. A nuisance has a sco
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +86,13 @@ def _by_group(values: Tensor, group: Tensor, count: int) -> Tensor:
     return zeros.index_add(-1, group, values)
 
 
-def scores(part: Likelihood, unknowns: Unknowns, values: Mapping[str, float], common: Mapping[str, float]) -> Scores:
+def scores(
+    part: Likelihood,
+    unknowns: Unknowns,
+    values: Mapping[str, float],
+    common: Mapping[str, float],
+    deviation: Sequence[float],
+) -> Scores:
     """The scores of a section in terms of the unknowns.
 
     Args:
@@ -94,6 +100,7 @@ def scores(part: Likelihood, unknowns: Unknowns, values: Mapping[str, float], co
         unknowns: Which there are.
         values: The values of the section, by name.
         common: The common values, by name.
+        deviation: All unknowns, of which the deviations are looked at.
     """
     if part.scores is None or part.event is None or part.tpc is None or part.ix is None or part.iy is None:
         raise ValueError(
@@ -106,9 +113,13 @@ def scores(part: Likelihood, unknowns: Unknowns, values: Mapping[str, float], co
     per_common = {n: values[n] / common[n] if n != "time_offset" and common[n] else 1.0 for n in names}
     per_single = {n: 1.0 if n == "time_offset" else values[n] for n in names}
     place = [part.event.cpu(), part.tpc.cpu(), part.ix.cpu(), part.iy.cpu()]
+    group = [family.of(*place) for family in unknowns.families]
+    for family, g in zip(unknowns.families, group, strict=True):
+        if family.spec.per == "tile":  # within the section: a value for each pixel
+            v = columns.new_tensor(deviation[family.first : family.first + len(family)])
+            columns[names.index(family.spec.name)] *= torch.exp(v[g])
     top = [columns[i] * per_common[n] for i, n in enumerate(unknowns.space.names)]
     single = [columns[names.index(base)] * per_single[base] for base in unknowns.bases]
-    group = [family.of(*place) for family in unknowns.families]
     none = columns.new_zeros((0, columns.shape[1]))
     return Scores(
         place[0],

@@ -1,0 +1,77 @@
+r"""The expected information, from toys: simulated hits at the fit's own point, whose scores know of no misfit.
+
+The outer products of the data's scores estimate the information only where the model fits: far away, a misfit of d
+sigma makes them d^2 times too large, and steps as much too short. Those of toys simulated at the present values are
+unbiased everywhere (Fisher's scoring), know it to :math:`\sqrt{2 / n}` of n hits each, and cost one likelihood each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .arrow import Arrow
+from .problem import Point, Problem
+from .residuals import LikelihoodObject
+from .sections import Batch, simulated, terms_of
+
+TOYS, TOYS_PER_EVENT = 2, 6  # of a fit's steps; an event alone has few hits to know its offset's information from
+GOOD = (0.6, 1.6)  # actual over predicted decrease that a metric must keep
+
+
+def expected(problem: Problem, objective: LikelihoodObject, x: Tensor, batches: Sequence[Batch], toys: int, seed: int) -> Arrow:  # fmt: skip
+    """The mean over toys of the sum of outer products, common parameters physical.
+
+    Gains per tile are simulated and looked at as one, which changes an information by as much as they differ.
+    """
+    x = x.clone()
+    for family in problem.unknowns.families:
+        if family.spec.per == "tile":
+            x[family.first : family.first + len(family)] = 0.0
+    p, _ = problem.space.physical(x[: len(problem.space)])
+    inputs = (problem.sim, problem.unknowns, p, x, objective)
+    total: Arrow | None = None
+    for toy in range(toys):
+        made = [dataclasses.replace(b, measured=simulated(*inputs, b, seed + toy)) for b in batches]
+        found = terms_of(*inputs, made, True).information
+        total = found if total is None else total + found
+    assert total is not None
+    return total.scaled(torch.full((len(problem.unknowns),), toys**-0.5, dtype=torch.float64))
+
+
+class Metric:
+    """The information that steps are made with; made anew where it has led astray."""
+
+    def __init__(self, problem: Problem, objective: LikelihoodObject):
+        self.problem, self.objective = problem, objective
+        single = any(f.spec.per == "event" for f in problem.unknowns.families)
+        self.toys = TOYS_PER_EVENT if single else TOYS
+        self.where: list[float] = []
+        self.arrow: Arrow | None = None
+
+    def of(self, point: Point, batches: Sequence[Batch], where: list[float], seed: int) -> tuple[Point, list[float]]:
+        """A point with this information in place of its own, and where that was made: at `where`, if not empty."""
+        terms = point.likelihood
+        if terms is None or not terms.scores:
+            return point, []  # a likelihood that gives an information of its own is believed
+        whole = batches is self.problem.batches
+        where = where if where and whole else point.x.tolist()
+        if self.arrow is None or self.where != where or not whole:
+            toys = self.toys if whole else 1
+            x = torch.tensor(where, dtype=torch.float64)
+            self.arrow = expected(self.problem, self.objective, x, batches, toys, seed)
+            self.where = where
+        # a direction that toys happen not to know is believed of the data
+        none = ~(self.arrow.diagonal > 0)
+        arrow = self.arrow
+        if bool(none.any()):
+            arrow = arrow.plus_diagonal(torch.where(none, terms.information.diagonal, 0.0))
+        return dataclasses.replace(point, likelihood=dataclasses.replace(terms, information=arrow)), where
+
+
+def led_astray(accepted: bool, gain: float, small: bool) -> bool:
+    """Whether a step says that the metric is wrong."""
+    return not small and not (accepted and GOOD[0] < gain < GOOD[1])
