@@ -36,7 +36,7 @@ class Curve:
         k = (torch.searchsorted(x, q.detach().contiguous()) - 1).clamp(0, len(x) - 2)
         h = x[k + 1] - x[k]
         t = (q - x[k]) / h
-        inside = t.clamp(0, 1)
+        inside = torch.where(t < 0, 0.0, torch.where(t > 1, 1.0, t))  # clamp has no slope at its ends, where knots lie
         u = 1 - inside
         value = u * u * ((1 + 2 * inside) * y[k] + inside * h * slope[k])
         value = value + inside * inside * ((1 + 2 * u) * y[k + 1] - u * h * slope[k + 1])

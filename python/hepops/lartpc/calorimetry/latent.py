@@ -218,13 +218,16 @@ class _Arrow:
 
 
 def _factor(block: Block, soften: bool) -> Tensor:
-    """Cholesky's factor of a block; with `soften` negative curvature, far from the maximum, is turned round."""
+    """Cholesky's factor of a block; with `soften` that of Gauss and Newton's, where far from the maximum it has none."""
     L, info = torch.linalg.cholesky_ex(block.local)
     if int(info) == 0:
         return L
     if not soften:
         raise ValueError("the latent variables are not at a maximum of the joint density: more iterations are needed")
-    values, vectors = torch.linalg.eigh(block.local)
+    L, info = torch.linalg.cholesky_ex(block.safe)
+    if int(info) == 0:
+        return L
+    values, vectors = torch.linalg.eigh(block.safe)  # the objective's own second derivatives may be negative
     return torch.linalg.cholesky(vectors @ torch.diag(values.abs().clamp(min=0.3)) @ vectors.T)
 
 
@@ -237,9 +240,27 @@ def _scatter(block: Block, values: Tensor, w: Tensor, z: Tensor) -> None:
     w[block.tracks], z[block.segments] = values[:n], values[n:]
 
 
+def begin(model: Model) -> Point:
+    """The origin, with the best of eleven ends of every stopping track.
+
+    The loss in the last segment has its maximum, with a kink, where the particle ends at the last point: Newton's method
+    does not find the way from one side to the other.
+    """
+    point = model.origin()
+    grid = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)
+    for event in model.events():
+        for track in model.stopping(event):
+            values = []
+            for w in grid.tolist():
+                point.w[track] = w
+                values.append(model.value(point, event) + w * w / 2)
+            point.w[track] = grid[int(torch.tensor(values).argmin())]
+    return point
+
+
 def _newton(model: Model, most: int, tolerance: float) -> tuple[Point, Gradient, Curvature, int, bool, str]:
     """To the maximum of the joint density."""
-    point = model.origin()
+    point = begin(model)
     gradient = model.gradient(point)
     for iteration in range(1, most + 1):
         curvature = model.curvature(point, gradient)

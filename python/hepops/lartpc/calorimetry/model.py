@@ -21,8 +21,9 @@ from ..fit.space import TIME_OFFSET, space
 from ..parameters import Parameters
 from ..segments import Segments
 from ..simulator import Simulator
+from .chain import chain
 from .objective import HasInformation, Objective
-from .tracks import Tracks
+from .tracks import StoppingTrack, Tracks
 
 _STEP = 1e-4  # of ln p, for differences of gradients
 _STEP_DE = 1e-4  # of dE, relative
@@ -46,6 +47,7 @@ class Gradient:
     w: Tensor  # (num_tracks)
     z: Tensor  # (num_segments)
     dE: Tensor  # (num_segments)  of -ln L [1/MeV]
+    data_v: Tensor  # (K)           of -ln L
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Block:
     tracks: Tensor  # int64: its nuisance parameters, first among its latent variables
     segments: Tensor  # int64: its normal scores; empty where the fluctuations are held
     local: Tensor  # (m, m)
+    safe: Tensor  # (m, m), positive definite: without the curvature of the map from latent variables to losses
     cross: Tensor  # (K, m)
 
 
@@ -135,13 +138,22 @@ class Model:
             curvature[k] = (p[k] / sigma) ** 2 + off * p[k] / sigma
         return value, grad, curvature
 
-    def value(self, at: Point) -> float:
+    def value(self, at: Point, event: int | None = None) -> float:
+        """F; with `event`, -log L of that event alone, up to a constant."""
         with torch.no_grad():
             segments = self.losses(at)
             self._set(at.v)
+            if event is not None:
+                return float(self.objective(self.sim, segments[segments.event == event]))
             data = float(self.objective(self.sim, segments))
         z2 = float((at.z**2).sum()) if self.straggling else 0.0
         return data + self._prior(at.v)[0] + (float((at.w**2).sum()) + z2) / 2
+
+    def events(self) -> list[int]:
+        return sorted({t.event for t in self.tracks.tracks})
+
+    def stopping(self, event: int) -> list[int]:
+        return [i for i, t in enumerate(self.tracks.tracks) if t.event == event and isinstance(t, StoppingTrack)]
 
     def gradient(self, at: Point) -> Gradient:
         """One forward and one backward pass."""
@@ -152,7 +164,7 @@ class Model:
         prior, prior_v, _ = self._prior(at.v)
         to_z = to_z + at.z if self.straggling else torch.zeros_like(to_z)
         square = float((at.w**2).sum()) + (float((at.z**2).sum()) if self.straggling else 0.0)
-        return Gradient(value + prior + square / 2, v + prior_v, to_w + at.w, to_z, dE)
+        return Gradient(value + prior + square / 2, v + prior_v, to_w + at.w, to_z, dE, v)
 
     def _pull(self, segments: Segments, w: Tensor, z: Tensor, dE: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives back to the latent variables."""
@@ -170,53 +182,47 @@ class Model:
         return [(where(of_track == e), where(self.tracks.layout.event == e)) for e in events.tolist()]
 
     def curvature(self, at: Point, gradient: Gradient) -> Curvature:
-        """All second derivatives."""
+        """All second derivatives; those across and of the parameters by differences of gradients."""
         segments = self.losses(at)
-        _, v0, d0 = self._data(at.v, segments)
         shared, cross = [], []
         for k in range(len(self.names)):
-            ends = []
-            for sign in (1, -1):
-                v = at.v.clone()
-                v[k] += sign * _STEP
-                ends.append(self._data(v, segments)[1:])
-            shared.append((ends[0][0] - ends[1][0]) / (2 * _STEP))
-            cross.append((ends[0][1] - ends[1][1]) / (2 * _STEP))
-        H = torch.stack(shared)
+            v = at.v.clone()
+            v[k] += _STEP
+            _, moved_v, moved_dE = self._data(v, segments)
+            shared.append((moved_v - gradient.data_v) / _STEP)
+            cross.append((moved_dE - gradient.dE) / _STEP)
+        H, across = torch.stack(shared), torch.stack(cross)  # (K, K), (K, N)
         _, _, prior = self._prior(at.v)
-        across = torch.stack(cross)  # (K, N)
-        second = self.per_event(at, segments, d0)
-        jacobian, bend = self._map(at, gradient.dE)
+        maps = chain(self.tracks, at.w, at.z if self.straggling else None, gradient.dE, self._event_blocks)
         blocks = []
-        for number, (tracks, ours) in enumerate(self._event_blocks):
-            D, C = jacobian[number], bend[number]
-            local = D.T @ second[number] @ D + C + torch.eye(D.shape[1], dtype=torch.float64)
+        second = self.per_event(at, segments)
+        for (tracks, ours), S, (D, C) in zip(self._event_blocks, second, maps, strict=True):
+            safe = D.T @ S @ D + torch.eye(D.shape[1], dtype=torch.float64)
             kept = ours if self.straggling else ours[:0]
-            blocks.append(Block(tracks, kept, (local + local.T) / 2, across[:, ours] @ D))
-        return Curvature((H + H.T) / 2 + torch.diag(prior), blocks)
+            blocks.append(Block(tracks, kept, _even(safe + C), _even(safe), across[:, ours] @ D))
+        return Curvature(_even(H) + torch.diag(prior), blocks)
 
     def local_curvature(self, at: Point) -> list[Tensor]:
         """The blocks of the latent variables alone: what the Laplace correction asks for at neighbouring points."""
         segments = self.losses(at)
-        _, _, d = self._data(at.v, segments)
-        second = self.per_event(at, segments, d)
-        jacobian, bend = self._map(at, d)
+        _, _, dE = self._data(at.v, segments)
+        maps = chain(self.tracks, at.w, at.z if self.straggling else None, dE, self._event_blocks)
+        second = self.per_event(at, segments)
         one = lambda D: torch.eye(D.shape[1], dtype=torch.float64)  # noqa: E731
-        return [D.T @ S @ D + C + one(D) for D, S, C in zip(jacobian, second, bend, strict=True)]
+        return [_even(D.T @ S @ D + C + one(D)) for (D, C), S in zip(maps, second, strict=True)]
 
-    def per_event(self, at: Point, segments: Segments, gradient: Tensor) -> list[Tensor]:
+    def per_event(self, at: Point, segments: Segments) -> list[Tensor]:
         """d2(-ln L)/d(dE)^2 of the segments of every event."""
         segments = replace(segments, dE=segments.dE.detach(), dEdx=segments.dEdx.detach())
-        if isinstance(self.objective, HasInformation):
-            self._set(at.v)
-            deposit = self.sim.drift(segments)
-            dE = segments.dE.clone().requires_grad_()
-            electrons = self.sim.drift(self._moved(segments, dE)).electrons
-            (slope,) = torch.autograd.grad(electrons.sum(), [dE])
-            whole = torch.zeros_like(dE).index_add(0, deposit.segment, deposit.electrons.detach())
-            per_dE = slope / whole.clamp(min=1e-30)
-            return [self.objective.information(self.sim, segments, per_dE, ours) for _, ours in self._event_blocks]
-        return self._by_differences(at, segments)
+        if not isinstance(self.objective, HasInformation):
+            return self._by_differences(at, segments)
+        self._set(at.v)
+        dE = segments.dE.clone().requires_grad_()
+        deposit = self.sim.drift(self._moved(segments, dE))
+        (slope,) = torch.autograd.grad(deposit.electrons.sum(), [dE])
+        whole = torch.zeros_like(slope).index_add(0, deposit.segment, deposit.electrons.detach())
+        per_dE = slope / whole.clamp(min=1e-30)
+        return self.objective.information(self.sim, segments, per_dE, [ours for _, ours in self._event_blocks])
 
     def _by_differences(self, at: Point, segments: Segments) -> list[Tensor]:
         """Columns of all segments of one colour at once: no two of them share a pixel, nor a neighbour that does."""
@@ -247,50 +253,9 @@ class Model:
         """Beyond this distance two segments share no pixel [cm]."""
         return (2 * self.sim.reach + 2.5) * self.sim.detector.pixel_pitch
 
-    def _map(self, at: Point, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Of every event: D = d(dE)/dl, and sum_i weight_i d2(dE_i)/dl2, one latent variable of every track at a time."""
-        layout = self.tracks.layout
-        counts = torch.bincount(layout.track, minlength=len(self.tracks))
-        w, z = at.w.clone().requires_grad_(), at.z.clone().requires_grad_()
-        segments = self.losses(Point(at.v, w, z))
-        probe = torch.zeros_like(segments.dE).requires_grad_()
-        leaves = [w, z] if self.straggling else [w]
-        back = torch.autograd.grad((segments.dE * probe).sum(), leaves, create_graph=True)
-        first = torch.autograd.grad((segments.dE * weight).sum(), leaves, create_graph=True)
-        most = int(counts.max()) if self.straggling else 0
-        columns, bends = [], []
-        for j in range(-1, most):  # -1: the nuisance parameter
-            chosen = layout.first + j if j >= 0 else None
-            has = counts > j
-            target = back[0].sum() if chosen is None else back[1][chosen[has]].sum()
-            (column,) = torch.autograd.grad(target, [probe], retain_graph=True)
-            twice = first[0].sum() if chosen is None else first[1][chosen[has]].sum()
-            bend = torch.autograd.grad(twice, leaves, retain_graph=True, allow_unused=True)
-            columns.append(column)
-            bends.append([torch.zeros_like(x) if b is None else b for b, x in zip(bend, leaves, strict=True)])
-        return self._assemble(columns, bends)
 
-    def _assemble(self, columns: list[Tensor], bends: list[list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-        layout = self.tracks.layout
-        jacobian, bend = [], []
-        for tracks, ours in self._event_blocks:
-            n, m = len(tracks), len(ours) if self.straggling else 0
-            D = torch.zeros(len(ours), n + m, dtype=torch.float64)
-            C = torch.zeros(n + m, n + m, dtype=torch.float64)
-            for a, t in enumerate(tracks.tolist()):
-                mine = (layout.track[ours] == t).nonzero().squeeze(1)
-                z_rows = n + mine
-                D[mine, a] = columns[0][ours[mine]]
-                C[a, a] = bends[0][0][t]
-                if not self.straggling:
-                    continue
-                own = ours[mine]
-                C[a, z_rows] = C[z_rows, a] = bends[0][1][own]
-                D[mine[:, None], z_rows] = torch.stack([columns[1 + j][own] for j in range(len(own))], 1)
-                C[z_rows[:, None], z_rows] = torch.stack([bends[1 + j][1][own] for j in range(len(own))], 1)
-            jacobian.append(D)
-            bend.append((C + C.T) / 2)
-        return jacobian, bend
+def _even(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.T) / 2
 
 
 def neighbours(tracks: Tracks, reach: float) -> list[Tensor]:

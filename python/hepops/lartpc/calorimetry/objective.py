@@ -4,7 +4,7 @@ r"""What a calorimetric fit compares: any function of (simulator, segments) that
 gradients from which it would otherwise read the second derivatives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -24,8 +24,10 @@ Objective = Callable[[Simulator, Segments], Tensor]
 class HasInformation(Protocol):
     """An objective that knows its second derivatives with respect to the deposits."""
 
-    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, index: Tensor) -> Tensor:
-        """(n, n) second derivatives with respect to dE of the segments `index`, of one event.
+    def information(
+        self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Second derivatives (n, n) with respect to dE of the segments of each block, one event each.
 
         per_dE: d(charge)/d(dE) of every segment, relative to its charge [1/MeV].
         """
@@ -95,10 +97,12 @@ class PixelCharges:
         at = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
         return order[at], key[at] == wanted
 
-    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, index: Tensor) -> Tensor:
+    def information(
+        self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]
+    ) -> list[Tensor]:
         """Gauss and Newton's second derivatives; the charge of a segment on a pixel is linear in its electrons."""
         with torch.no_grad():
-            waves, inputs = sim._waveforms(sim._pieces(segments[index]), ())
+            waves, inputs = sim._waveforms(sim._pieces(segments), ())
             layout = inputs.layout
             row = torch.repeat_interleave(layout.pair_offset[1:] - layout.pair_offset[:-1])
             pair = torch.arange(len(layout.pair))
@@ -107,12 +111,19 @@ class PixelCharges:
             side = 2 * inputs.settings["reach"] + 1
             segment = inputs.segment[torch.div(layout.pair, side * side, rounding_mode="floor")]
             place, found = self._place(waves)
-            used, local = torch.unique(place, return_inverse=True)
-            J = torch.zeros(len(used), len(index), dtype=torch.float64)
-            on = found[row]
-            J.index_put_((local[row[on]], segment[on]), shares[on].double(), accumulate=True)
-            J *= per_dE[index] / self.sigma[used][:, None]
-            return J.T @ J
+            return [self._block(shares, place[row], segment, found[row], per_dE, index) for index in blocks]
+
+    def _block(
+        self, shares: Tensor, pixel: Tensor, segment: Tensor, found: Tensor, per_dE: Tensor, index: Tensor
+    ) -> Tensor:
+        on = found & torch.isin(segment, index)
+        used, local = torch.unique(pixel[on], return_inverse=True)
+        column = torch.full_like(per_dE, -1, dtype=torch.int64)
+        column[index] = torch.arange(len(index))
+        J = torch.zeros(len(used), len(index), dtype=torch.float64)
+        J.index_put_((local, column[segment[on]]), shares[on].double(), accumulate=True)
+        J *= per_dE[index] / self.sigma[used][:, None]
+        return J.T @ J
 
 
 @dataclass(frozen=True)

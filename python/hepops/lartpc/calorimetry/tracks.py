@@ -15,7 +15,7 @@ References:
     | `ranges`, `vavilov`, for the laws
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -56,7 +56,8 @@ class Track:
         after = torch.cat([self.length[1:], self.length.new_zeros(1)]) + gaps
         return after.flip(0).cumsum(0).flip(0)
 
-    def residual_range(self, nuisance: Tensor, table: RangeTable) -> Tensor:
+    @staticmethod
+    def residual_range(nuisance: Tensor, table: RangeTable) -> Tensor:
         """Range that is left at the last point [cm]; negative where the particle stopped before."""
         raise NotImplementedError
 
@@ -137,7 +138,8 @@ class StoppingTrack(Track):
         """Mean and width of the nuisance parameter, the residual range at the last point [cm]."""
         return self.offset, self.sigma
 
-    def residual_range(self, nuisance: Tensor, table: RangeTable) -> Tensor:
+    @staticmethod
+    def residual_range(nuisance: Tensor, table: RangeTable) -> Tensor:
         return nuisance
 
 
@@ -182,7 +184,8 @@ class ThroughTrack(Track):
         """Mean and width of the nuisance parameter, the logarithm of the energy at the last point [MeV]."""
         return float(torch.log(torch.tensor(self.energy, dtype=torch.float64))), self.sigma
 
-    def residual_range(self, nuisance: Tensor, table: RangeTable) -> Tensor:
+    @staticmethod
+    def residual_range(nuisance: Tensor, table: RangeTable) -> Tensor:
         return table.residual_range(torch.exp(nuisance).clamp(max=_FASTEST))
 
 
@@ -237,6 +240,11 @@ class Tracks:
         self.tracks, self.density, self.cut = list(tracks), density, cut
         self.tables = {name: RangeTable(name, density) for name in {t.particle for t in tracks}}
         self.layout = self._lay_out()
+        kind = [(t.particle, type(t)) for t in tracks]
+        self._groups = {
+            k: torch.isin(self.layout.track, torch.tensor([i for i, other in enumerate(kind) if other == k])).nonzero()[:, 0]
+            for k in dict.fromkeys(kind)
+        }
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -290,31 +298,44 @@ class Tracks:
     def loss(self, nuisance: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
         """dE [MeV] and dE/dx [MeV/cm] of every segment."""
         at = self.layout
-        dE, dEdx = torch.zeros_like(at.length), torch.ones_like(at.length)
-        for name, table in self.tables.items():
-            of_kind = [i for i, t in enumerate(self.tracks) if t.particle == name]
-            rest = torch.stack([self.tracks[i].residual_range(nuisance[i], table) for i in of_kind])
-            rank = torch.zeros(len(self), dtype=torch.int64).index_put((torch.tensor(of_kind),), torch.arange(len(rest)))
-            here = torch.isin(at.track, torch.tensor(of_kind)).nonzero().squeeze(1)
-            down = at.to_end[here] + rest[rank[at.track[here]]]
-            given = self._loss(table, down, at.length[here], at.track[here], None if z is None else z[here])
-            dE = dE.index_put((here,), given)
-            dEdx = dEdx.index_put((here,), torch.where(given > 0, given / at.length[here], torch.ones_like(given)))
-        return dE, dEdx
+        each = nuisance[at.track]
+        shift = torch.zeros_like(each) if z is None else downstream(self.shift(each, z), at.track)
+        dE = self.single(each, z, shift)
+        return dE, torch.where(dE > 0, dE / at.length, torch.ones_like(dE))
 
-    def _loss(self, table: RangeTable, down: Tensor, length: Tensor, track: Tensor, z: Tensor | None) -> Tensor:
-        """dE of segments whose downstream ends have residual ranges `down`."""
-        if z is None:
-            return self._mean(table, down, length)
+    def shift(self, nuisance: Tensor, z: Tensor) -> Tensor:
+        """What every segment's fluctuation adds to the range of those before it (N) [cm]; nuisance is (N) here."""
+        total = torch.zeros_like(z)
+        for table, here, down in self._kinds(nuisance):
+            loss, middle = self._fluctuation(table, down, self.layout.length[here], z[here])
+            total = total.index_put((here,), loss / (table.stopping_power(middle) * table.density))
+        return total
+
+    def single(self, nuisance: Tensor, z: Tensor | None, shift: Tensor) -> Tensor:
+        """dE of every segment (N), of its own track's nuisance parameter, its score and its shift of range alone."""
+        dE = torch.zeros_like(shift)
+        for table, here, down in self._kinds(nuisance):
+            length = self.layout.length[here]
+            given = self._mean(table, down + shift[here], length)
+            if z is not None:
+                given = torch.maximum(given + self._fluctuation(table, down, length, z[here])[0], LEAST * given)
+            dE = dE.index_put((here,), given)
+        return dE
+
+    def _kinds(self, nuisance: Tensor) -> Iterator[tuple[RangeTable, Tensor, Tensor]]:
+        """Of every particle and kind of track: its table, its segments, the residual ranges at their ends."""
+        for (name, kind), here in self._groups.items():
+            table = self.tables[name]
+            yield table, here, self.layout.to_end[here] + kind.residual_range(nuisance[here], table)
+
+    def _fluctuation(self, table: RangeTable, down: Tensor, length: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss beyond the mean, and the energy at which its law was taken."""
         inside = ((down + length).clamp(min=0) - down.clamp(min=0)).clamp(min=_THINNEST)
         middle = table.energy((down + length / 2).clamp(min=0)).clamp(min=_SLOWEST)
         law = Kinematics(table.particle, middle, self.cut)
         xi = law.xi * inside * table.density
         loss = xi * vavilov(z, xi / law.largest, law.slope)
-        loss = torch.where(down + length > 0, loss, torch.zeros_like(loss))
-        shift = loss / (table.stopping_power(middle) * table.density)
-        mean = self._mean(table, down + _downstream(shift, track), length)
-        return torch.maximum(mean + loss, LEAST * mean)
+        return torch.where(down + length > 0, loss, torch.zeros_like(loss)), middle
 
     def _mean(self, table: RangeTable, down: Tensor, length: Tensor) -> Tensor:
         low, high = down.clamp(min=0), (down + length).clamp(min=0)
@@ -325,7 +346,7 @@ class Tracks:
         return (table.energy(high) - table.energy(low)) * table.dedx(R, self.cut) / table.dedx(R)
 
 
-def _downstream(values: Tensor, track: Tensor) -> Tensor:
+def downstream(values: Tensor, track: Tensor) -> Tensor:
     """Sums over the later segments of the same track; tracks are contiguous."""
     behind = values.flip(0).cumsum(0).flip(0)  # this and all later segments, of later tracks too
     last = torch.cat([track[1:] != track[:-1], torch.ones(1, dtype=torch.bool)])

@@ -1,0 +1,112 @@
+"""Tracks whose dE/dx is not given: are the errors of the detector's parameters honest? docs/calorimetry.md has the table.
+
+    python benchmarks/lartpc/latent_dedx.py [toys] [first seed] [sample]
+
+Each toy shoots stopping muons and protons ("stopping"), or through-going muons ("through"), with straggling, lets
+pixels measure their charges with noise, throws dE and dE/dx away, and fits: A_b, k_b and the lifetime with one unknown
+end per stopping track; the lifetime and A_b, k_b known within its published error, with an unknown energy per
+through-going track. It prints a row per toy, then the mean and the width of the pulls, and the time.
+"""
+
+import sys
+import time
+
+import torch
+from hepops.lartpc import TPC, Detector, Parameters, Segments, Simulator, gun
+from hepops.lartpc.calorimetry import PixelCharges, StoppingTrack, ThroughTrack, Tracks, fit_tracks
+
+NOISE = 500.0  # of a pixel's charge [e]
+TRUTH = Parameters(lifetime=1500.0)
+STEP = 0.4  # of segments and of the simulation [cm]
+LEAST = 8  # segments of a track that is used
+
+
+def detector() -> Detector:
+    """One TPC of 40 cm, so that no track crosses a gap."""
+    plane = TPC(anode=-20.0, cathode=20.0, y=(-20.0, 20.0), z=(-20.0, 20.0), ny=90, nx=90)
+    return Detector(name="box", tpcs=(plane,), pixel_pitch=4 / 9)
+
+
+def simulator() -> Simulator:
+    return Simulator(detector(), TRUTH, dtype=torch.float64, step=STEP, reach=1, length=40)
+
+
+def sample(kind: str, seed: int, muons: int = 6, protons: int = 6) -> tuple[Segments, Tracks]:
+    """The truth, and what the fit is told: points, particles, and ends within 0.3 cm or energies within a factor."""
+    generator = torch.Generator().manual_seed(seed)
+    parts, tracks = [], []
+    wanted = [("muon", muons + protons, {"energy": 2000.0})] if kind == "through" else []
+    wanted = wanted or [("muon", muons, {"topology": "stopping"}), ("proton", protons, {"topology": "stopping"})]
+    event = 0
+    for particle, count, options in wanted:
+        found = 0
+        while found < count:
+            shot = gun.shoot(
+                detector(), 1, particle, step=STEP, straggling=True, seed=seed, first_event=event, **options
+            )
+            event += 1
+            inside = bool((shot.end[-1].abs() < 19.0).all())
+            if len(shot) < LEAST or (kind == "stopping") != inside:
+                continue
+            found += 1
+            parts.append(shot)
+            if kind == "through":
+                left = 2000.0 - float(shot.dE.sum())
+                energy = left * float(torch.exp(0.5 * torch.randn(1, generator=generator)))
+                tracks.append(ThroughTrack.from_segments(shot, particle=particle, energy=min(energy, 7000.0)))
+            else:
+                off = 0.2 * float(torch.randn(1, generator=generator))
+                tracks.append(StoppingTrack.from_segments(shot, particle=particle, offset=off, sigma=0.2))
+    return Segments.cat(parts), Tracks(tracks)
+
+
+def toy(kind: str, seed: int) -> tuple[list[str], dict[str, tuple[torch.Tensor, torch.Tensor]], str]:
+    """Values and errors of three fits of one toy."""
+    sim = simulator()
+    truth, tracks = sample(kind, seed)
+    data = PixelCharges.measure(sim, truth, NOISE, seed)
+    names = ["birks_a", "birks_k", "lifetime"] if kind == "stopping" else ["birks_a", "lifetime"]
+    prior = {"lifetime": (TRUTH.lifetime, 1000.0)}
+    if kind == "through":
+        prior = {}
+    full = fit_tracks(sim, tracks, data, names, priors=prior)
+    bare = fit_tracks(sim, tracks, data, names, priors=prior, straggling=False)
+    fits = {
+        "losses integrated out (Laplace)": (full.values, full.errors),
+        "joint maximum, its Schur errors": (full.joint, full.errors),
+        "joint maximum, errors at fixed losses": (full.joint, full.conditional),
+        "mean loss, no fluctuations": (bare.values, bare.errors),
+    }
+    return names, fits, f"{full.message} {full.iterations}, {bare.message} {bare.iterations}"
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    toys = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    kind = sys.argv[3] if len(sys.argv) > 3 else "stopping"
+    pulls: dict[str, list[torch.Tensor]] = {}
+    sizes: dict[str, list[torch.Tensor]] = {}
+    names: list[str] = []
+    began = time.process_time()
+    for seed in range(first, first + toys):
+        names, fits, message = toy(kind, seed)
+        true = torch.tensor([getattr(TRUTH, name) for name in names], dtype=torch.float64)
+        for label, (values, errors) in fits.items():
+            pulls.setdefault(label, []).append((values - true) / errors)
+            sizes.setdefault(label, []).append(torch.stack((values / true - 1, errors / true)))
+        row = "  ".join(f"{float(x):6.2f}" for p in pulls.values() for x in p[-1])
+        print(f"toy {seed}: {row}  {message}", flush=True)
+    print(f"{toys} toys of {kind}, {(time.process_time() - began) / toys:.1f} s each; {', '.join(names)}")
+    for label, rows in pulls.items():
+        p, s = torch.stack(rows), torch.stack(sizes[label])
+        for k, name in enumerate(names):
+            bias, error = 100 * float(s[:, 0, k].mean()), 100 * float(s[:, 1, k].median())
+            print(
+                f"| {label} | {name} | {float(p[:, k].mean()):.2f} | {float(p[:, k].std()):.2f} "
+                f"| {bias:.2f} % | {error:.2f} % |"
+            )
+
+
+if __name__ == "__main__":
+    main()
