@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .fit import FitResult
+    from .wires import WireDetector, WireImages
 
 Array = np.ndarray[Any, Any]
 
@@ -102,6 +103,188 @@ def event_display(
         left = figure.add_subplot(pair[0])
         _waveform((left, figure.add_subplot(pair[1], sharex=left)), waves, hits, detector, _row_of(waves, hits, pixel))
     return figure
+
+
+def array_display(hits: Hits, detector: Detector, event: int | None = None) -> "Figure":
+    """One event in a detector of several modules: from above (z, x), from the side (z, y) and along the beam (x, y).
+
+    Args:
+        hits: Of one or more events.
+        detector: The detector that made them; its drift volumes are drawn, with the numbers of the modules that are hit.
+        event: Which event; None: the first.
+
+    Raises:
+        ValueError: no such event.
+        ImportError: matplotlib is not installed.
+    """
+    hits = _of_event(hits, event)
+    number = int(hits.event[0])
+    wide, high, deep = (float(size) for size in _extent(detector)[1] - _extent(detector)[0])
+    total, tallest = 2 * deep + wide, max(wide, high)
+    figure = _figure(12.5, float(np.clip(9.5 * tallest / total + 1.6, 3.6, 8.0)))
+    grid = figure.add_gridspec(1, 3, width_ratios=[deep, deep, wide])
+    scale = _scale(hits)
+    order = np.argsort(_numpy(hits.charge))
+    at = {name: _numpy(getattr(hits, name))[order] for name in ("x", "y", "z")}
+    colours = _numpy(hits.charge)[order] / KILO
+    pairs = (("z", "x"), ("z", "y"), ("x", "y"))
+    views = [(figure.add_subplot(grid[0, k]), *pair) for k, pair in enumerate(pairs)]
+    labels = {"x": "x, drift [cm]", "y": "y [cm]", "z": "z, beam [cm]"}
+    for axes, a, b in views:
+        _outlines(axes, detector, a, b, set(hits.tpc.tolist()))
+        dots = axes.scatter(at[a], at[b], c=colours, cmap=CHARGE_MAP, norm=scale, s=5, linewidths=0, zorder=3)
+        axes.set(xlabel=labels[a], ylabel=labels[b], aspect="equal")
+        axes.autoscale_view()
+        _frame(axes)
+    _module_names(views[0][0], detector, set(hits.tpc.tolist()))
+    _label(figure.colorbar(dots, ax=figure.axes[:3], shrink=0.85, pad=0.02))
+    charge = float(hits.charge.detach().double().sum())
+    figure.suptitle(f"{detector.name}, event {number}: {len(hits)} hits, {charge / 1e6:.3g} Me", fontsize=12)
+    return figure
+
+
+def detector_drawing(detector: "Detector | WireDetector") -> "Figure":
+    """Drift volumes from above and from the side: anodes (blue), cathodes (red); of wires, a few of each plane.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.lines import Line2D
+
+    figure = _figure(8.6, 5.2)
+    left, right = figure.subplots(1, 2)
+    for tpc in detector.tpcs:
+        for axes, low, high in ((left, tpc.z[0], tpc.z[1]), (right, tpc.y[0], tpc.y[1])):
+            axes.plot([low, high, high, low, low], [tpc.anode] * 2 + [tpc.cathode] * 2 + [tpc.anode], color=FAINT, lw=0.8)
+            axes.plot([low, high], [tpc.anode] * 2, color=BLUE, lw=1.8)
+            axes.plot([low, high], [tpc.cathode] * 2, color=RED, lw=1.8)
+    left.set(xlabel="z, beam [cm]", ylabel="x, drift [cm]", aspect="equal")
+    handles = [Line2D([], [], color=c, lw=1.8, label=n) for c, n in ((BLUE, "anode"), (RED, "cathode"))]
+    if isinstance(detector, Detector):
+        _module_names(left, detector, set(range(len(detector.tpcs))))
+        right.set(xlabel="y [cm]", ylabel="x, drift [cm]", aspect="equal")
+        title = f"{detector.name}: {len(detector.tpcs)} TPCs, {detector.num_pixels} pixels"
+    else:
+        right.clear()
+        handles += _wires(right, detector)
+        title = f"{detector.name}: {len(detector.tpcs)} TPCs, planes of {_counts(detector)} wires"
+    for axes in (left, right):
+        _frame(axes)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def wire_views(images: "WireImages", event: int | None = None, tpc: int | None = None) -> "Figure":
+    """The images of all planes of one TPC in one event: across the wires [cm] against time [us], voltages in colour.
+
+    Args:
+        images: Of one or more events.
+        event: Which; None: the first.
+        tpc: Which; None: the one with the most charge on its collection plane.
+
+    Raises:
+        ValueError: there is nothing of this event in this TPC.
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.colors import Normalize, TwoSlopeNorm
+
+    detector = images.detector
+    if not len(images):
+        raise ValueError("images: there are no wires to draw")
+    number = int(images.event.min()) if event is None else event
+    last = len(detector.planes) - 1
+    if tpc is None:
+        charges = [float(images.dense(number, t, last)[0].sum()) for t in range(len(detector.tpcs))]
+        tpc = int(np.argmax(charges))
+    mine = (images.event == number) & (images.tpc == tpc)
+    if not bool(mine.any()):
+        raise ValueError(f"event: there is no image of event {number} in TPC {tpc}")
+    figure = _figure(4.1 * len(detector.planes) + 0.6, 4.6)
+    row = figure.subplots(1, len(detector.planes), squeeze=False, sharey=True)[0]
+    times = []
+    for k, (axes, plane) in enumerate(zip(row, detector.planes, strict=True)):
+        image, first = images.dense(number, tpc, k)
+        array = _numpy(image)
+        loud = np.abs(array) > 0.01 * np.abs(array).max()
+        wires, ticks = np.flatnonzero(loud.any(1)), np.flatnonzero(loud.any(0))
+        a, b = max(0, wires[0] - 5), min(len(array), wires[-1] + 6)
+        along = detector.span(k, tpc)[0] + plane.pitch * np.arange(a, b + 1)
+        time = (first + np.arange(array.shape[1] + 1)) * detector.tick
+        times.append((time[ticks[0]], time[ticks[-1] + 1]))
+        limit = float(np.abs(array).max())
+        signed = plane.kind == "induction"
+        norm = TwoSlopeNorm(0.0, -limit, limit) if signed else Normalize(0.0, limit)
+        shown = array[a:b] if signed else np.where(loud, array, np.nan)[a:b]  # where there is nothing, the paper
+        mesh = axes.pcolormesh(
+            along, time, shown.T, cmap="PuOr_r" if signed else CHARGE_MAP, norm=norm, rasterized=True
+        )
+        figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.9, pad=0.03, label="voltage [mV]")
+        axes.set_xlabel("across the wires [cm]")
+        axes.set_title(f"plane {plane.name}, {plane.kind}, {plane.angle:g}°", fontsize=10)
+        _frame(axes)
+    low, high = min(t[0] for t in times), max(t[1] for t in times)
+    row[0].set(ylabel="time [µs]", ylim=(low - 0.03 * (high - low), high + 0.03 * (high - low)))
+    figure.suptitle(f"{detector.name}, event {number}, TPC {tpc}", fontsize=12)
+    return figure
+
+
+def _extent(detector: "Detector | WireDetector") -> Array:
+    """Low and high corners x, y, z of all drift volumes, (2, 3)."""
+    ends = np.array([((t.anode, t.cathode), t.y, t.z) for t in detector.tpcs])
+    return np.stack([ends.min((0, 2)), ends.max((0, 2))])
+
+
+def _outlines(axes: "Axes", detector: Detector, a: str, b: str, hit: set[int]) -> None:
+    """The drift volumes seen along the third axis; those that were hit are darker."""
+    seen = set()
+    for i, tpc in enumerate(detector.tpcs):
+        sides = {"x": (tpc.anode, tpc.cathode), "y": tpc.y, "z": tpc.z}
+        (u0, u1), (v0, v1) = sides[a], sides[b]
+        if (i in hit, u0, u1, v0, v1) not in seen:
+            seen.add((i in hit, u0, u1, v0, v1))
+            axes.plot([u0, u1, u1, u0, u0], [v0, v0, v1, v1, v0], color=GREY if i in hit else FAINT, lw=0.8, zorder=1 + (i in hit))
+
+
+def _module_names(axes: "Axes", detector: Detector, hit: set[int]) -> None:
+    """The number of each module that has one of these TPCs, in a corner of it in the (z, x) plane."""
+    if len(detector.module_numbers) < 2:
+        return
+    for number in detector.module_numbers:
+        own = [i for i, t in enumerate(detector.tpcs) if t.module == number]
+        if hit & set(own):
+            x = max(max(detector.tpcs[i].anode, detector.tpcs[i].cathode) for i in own)
+            z = min(detector.tpcs[i].z[0] for i in own)
+            axes.annotate(
+                str(number), (z, x), (3, -3), textcoords="offset points", ha="left", va="top", fontsize=8, color=GREY
+            )
+
+
+def _counts(detector: "WireDetector") -> str:
+    return ", ".join(str(detector.num_wires(k)) for k in range(len(detector.planes)))
+
+
+def _wires(axes: "Axes", detector: "WireDetector") -> list[Any]:
+    """One wire in forty of each plane of the first TPC, in (z, y)."""
+    from matplotlib.lines import Line2D
+
+    tpc, handles = detector.tpcs[0], []
+    corners = np.array([(y, z) for y in tpc.y for z in tpc.z])
+    reach = float(np.hypot(tpc.y[1] - tpc.y[0], tpc.z[1] - tpc.z[0]))
+    for k, plane in enumerate(detector.planes):
+        colour = COLOURS[k % len(COLOURS)]
+        across = np.array(plane.across)
+        along = np.array([across[1], -across[0]])
+        low, _ = detector.span(k)
+        for i in range(0, detector.num_wires(k), 40):
+            middle = across * (low + (i + 0.5) * plane.pitch) + along * float((corners @ along).mean())
+            y, z = (middle[j] + along[j] * np.linspace(-reach, reach, 1200) for j in range(2))
+            inside = (y >= tpc.y[0]) & (y <= tpc.y[1]) & (z >= tpc.z[0]) & (z <= tpc.z[1])
+            axes.plot(z[inside], y[inside], color=colour, lw=0.7)
+        label = f"{plane.name}: every 40th wire, {10 * plane.pitch:.4g} mm"
+        handles.append(Line2D([], [], color=colour, lw=1.2, label=label))
+    axes.set(xlabel="z, beam [cm]", ylabel="y [cm]", aspect="equal")
+    return handles
 
 
 def pixel_plane(hits: Hits, detector: Detector, tpc: int, event: int | None = None) -> "Figure":
@@ -209,7 +392,7 @@ def _plane(axes: "Axes", hits: Hits, detector: Detector, tpc: int, scale: "LogNo
     """Sums per pixel; a pixel without a hit stays white."""
     sums = hits[hits.tpc == tpc].per_pixel()
     ix, iy = _numpy(sums.ix), _numpy(sums.iy)
-    volume, pitch = detector.tpcs[tpc], detector.pixel_pitch
+    volume, pitch = detector.tpcs[tpc], detector.pitch_of(tpc)
     # a frame of two pixels, and no side shorter than half of the other
     low, high = np.array([ix.min(), iy.min()]) - 2, np.array([ix.max(), iy.max()]) + 3
     short = np.maximum(0, (high - low).max() // 2 - (high - low))
