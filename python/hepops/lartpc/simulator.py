@@ -15,6 +15,7 @@ from . import argon
 from .arrive import MODELS, arrive, arrive_tangents
 from .attachment import IMPURITIES, lifetime_ratio
 from .detector import Detector
+from .dipole import FarPlan, far_field, far_field_tangents, far_plan, spread
 from .drift import drift
 from .field_map import FieldMap, per_tpc
 from .frontend import frontend
@@ -99,6 +100,8 @@ class Simulator(nn.Module):
         chunk: Nodes (pieces of track) simulated at a time when hits are asked for; bounds the memory, not the result.
         field_map: Distortion of the drift field, a `FieldMap` or one for each TPC: where charge arrives, when, and the
             field in which it recombines (docs/field-maps.md).
+        far_field: Pixels on each side that see a charge from far away, beyond `reach`, as a dipole with its images in
+            the cathode; 0: none. Rows then cover the whole drift, and there are many more of them.
         attachment: "constant": the lifetime does not follow the field. "O2", "O2-Bakale", "N2O" or "SF6": `lifetime` is
             that in the detector's nominal field, and `efield` changes it as the capture by this impurity.
         density_law: "parameter", or "boiling": the density follows the temperature along the boiling line, and the
@@ -144,6 +147,7 @@ class Simulator(nn.Module):
         lead: bool = True,
         chunk: int = 30_000,
         field_map: FieldMap | Sequence[FieldMap] | None = None,
+        far_field: int = 0,
         attachment: str = "constant",
         density_law: str = "parameter",
     ) -> None:
@@ -166,7 +170,9 @@ class Simulator(nn.Module):
             raise ValueError(f"Simulator: attachment must be one of {['constant', *IMPURITIES]}, got {attachment!r}")
         if density_law not in ("parameter", "boiling"):
             raise ValueError(f"Simulator: density_law must be 'parameter' or 'boiling', got {density_law!r}")
-        self.lead, self.chunk = lead, chunk
+        if far_field != 0 and not reach < far_field <= 1000:
+            raise ValueError(f"Simulator: far_field must be 0, or {reach + 1} (beyond reach) to 1000, got {far_field}")
+        self.lead, self.chunk, self.far_field = lead, chunk, far_field
         self.attachment, self.density_law = attachment, density_law
         self.field_map = None if field_map is None else per_tpc(field_map, detector)
         if isinstance(response, Table):
@@ -383,6 +389,16 @@ class Simulator(nn.Module):
                 currents, slopes = waveforms_and_tangents(nodes, velocity, along, along_v, response, layout, **settings)
         if currents is None or (torch.is_grad_enabled() and nodes.requires_grad):
             currents = waveforms(nodes, velocity, response, layout, **settings)
+        rows_of: Plan | FarPlan = layout
+        if self.far_field:
+            length = torch.tensor([t.drift_length for t in detector.tpcs], dtype=torch.float64, device=device)
+            of_node = (window, pixels_of_node, length[pieces.tpc[piece]])
+            reaches: dict[str, Any] = {"pitch": pitch, "tick": tick, "reach": self.reach, "far": self.far_field}
+            rows_of = far = far_plan(nodes, velocity, *of_node, layout, **reaches)
+            currents = spread(currents, far_field(nodes, velocity, far), far, tick)
+            if slopes is not None:
+                with torch.no_grad():
+                    slopes = spread(slopes, far_field_tangents(nodes, velocity, along, along_v, far), far, tick)
         plane: dict[str, Any] = {"pitch": pitch, "bins": response.bins, "reach": self.reach, "cut": CUTS[self.dtype]}
         # Event by event, so that the sums over all events do not depend on how they were divided into chunks.
         zeros = torch.zeros(len(events), dtype=torch.float64, device=device)
@@ -394,21 +410,22 @@ class Simulator(nn.Module):
             "electrons_lost": math.fsum(lost.tolist()),
         }
         waves = Waveforms(
-            events[torch.div(group[layout.group], planes, rounding_mode="floor")],
-            group[layout.group] % planes,
-            layout.pixel_u,
-            layout.pixel_v,
-            layout.first,
-            layout.offset,
+            events[torch.div(group[rows_of.group], planes, rounding_mode="floor")],
+            group[rows_of.group] % planes,
+            rows_of.pixel_u,
+            rows_of.pixel_v,
+            rows_of.first,
+            rows_of.offset,
             currents,
             tick,
-            t0[layout.group],
+            t0[rows_of.group],
             slopes,
             tuple(tangents),
             reports,
         )
         fixed = (nodes.detach(), velocity.detach(), response, layout, settings, pieces.segment[piece])
-        return waves, _Inputs(*fixed, arriving.tolist(), lost.tolist(), several)
+        near = rows_of.near if isinstance(rows_of, FarPlan) else None
+        return waves, _Inputs(*fixed, arriving.tolist(), lost.tolist(), several, near)
 
     def _chunks(self, pieces: Pieces) -> Iterator[Pieces]:
         """Whole events, in order, of about `chunk` nodes together."""
@@ -529,14 +546,18 @@ class _Inputs:
     arriving: list[float]  # (num_events) [e]
     lost: list[float]  # (num_events) [e]
     several: bool  # whether a pixel may have rows for more than one window of time
+    near: Tensor | None = None  # int64 (num_rows) the layout's row of each row, -1 where only the far field is seen
 
     def truth(self, hits: Hits) -> Truth:
         """Every (hit, node) pair on the hit's pixel, its charge within the hit's integration, summed by segment."""
         layout, device = self.layout, self.nodes.device
-        pairs = layout.pair_offset[hits.row + 1] - layout.pair_offset[hits.row]
+        row = hits.row if self.near is None else self.near[hits.row].clamp(min=0)
+        pairs = layout.pair_offset[row + 1] - layout.pair_offset[row]
+        if self.near is not None:  # the far field is nobody's in particular
+            pairs = torch.where(self.near[hits.row] < 0, 0, pairs)
         hit = torch.repeat_interleave(pairs)
         number = torch.arange(len(hit), device=device) - (pairs.cumsum(0) - pairs)[hit]
-        pair = layout.pair_offset[hits.row[hit]] + number
+        pair = layout.pair_offset[row[hit]] + number
         begin, end = hits.reports["integration"][:, hit]
         charge = hit_shares(self.nodes, self.velocity, pair, begin, end, self.response, layout, **self.settings)
         side = 2 * self.settings["reach"] + 1
