@@ -46,6 +46,37 @@ def ours(photons, time):
     return light_arrivals(photons, time, share, tau, offset, begin, ticks, tick)
 
 
+detector = Detector.module0()
+low = torch.tensor([-30.0, -62.0, -31.0], **kind)
+start = low + torch.rand(deposits, 3, generator=generator, **kind) * torch.tensor([60.0, 124.0, 62.0], **kind)
+start[:, 0] = torch.where(start[:, 0].abs() < 0.5, 5.0, start[:, 0])
+zeros = torch.zeros(deposits, dtype=torch.long, device=device)
+one = torch.ones(deposits, **kind)
+s = Segments(zeros, start, start + 0.1, 0.2 * one, 2.1 * one, 0 * one, zeros + 13, zeros)
+table = VisibilityTable.of(SolidAngle.module0(), detector, interpolation="trilinear")
+nearest = VisibilityTable.of(SolidAngle.module0(), detector)
+models = {"solid angles": SolidAngle.module0(), "table, trilinear": table, "table, nearest": nearest}
+simulators = {name: LightSimulator.module0(visibility=m).to(device) for name, m in models.items()}
+
+
+def peak():
+    """Largest memory of the process so far [MB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# Memory first, since the peak of a process never falls.
+before = peak()
+with torch.no_grad():
+    simulators["solid angles"].photons(s)
+forward = peak()
+simulators["solid angles"].photons(s).values.sum().backward()
+print(f"memory above import: photons {forward - before:.0f} MB, and backward {peak() - before:.0f} MB")
+
+for light in simulators.values():
+    n = light.photons(s)
+    total = n.values.sum() + n.before.sum() + n.after.sum()
+    torch.testing.assert_close(total.item(), n.reports["photons_detected"], rtol=1e-11, atol=0)
+
 # The rival's photons begin their decay 1e-6 ticks earlier: 1e-6 of a tick's light.
 torch.testing.assert_close(ours(photons, time)[..., 1:-1], plain(photons, time), rtol=1e-5, atol=1e-6)
 moved = 8 * (2 * channels * deposits + 2 * channels * ticks)
@@ -60,38 +91,21 @@ with torch.no_grad():
     )
 
 photons.requires_grad_(), time.requires_grad_()
-outputs = {"light_arrivals": ours(photons, time)}
-weight = torch.randn_like(outputs["light_arrivals"])
-rival = plain(photons, time)
+results = {"light_arrivals": ours(photons, time), "photons on ticks and FFT": plain(photons, time)}
+weight = torch.randn_like(results["photons on ticks and FFT"])
+weights = {"light_arrivals": torch.nn.functional.pad(weight, (1, 1)), "photons on ticks and FFT": weight}
+inputs = {"light_arrivals": (photons, time), "photons on ticks and FFT": (photons,)}  # the rival has no slope with time
 bench(
     {
-        "light_arrivals, backward": lambda: torch.autograd.grad(
-            outputs["light_arrivals"], (photons, time), weight, retain_graph=True
-        ),
-        "photons on ticks and FFT, backward": lambda: torch.autograd.grad(
-            rival, photons, weight[..., 1:-1], retain_graph=True
-        ),
+        f"{name}, backward": lambda name=name: torch.autograd.grad(
+            results[name], inputs[name], weights[name], retain_graph=True
+        )
+        for name in results
     },
     moved,
     repeats=10,
 )
-del outputs, rival
 
-detector = Detector.module0()
-low = torch.tensor([-30.0, -62.0, -31.0], **kind)
-start = low + torch.rand(deposits, 3, generator=generator, **kind) * torch.tensor([60.0, 124.0, 62.0], **kind)
-start[:, 0] = torch.where(start[:, 0].abs() < 0.5, 5.0, start[:, 0])
-zeros = torch.zeros(deposits, dtype=torch.long, device=device)
-one = torch.ones(deposits, **kind)
-s = Segments(zeros, start, start + 0.1, 0.2 * one, 2.1 * one, 0 * one, zeros + 13, zeros)
-table = VisibilityTable.of(SolidAngle.module0(), detector, interpolation="trilinear")
-nearest = VisibilityTable.of(SolidAngle.module0(), detector)
-models = {"solid angles": SolidAngle.module0(), "table, trilinear": table, "table, nearest": nearest}
-simulators = {name: LightSimulator.module0(visibility=m).to(device) for name, m in models.items()}
-for light in simulators.values():
-    n = light.photons(s)
-    total = n.values.sum() + n.before.sum() + n.after.sum()
-    torch.testing.assert_close(total.item(), n.reports["photons_detected"], rtol=1e-11, atol=0)
 with torch.no_grad():
     bench({f"photons, {name}": lambda sim=sim: sim.photons(s) for name, sim in simulators.items()}, moved, repeats=5)
     light = simulators["solid angles"]
@@ -105,4 +119,3 @@ with torch.no_grad():
         moved,
         repeats=5,
     )
-print(f"largest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
