@@ -21,12 +21,14 @@ struct Inputs {
   const double *deposits, *parameters;
   int64_t N;
   int model;
+  bool local;  // whether a seventh row of the deposits holds the ratio of the local field to E
 
   // Deposits first, then parameters.
   HEPOPS_HD void read(int64_t i, double* x) const {
     for (int k = 0; k < num_deposit; ++k) x[k] = deposits[k * N + i];
     for (int k = 0; k < num_parameters; ++k) x[num_deposit + k] = parameters[k];
   }
+  HEPOPS_HD double ratio(int64_t i) const { return local ? deposits[num_deposit * N + i] : 1.0; }
 };
 
 struct Forward {
@@ -35,7 +37,7 @@ struct Forward {
   HEPOPS_HD void operator()(int64_t i) const {
     double x[arrive_inputs];
     in.read(i, x);
-    const auto result = arrive<double>(x, x + num_deposit, in.model);
+    const auto result = arrive<double>(x, x + num_deposit, in.model, in.ratio(i));
     for (int k = 0; k < num_arrival; ++k) out[k * in.N + i] = result[k];
   }
 };
@@ -50,7 +52,7 @@ struct Backward {
     in.read(i, x);
     Vec<double, num_parameters> grad_parameters;
     for (int g = 0; g < arrive_inputs / 6; ++g) {
-      const auto slopes = arrive_slopes(x, g, in.model);
+      const auto slopes = arrive_slopes(x, g, in.model, in.ratio(i));
       for (int s = 0; s < 6; ++s) {
         double sum = 0;
         for (int k = 0; k < num_arrival; ++k) sum += grad[k * in.N + i] * slopes[k].slope[s];
@@ -59,6 +61,11 @@ struct Backward {
         else
           grad_parameters[6 * (g - 1) + s] = sum;
       }
+    }
+    if (in.local) {
+      const double charge = arrive<double>(x, x + num_deposit, in.model, in.ratio(i))[ArrivalField::charge];
+      grad_deposits[num_deposit * in.N + i] =
+          grad[ArrivalField::charge * in.N + i] * charge * charge_per_ratio(x, in.model, in.ratio(i));
     }
     return grad_parameters;
   }
@@ -74,7 +81,7 @@ struct Tangent {
     in.read(i, x);
     for (int64_t n = 0; n < K * num_arrival; ++n) out[n * in.N + i] = 0;
     for (int g = 1; g < arrive_inputs / 6; ++g) {
-      const auto slopes = arrive_slopes(x, g, in.model);
+      const auto slopes = arrive_slopes(x, g, in.model, in.ratio(i));
       for (int64_t k = 0; k < K; ++k)
         for (int f = 0; f < num_arrival; ++f)
           for (int s = 0; s < 6; ++s)
@@ -91,14 +98,15 @@ struct Checked {
 Checked check(const Tensor& deposits, const Tensor& parameters, int64_t model) {
   core::check_type(deposits.scalar_type() == ScalarType::Double, "arrive: deposits must be float64, got ",
                    toString(deposits.scalar_type()));
-  core::check_value(deposits.dim() == 2 && deposits.size(0) == num_deposit, "arrive: deposits must be (", num_deposit,
-                    ", N), got ", core::Shape{deposits});
+  core::check_value(deposits.dim() == 2 && (deposits.size(0) == num_deposit || deposits.size(0) == num_deposit + 1),
+                    "arrive: deposits must be (", num_deposit, ", N), or (", num_deposit + 1,
+                    ", N) with the ratio of the local field, got ", core::Shape{deposits});
   core::check_same_kind("arrive: parameters", parameters, deposits);
   core::check_value(parameters.numel() == num_parameters, "arrive: parameters must be (", num_parameters, "), got ",
                     core::Shape{parameters});
   core::check_value(model >= 0 && model <= 2, "arrive: model must be 0, 1 or 2, got ", model);
   const Tensor d = core::contiguous(deposits), p = core::contiguous(parameters);
-  return {d, p, {core::in<double>(d), core::in<double>(p), d.size(1), int(model)}};
+  return {d, p, {core::in<double>(d), core::in<double>(p), d.size(1), int(model), d.size(0) > num_deposit}};
 }
 
 Tensor forward(const Tensor& deposits, const Tensor& parameters, int64_t model) {

@@ -109,6 +109,31 @@ def test_shards_are_the_whole(folder, tmp_path, noise, shards):
     assert read_hits(tmp_path / "merged.h5").reports["rejected"] == read_hits(tmp_path / "whole.h5").reports["rejected"]
 
 
+@pytest.mark.parametrize("after", [1, 3])
+def test_simulate_goes_on_after_a_kill(folder, tmp_path, after):
+    """Killed with -9 after some pieces and started again: nothing lost, nothing twice."""
+    words = ["--seed", 5, "--piece", 1, "--overwrite"]
+    done("simulate", folder / "tracks.h5", "-o", tmp_path / "once.h5", *words)
+    line = ["simulate", folder / "tracks.h5", "-o", tmp_path / "twice.h5", *words[:-1]]
+    code = (
+        "import os, signal, hepops.lartpc.production.run as run\n"
+        "from hepops.lartpc import Hits\n"
+        "save, count = Hits.save, [0]\n"
+        "def counted(self, path, config=None):\n"
+        f"    if count[0] == {after}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    count[0] += 1; save(self, path, config)\n"
+        "Hits.save = counted\n"
+        "from hepops.cli import main; main()"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, *map(str, line)], env=environment(), timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "twice.h5").exists()
+    result = done(*line)
+    assert f"({after} of 5 pieces from an earlier start)" in result.stdout
+    same(tmp_path / "once.h5", tmp_path / "twice.h5")
+    assert not (tmp_path / "twice.h5.parts").exists()
+
+
 def test_merge_refuses_what_is_no_whole(folder, tmp_path):
     for i, seed in ((0, 1), (1, 2)):
         done("simulate", folder / "tracks.h5", "-o", tmp_path / f"{i}.h5", "--shard", f"{i}/2", "--seed", seed)

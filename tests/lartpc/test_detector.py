@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import shared
-from hepops.lartpc import TPC, Detector, FrontEnd, Parameters, read_thresholds
+from hepops.lartpc import TPC, Detector, FrontEnd, Module, Parameters, read_thresholds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,21 +90,59 @@ def test_two_by_two():
     assert "light_gain" in detector.ignored and "tile_map" in detector.ignored
 
 
-def test_two_by_two_with_its_own_layouts_needs_a_module():
+LAYOUTS_2X2 = ("2.4.16", "2.4.16", "2.5.16", "2.4.16")
+
+
+def two_by_two(versions=LAYOUTS_2X2, **options):
+    layouts = [shared(f"{FILES}/layouts/{layout(v)}.yaml") for v in versions]
+    return Detector.from_yaml(shared(f"{FILES}/detector/DUNE/2x2.yaml"), layouts, **options)
+
+
+def test_two_by_two_with_its_own_layouts():
     """Module 3 has smaller pixels than the others."""
-    properties = shared(f"{FILES}/detector/DUNE/2x2.yaml")
-    layouts = [shared(f"{FILES}/layouts/{layout(v)}.yaml") for v in ("2.4.16", "2.4.16", "2.5.16", "2.4.16")]
-    with pytest.raises(
-        ValueError, match=r"modules differ in pixel pitch, \[0.387975, 0.4434\] cm: choose one with module="
-    ):
-        Detector.from_yaml(properties, layouts)
-    third = Detector.from_yaml(properties, layouts, module=3)
+    detector = two_by_two()
+    assert [detector.pitch_of(i) for i in range(8)] == [0.4434] * 4 + [0.387975] * 2 + [0.4434] * 2
+    assert detector.geometry.pitch.tolist() == [detector.pitch_of(i) for i in range(8)]
+    assert detector.modules == () and not detector.is_uniform
+    third = two_by_two(module=3)
     assert (third.pixel_pitch, len(third.tpcs), third.tpcs[0].module, third.tpcs[0].nx) == (0.387975, 2, 3, 160)
     assert third.tpcs[0].anode == pytest.approx(-33.5 - 30.431)
+    assert detector.module(3) == third and third.is_uniform
     with pytest.raises(ValueError, match=r"module must be one of \[1, 2, 3, 4\], got 5"):
-        Detector.from_yaml(properties, layouts, module=5)
+        two_by_two(module=5)
+    with pytest.raises(ValueError, match=r"module must be one of \[1, 2, 3, 4\], got 5"):
+        detector.view(5)
     with pytest.raises(ValueError, match="one for each of 4 modules, got 2"):
-        Detector.from_yaml(properties, layouts[:2])
+        two_by_two(LAYOUTS_2X2[:2])
+
+
+def test_the_layout_of_another_module_is_refused():
+    wrong = r"2\.5\.16.yaml: its pitch of 0.387975 cm is not that of module 2.*in the order of the modules"
+    with pytest.raises(ValueError, match=wrong):
+        two_by_two(("2.4.16", "2.5.16", "2.4.16", "2.4.16"))
+
+
+def test_pixels_of_mixed_pitch_are_found_again():
+    detector = Detector.two_by_two()
+    tpc, ix, iy = torch.tensor([0, 4, 5, 7]), torch.tensor([3, 159, 0, 139]), torch.tensor([279, 319, 7, 0])
+    centre = detector.pixel_centre(tpc, ix, iy)
+    centre[:, 0] += 0.1 * detector.geometry.direction[tpc]
+    for got, expected in zip(detector.pixel_of(centre), (tpc, ix, iy), strict=True):
+        assert got.tolist() == expected.tolist()
+    for got, expected in zip(detector.pixel_from_id(detector.pixel_id(tpc, ix, iy)), (tpc, ix, iy), strict=True):
+        assert got.tolist() == expected.tolist()
+
+
+def test_built_ins_are_those_of_their_files():
+    two, nd = two_by_two(), from_files("DUNE/ndlar-module", layout("3.0.40"))
+    for built_in, file in ((Detector.two_by_two(), two), (Detector.nd_lar(), nd)):
+        assert built_in == file.replace(ignored=(), name=built_in.name)
+    fsd = Detector.fsd()
+    assert [(t.nx, t.ny, t.drift_length, t.direction) for t in fsd.tpcs] == [(256, 800, 50.4, 1), (256, 800, 50.4, -1)]
+    last = nd.tpcs[2 * 17]  # the module at x = 0 in the middle of the seven
+    shift = (last.y[0] - fsd.tpcs[0].y[0], last.z[0] - fsd.tpcs[0].z[0])
+    assert (last.anode, last.cathode) == (fsd.tpcs[0].anode, fsd.tpcs[0].cathode)
+    assert shift == pytest.approx((-60.929, 665.7559))
 
 
 def test_nd_lar():
@@ -198,11 +236,45 @@ def test_bad_properties_are_named(tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_modules_that_differ_need_a_choice(tmp_path):
+def test_modules_keep_what_they_have_of_their_own(tmp_path):
     two = PROPERTIES | {"tpc_offsets": [[0, 0, 0], [0, 0, 70]], "e_field": [0.5, 0.51]}
-    with pytest.raises(ValueError, match=r"modules differ in e_field, \[0.5, 0.51\]: choose one with module="):
-        read(tmp_path, properties=two)
-    assert read(tmp_path, properties=two, module=2).nominal.efield == 0.51
+    two |= {"discrimination_threshold": [5000, 6000], "lifetime": [2000, 2000]}
+    detector = read(tmp_path, properties=two)
+    (second,) = detector.modules
+    assert (second.number, second.nominal.efield, second.frontend.threshold) == (2, 0.51, 6000)
+    assert (detector.nominal.efield, detector.frontend.threshold, detector.nominal.lifetime) == (0.5, 5000, 2000)
+    assert Detector.from_json(detector.to_json()) == detector
+    alone = read(tmp_path, properties=two, module=2)
+    assert alone.nominal.efield == 0.51 and alone.is_uniform and not detector.is_uniform
+    assert detector.module(2) == alone and detector.view(2).nominal == alone.nominal
+    with pytest.raises(ValueError, match=r"modules differ in clock_cycle, \[0.1, 0.05\]: choose one with module="):
+        read(tmp_path, properties=two | {"clock_cycle": [0.1, 0.05]})
+
+
+def test_a_layout_has_a_channel_for_every_pixel(tmp_path):
+    full = LAYOUT["chip_channel_to_position"]
+    for table, message in (
+        ({k: v for k, v in full.items() if v != [3, 4]}, r"1 of 70 x 70 pixels with no channel, the first is \[3, 4\]"),
+        (full | {99999: [0, 0]}, r"1 of 70 x 70 pixels with more than one channel, the first is \[0, 0\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path, layout=LAYOUT | {"chip_channel_to_position": table})
+
+
+def test_modules_fit_together():
+    box = dict(y=(0.0, 4.0), z=(0.0, 2.0), ny=4, nx=2)
+    first, second = TPC(anode=0.0, cathode=10.0, **box), TPC(anode=5.0, cathode=15.0, module=2, **box)
+    with pytest.raises(ValueError, match="TPCs 0 and 1 of modules 1 and 2 overlap by 5 x 4 x 2 cm"):
+        Detector(name="box", tpcs=(first, second), pixel_pitch=1.0)
+    second = second.replace(anode=20.0)
+    for options, message in (
+        (dict(modules=(Module(number=3),)), r"no TPC is of module 3, only of \[1, 2\]"),
+        (dict(modules=(Module(number=2), Module(number=2))), "module 2 stands twice"),
+        (dict(tpcs=(first, second.replace(module=1, pitch=0.999))), r"module 1 differ in pixel pitch, \[0.999, 1.0\]"),
+        (dict(tpcs=(first, second.replace(pitch=0.5))), "TPC 1: 2 pixels of 0.5 cm do not make 2.0000 cm along z"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Detector(**(dict(name="box", tpcs=(first, second), pixel_pitch=1.0) | options))
 
 
 def test_bad_layouts_are_named(tmp_path):
@@ -295,7 +367,7 @@ def test_records_refuse_what_has_no_meaning():
         (dict(cathode=0.0), "TPC: anode and cathode must differ, got x = 0.0 cm for both"),
         (dict(y=(4.0, 0.0)), r"TPC: y must be \(low, high\)"),
         (dict(nx=0), "TPC: nx: Input should be greater than 0"),
-        (dict(depth=3), "TPC: unknown name 'depth', known are"),
+        (dict(depth=3), "TPC: unknown name 'depth', did you mean 'pitch'"),
     ):
         with pytest.raises(ValueError, match=message):
             TPC(**tpc | change)

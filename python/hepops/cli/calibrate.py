@@ -105,7 +105,7 @@ def calibrate(
         response=response, model=model, step=step, reach=reach, length=length, dtype=dtype
     )
     sim = chain.simulator(described, parameter).to(where)
-    segments, _ = o.choose(o.read_tracks(tracks, config, offset), events, shard)
+    segments = o.choose(o.read_tracks(tracks, config, offset), events, shard)
     measured, left = _same_events(measured, segments.events)
     noisy = config.get("seed") is not None  # a clock made them: its phase must not be taken for a field
     names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * noisy)

@@ -21,17 +21,17 @@ def merge(
 
     The hits are those of the whole, to the last bit.
     """
-    from hepops.lartpc import Hits, read_config, read_hits
+    from hepops.lartpc import read_config
+    from hepops.lartpc.production import join_hits
 
     check_output(output, overwrite, shards)
     configs = [read_config(path) for path in shards]
     order = _order(shards, configs)
-    hits = Hits.cat([read_hits(shards[k]) for k in order])
     config = configs[order[0]]
     config["source"] = {**config["source"], "shard": None, "merged": [str(shards[k]) for k in order]}
-    hits.save(output, {**config, "provenance": provenance()})
+    hits = join_hits([shards[k] for k in order], output, {**config, "provenance": provenance()})
     if not quiet:
-        typer.echo(f"{len(hits)} hits of {len(shards)} shards -> {output}")
+        typer.echo(f"{hits} hits of {len(shards)} shards -> {output}")
 
 
 def _order(paths: list[Path], configs: list[dict[str, Any]]) -> list[int]:

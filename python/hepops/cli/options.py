@@ -10,9 +10,10 @@ import typer
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from hepops.lartpc import Detector, Segments
+    from hepops.lartpc.production import Index
+    from hepops.lartpc.production.index import Array
 
 # ---- the options
 
@@ -221,25 +222,55 @@ def read_files(
     try:
         return read_segments(list(tracks), offset=offset, on_bad=on_bad, same_event=same_event)
     except ValueError as error:
-        text = re.sub(r"same_event='(\w+)' or '(\w+)'", rf"{hint} \1 or \2", str(error))
-        raise ValueError(re.sub(r"same_event='(\w+)'", rf"{hint} \1", text)) from error
+        raise ValueError(_option_for_argument(str(error), hint)) from error
 
 
-def choose(segments: "Segments", events: str | None, shard: str | None) -> tuple["Segments", "Tensor"]:
-    """The segments of some events, and their rows among all.
+def scan_files(
+    tracks: list[Path],
+    offset: tuple[float, ...],
+    on_bad: Literal["raise", "exclude"],
+    same_event: Literal["raise", "merge", "renumber"],
+) -> "Index":
+    """The index of the files, whose errors name the option instead of the argument."""
+    from hepops.lartpc.production import Index, Source
+
+    try:
+        return Index.scan(Source(tuple(tracks), tuple(offset), on_bad, same_event))
+    except ValueError as error:
+        raise ValueError(_option_for_argument(str(error), "--same-event")) from error
+
+
+def _option_for_argument(text: str, hint: str) -> str:
+    text = re.sub(r"same_event='(\w+)' or '(\w+)'", rf"{hint} \1 or \2", text)
+    return re.sub(r"same_event='(\w+)'", rf"{hint} \1", text)
+
+
+def choose_events(ids: "Array", events: str | None, shard: str | None) -> "Array":
+    """Some of the events, rising.
 
     Shards are runs of consecutive events in rising order of id: shard i holds those from i N // n to (i + 1) N // n.
     With more shards than events some are empty.
     """
+    chosen = ids[parse_events(events)]
+    if not len(chosen):
+        raise ValueError(f"--events {events} selects none of {len(ids)} events")
+    i, n = parse_shard(shard)
+    return chosen[i * len(chosen) // n : (i + 1) * len(chosen) // n]
+
+
+def choose(segments: "Segments", events: str | None, shard: str | None) -> "Segments":
+    """The segments of some events."""
     import torch
 
-    ids = segments.events[parse_events(events)]
-    if not len(ids):
-        raise ValueError(f"--events {events} selects none of {len(segments.events)} events")
-    i, n = parse_shard(shard)
-    ids = ids[i * len(ids) // n : (i + 1) * len(ids) // n]
-    rows = torch.isin(segments.event, ids).nonzero()[:, 0]
-    return segments[rows], rows
+    ids = torch.from_numpy(choose_events(segments.events.numpy(), events, shard))
+    return segments[torch.isin(segments.event, ids)]
+
+
+def report(index: "Index", ids: "Array") -> str:
+    """One line: how much there was to simulate, what was left out and what was noticed."""
+    counts = lambda d: ", ".join(f"{n} {reason}" for reason, n in d.items()) or "none"  # noqa: E731
+    head = f"{index.rows(ids).sum()} segments of {len(ids)} events; excluded in all files: {counts(index.excluded)}"
+    return head + (f"; notes: {counts(index.notes)}" if index.notes else "")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """hepops simulate: energy deposits in, hits out."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ from .chain import Chain, read_threshold
 from .provenance import check_output, provenance
 
 if TYPE_CHECKING:
-    from hepops.lartpc import Hits
+    from hepops.lartpc import Hits, Segments
 
 
 def simulate(
@@ -44,41 +43,45 @@ def simulate(
     same_event: o.SameEvent = "raise",
     events: o.Events = None,
     shard: o.Shard = None,
+    piece: Annotated[
+        int, typer.Option("--piece", help="Segments computed at once, of whole events: bounds the memory.")
+    ] = 20_000,
     device: o.DeviceName = "cpu",
     threads: o.Threads = None,
     dtype: o.DType = "float32",
     quiet: o.Quiet = False,
 ) -> None:
-    """Energy deposits in, hits out."""
-    from dataclasses import replace
+    """Energy deposits in, hits out.
 
+    Files may be larger than the memory. Killed, the same command goes on from where it was; under torchrun the
+    processes share the events.
+    """
     import torch
 
+    from hepops.lartpc.production import Ranks, simulate_files
+
+    ranks = Ranks.join()
     check_output(output, overwrite, [*tracks, properties, *(layout or ()), response, threshold])
     number = _seed(noise, seed)
-    where = o.parse_device(device)
+    where = o.parse_device(ranks.device(device))
     o.set_threads(threads)
     described = o.build_detector(detector, properties, layout, module)
     chain = Chain(dtype=dtype).but(response=response, model=model, step=step, reach=reach, length=length)
     sim = chain.simulator(described, parameter).to(where)
     bar = read_threshold(threshold, described)
     shift = o.parse_vector(offset)
-    every = o.read_files(tracks, shift, on_bad, same_event)
-    segments, rows = o.choose(every, events, shard)
-    began = time.perf_counter()
-    with torch.no_grad(), o.bar("simulate", not quiet) as progress:
-        hits = sim(segments.to(where), number, threshold=bar, truth=truth, progress=progress).to("cpu")
-    if hits.truth is not None:  # segments are counted in the whole input, whatever part of it was simulated
-        hits = replace(hits, truth=hits.truth._replace(segment=rows[hits.truth.segment]))
+    index = o.scan_files(tracks, shift, on_bad, same_event)
+    ids = o.choose_events(index.events, events, shard)
     source: dict[str, Any] = {
         "files": [str(path) for path in tracks],
+        "digests": list(index.digests),
         "offset": list(shift),
         "on_bad": on_bad,
         "same_event": same_event,
         "events": events,
         "shard": shard,
-        "excluded": every.excluded,
-        "notes": every.notes,
+        "excluded": index.excluded,
+        "notes": index.notes,
     }
     config = {
         "detector": described,
@@ -87,24 +90,32 @@ def simulate(
         "seed": number,
         "threshold": threshold,
         "source": source,
+        "truth": truth,
         "provenance": provenance(),
     }
-    hits.save(output, config)
-    if not quiet:
-        seconds = time.perf_counter() - began
-        typer.echo(f"{segments.report()}")
-        for line in _losses(hits, float(segments.dE.sum())):
+
+    def run(segments: "Segments", progress: Any) -> "Hits":
+        hits: Hits = sim(segments.to(where), number, threshold=bar, truth=truth, progress=progress)
+        return hits.to("cpu")
+
+    with torch.no_grad(), o.bar("simulate", not quiet and ranks.rank == 0) as progress:
+        done = simulate_files(
+            run, index, ids, output, config, ranks=ranks, piece=piece, fresh=overwrite, progress=progress
+        )
+    if not quiet and ranks.rank == 0:
+        typer.echo(o.report(index, ids))
+        for line in _losses(done.reports):
             typer.echo(line)
-        typer.echo(f"{len(hits)} hits, {hits.reports['rejected']} silent resets, {seconds:.2f} s -> {output}")
+        resumed = f" ({done.resumed} of {done.pieces} pieces from an earlier start)" if done.resumed else ""
+        typer.echo(
+            f"{done.hits} hits, {done.reports['rejected']} silent resets, {done.seconds:.2f} s{resumed} -> {output}"
+        )
 
 
-def _losses(hits: "Hits", energy: float) -> list[str]:
+def _losses(reports: dict[str, Any]) -> list[str]:
     """What did not reach a pixel: energy outside every drift volume, electrons beside the plane."""
-    outside, lost = hits.reports["energy_outside"], hits.reports["electrons_lost"]
-    arriving = hits.reports["electrons_arriving"]
-    lines = []
-    if outside > 0:
-        lines.append(f"{outside:.4g} of {energy:.4g} MeV outside every drift volume")
+    outside, lost, arriving = (reports[n] for n in ("energy_outside", "electrons_lost", "electrons_arriving"))
+    lines = [f"{outside:.4g} of {reports['energy']:.4g} MeV outside every drift volume"] if outside > 0 else []
     share = f" ({lost / arriving:.2g} of those that arrive)" if arriving > 0 else ""
     return [*lines, f"{lost:.4g} electrons lost beside the plane{share}"]
 

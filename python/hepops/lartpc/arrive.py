@@ -10,6 +10,7 @@ from hepops.core.ops import call, once_differentiable
 
 MODELS = {"birks": 0, "box": 1, "ellipsoid": 2}
 DEPOSIT_FIELDS = ("dE", "dEdx", "cos2", "depth", "width", "t0")
+LOCAL_FIELD = "ratio"  # the row that may follow: the field where the charge is made over the parameter efield [1]
 ARRIVAL_FIELDS = ("charge", "time", "sigma", "sigma_time", "width_time")
 NUM_PARAMETERS = 12
 
@@ -24,7 +25,9 @@ def arrive(deposits: Tensor, parameters: Tensor, model: str = "birks") -> Tensor
 
     Args:
         deposits: float64 (6, N): energy [MeV], dE/dx [MeV/cm], squared cosine of the angle to the field (of use to the
-            ellipsoidal box alone), distance to the anode [cm], extent along the field [cm], time t0 [us].
+            ellipsoidal box alone), distance to the anode [cm], extent along the field [cm], time t0 [us]. Or (7, N):
+            with the ratio of the field where the charge is made, in which it recombines, to the parameter efield, which
+            drives the drift; the distance is then velocity times the time of drift. Without it the ratio is 1.
         parameters: float64 (12), in the order of `Parameters`.
         model: "birks", "box" or "ellipsoid".
 

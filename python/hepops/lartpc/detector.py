@@ -31,6 +31,7 @@ class TPC(Record):
     ny: PositiveInt  # pixels along y
     nx: PositiveInt  # pixels along z (the name is larnd-sim's)
     module: int = 1  # the module that holds it, counted as the property file counts
+    pitch: PositiveFloat | None = None  # of its pixels [cm]; None: the detector's
 
     @property
     def direction(self) -> float:
@@ -87,6 +88,14 @@ class FrontEnd(Record):
         return self
 
 
+class Module(Record):
+    """What one module of a detector has of its own; None: as the detector has it."""
+
+    number: int  # TPC.module
+    frontend: FrontEnd | None = None
+    nominal: Parameters | None = None
+
+
 class Geometry(NamedTuple):
     """The TPCs as columns, one row each, on the CPU."""
 
@@ -98,10 +107,18 @@ class Geometry(NamedTuple):
     nx: Tensor  # int64 (num_tpcs)
     ny: Tensor  # int64 (num_tpcs)
     first_pixel: Tensor  # int64 (num_tpcs): the id of pixel (0, 0)
+    pitch: Tensor  # float64 (num_tpcs) [cm]
 
 
 class Detector(Record):
-    """An immutable description of a pixelated liquid-argon TPC.
+    """An immutable description of a pixelated liquid-argon TPC, of one module or of many.
+
+    TPCs may differ in pitch (`TPC.pitch`), modules in front end and nominal parameters (`modules`): `Simulator` takes a
+    detector that `is_uniform`, `ModularSimulator` any. TPCs and pixels (`pixel_id`) are numbered through the whole.
+
+    Raises:
+        ValueError: pixels that do not fill their plane, drift volumes of two modules that overlap by more than a tenth
+            of the smaller one, TPCs of one module that differ in pitch, a module that is named twice or has no TPC.
 
     Example:
         >>> detector = Detector.module0()
@@ -111,11 +128,12 @@ class Detector(Record):
 
     name: str
     tpcs: Annotated[tuple[TPC, ...], Field(min_length=1)]
-    pixel_pitch: PositiveFloat  # [cm]
+    pixel_pitch: PositiveFloat  # [cm], of the TPCs that do not state their own
     tick: PositiveFloat = 0.1  # clock period [us]
     w_ph: PositiveFloat = 19.5e-6  # energy per photon or electron before recombination [MeV]
     frontend: FrontEnd = FrontEnd()
     nominal: Parameters = Parameters()  # field, lifetime, diffusions, recombination ... as the files state them
+    modules: tuple[Module, ...] = ()  # those that differ from what stands above
     ignored: tuple[str, ...] = ()  # keys of the files that are known and have no effect here
 
     @classmethod
@@ -126,16 +144,36 @@ class Detector(Record):
         threshold and ADC references. The centre is the origin; the detector's own frame in some simulations has it at
         y = -21.8236 cm (see `read_segments`, offset).
         """
-        y, z = (-62.076, 62.076), (-31.038, 31.038)  # 280 and 140 pixels of 0.4434 cm
-        return cls(
-            name="module0",
-            tpcs=(
-                TPC(anode=-30.431, cathode=-0.15875, y=y, z=z, ny=280, nx=140),
-                TPC(anode=30.431, cathode=0.15875, y=y, z=z, ny=280, nx=140),
-            ),
-            pixel_pitch=0.4434,
-            frontend=FrontEnd(threshold=5000.0, v_cm=284.27734375, v_ref=1282.71484375),
-        )
+        from .builtin import module0
+
+        return cls(**module0())
+
+    @classmethod
+    def two_by_two(cls) -> Self:
+        """DUNE's 2x2 demonstrator: four modules, the third with smaller pixels (3.87975 mm), in its own frame.
+
+        Layouts 2.4.16 and 2.5.16 (module 3), and the constants of larnd-sim's 2x2 properties.
+        """
+        from .builtin import two_by_two
+
+        return cls(**two_by_two())
+
+    @classmethod
+    def nd_lar(cls) -> Self:
+        """DUNE's liquid-argon near detector: 7 x 5 modules, 70 TPCs of 256 x 800 pixels of 3.8 mm.
+
+        Layout 3.0.40 and larnd-sim's ND-LAr properties; neighbours along x overlap there by 0.8 cm.
+        """
+        from .builtin import nd_lar
+
+        return cls(**nd_lar())
+
+    @classmethod
+    def fsd(cls) -> Self:
+        """The full-scale demonstrator: one module of ND-LAr at the origin (`builtin.fsd` states what is assumed)."""
+        from .builtin import fsd
+
+        return cls(**fsd())
 
     @classmethod
     def from_yaml(
@@ -151,11 +189,14 @@ class Detector(Record):
         Args:
             properties: Detector properties, either dialect (`e_field`/`eField`, `tpc_offsets`/`tpc_centers` ...) [cm].
             layout: Pixel layout, or a list with one for each module [mm].
-            module: Keep one module alone; needed where modules differ in pitch, field, lifetime or threshold.
+            module: Keep one module alone. By default all: where they differ in pitch, field, lifetime, threshold or
+                gain, the TPCs hold the pitch and `modules` the rest, and `ModularSimulator` simulates it.
             name: Name of the detector, by default the stem of `properties`.
 
         Raises:
-            ValueError: an unknown, missing or meaningless key, named with its file and the nearest known key.
+            ValueError: an unknown, missing or meaningless key, named with its file and the nearest known key; a list
+                of the wrong length; a layout that leaves pixels without a channel; a layout whose pitch is not that of
+                its module's response bins.
             FileNotFoundError: no such file.
 
         The drift length is the layout's where it has one, else that of the properties, else half the distance of the
@@ -169,12 +210,94 @@ class Detector(Record):
     @model_validator(mode="after")
     def _pixels_fit(self) -> Self:
         for i, tpc in enumerate(self.tpcs):
+            pitch = self.pitch_of(i)
             for axis, n, (low, high) in (("z", tpc.nx, tpc.z), ("y", tpc.ny, tpc.y)):
                 # Tiles of the older layouts overlap or stand apart by up to a sixth of a pixel in sum.
-                if abs((high - low) / self.pixel_pitch - n) > 0.5:
+                if abs((high - low) / pitch - n) > 0.5:
                     width = f"{high - low:.4f} cm along {axis}"
-                    raise ValueError(f"TPC {i}: {n} pixels of {self.pixel_pitch} cm do not make {width}")
+                    raise ValueError(f"TPC {i}: {n} pixels of {pitch} cm do not make {width}")
         return self
+
+    @model_validator(mode="after")
+    def _modules_fit(self) -> Self:
+        named = [m.number for m in self.modules]
+        for number in named:
+            if number not in self.module_numbers:
+                raise ValueError(f"modules: no TPC is of module {number}, only of {list(self.module_numbers)}")
+            if named.count(number) > 1:
+                raise ValueError(f"modules: module {number} stands twice")
+        for number in self.module_numbers:
+            pitches = {self.pitch_of(i) for i, t in enumerate(self.tpcs) if t.module == number}
+            if len(pitches) > 1:
+                raise ValueError(f"TPCs of module {number} differ in pixel pitch, {sorted(pitches)} cm")
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_stand_apart(self) -> Self:
+        boxes = [(sorted((t.anode, t.cathode)), t.y, t.z) for t in self.tpcs]
+        for i, a in enumerate(boxes):
+            for j, b in enumerate(boxes[:i]):
+                if self.tpcs[i].module == self.tpcs[j].module:
+                    continue
+                overlap = [min(p[1], q[1]) - max(p[0], q[0]) for p, q in zip(a, b, strict=True)]
+                if min(overlap) <= 0:
+                    continue
+                smaller = min(_volume([p[1] - p[0] for p in box]) for box in (a, b))
+                if _volume(overlap) > 0.1 * smaller:
+                    size = " x ".join(f"{width:.4g}" for width in overlap)
+                    which = f"modules {self.tpcs[j].module} and {self.tpcs[i].module}"
+                    raise ValueError(f"TPCs {j} and {i} of {which} overlap by {size} cm")
+        return self
+
+    # ---- modules
+
+    @cached_property
+    def module_numbers(self) -> tuple[int, ...]:
+        """The modules, in the order of their first TPC."""
+        return tuple(dict.fromkeys(tpc.module for tpc in self.tpcs))
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all modules share pitch, front end and nominal parameters."""
+        return len({self._own(number) for number in self.module_numbers}) == 1
+
+    def _own(self, module: int) -> tuple[float, FrontEnd, Parameters]:
+        """Pitch, front end and nominal parameters of a module."""
+        if module not in self.module_numbers:
+            raise ValueError(f"module must be one of {list(self.module_numbers)}, got {module}")
+        own = next((m for m in self.modules if m.number == module), Module(number=module))
+        first = next(i for i, t in enumerate(self.tpcs) if t.module == module)
+        return self.pitch_of(first), own.frontend or self.frontend, own.nominal or self.nominal
+
+    def pitch_of(self, tpc: int) -> float:
+        """Pixel pitch of a TPC [cm]."""
+        return self.tpcs[tpc].pitch or self.pixel_pitch
+
+    def view(self, module: int) -> Self:
+        """The same TPCs, with the pitch, front end and nominal parameters of one module as the detector's own.
+
+        What simulates that module: numbers of TPCs and pixels are those of the whole.
+
+        Raises:
+            ValueError: there is no such module.
+        """
+        pitch, frontend, nominal = self._own(module)
+        return self.replace(
+            pixel_pitch=pitch,
+            frontend=frontend,
+            nominal=nominal,
+            modules=(),
+            tpcs=tuple(t.replace(pitch=self.pitch_of(i)) for i, t in enumerate(self.tpcs)),
+        )
+
+    def module(self, number: int) -> Self:
+        """One module alone, its TPCs counted from 0.
+
+        Raises:
+            ValueError: there is no such module.
+        """
+        view = self.view(number)
+        return view.replace(tpcs=tuple(t.replace(pitch=None) for t in view.tpcs if t.module == number))
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -193,6 +316,7 @@ class Detector(Record):
             nx=nx,
             ny=ny,
             first_pixel=torch.cumsum(nx * ny, 0) - nx * ny,
+            pitch=torch.tensor([self.pitch_of(i) for i in range(len(self.tpcs))], dtype=torch.float64),
         )
 
     @property
@@ -240,15 +364,15 @@ class Detector(Record):
         tpc = self.tpc_of(points) if tpc is None else tpc
         where = tpc.clamp(min=0)
         g = self._on(points.device)
-        ix = torch.floor((points.detach()[..., 2] - g.z[where, 0]) / self.pixel_pitch).long()
-        iy = torch.floor((points.detach()[..., 1] - g.y[where, 0]) / self.pixel_pitch).long()
+        ix = torch.floor((points.detach()[..., 2] - g.z[where, 0]) / g.pitch[where]).long()
+        iy = torch.floor((points.detach()[..., 1] - g.y[where, 0]) / g.pitch[where]).long()
         return tpc, torch.where(tpc < 0, -1, ix), torch.where(tpc < 0, -1, iy)
 
     def pixel_centre(self, tpc: Tensor, ix: Tensor, iy: Tensor) -> Tensor:
         """x y z of the centres of pixels on their anodes, float64 (..., 3) [cm]."""
         g = self._on(tpc.device)
-        y = g.y[tpc, 0] + (iy.double() + 0.5) * self.pixel_pitch
-        z = g.z[tpc, 0] + (ix.double() + 0.5) * self.pixel_pitch
+        y = g.y[tpc, 0] + (iy.double() + 0.5) * g.pitch[tpc]
+        z = g.z[tpc, 0] + (ix.double() + 0.5) * g.pitch[tpc]
         return torch.stack([g.anode[tpc], y, z], -1)
 
     def pixel_id(self, tpc: Tensor, ix: Tensor, iy: Tensor) -> Tensor:
@@ -280,6 +404,10 @@ class Detector(Record):
 
     def _on(self, device: torch.device) -> Geometry:
         return Geometry(*(column.to(device) for column in self.geometry))
+
+
+def _volume(sides: Sequence[float]) -> float:
+    return sides[0] * sides[1] * sides[2]
 
 
 def _divmod(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

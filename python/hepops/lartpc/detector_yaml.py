@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ._model import nearest
-from .detector import TPC, FrontEnd
+from .detector import TPC, FrontEnd, Module
 from .parameters import Parameters
 
 # Keys, in lower case, and what they set.
@@ -81,41 +81,93 @@ def _read(path: Path, layouts: list[Path], module: int | None, name: str | None)
         raise ValueError(f"module must be one of {modules}, got {module}")
     kept = [i for i, m in enumerate(modules) if module in (None, m)]
     per_module = [planes[layouts[i if len(layouts) > 1 else 0]] for i in kept]
-    pitches = {plane["pitch"] for plane in per_module}
-    if len(pitches) > 1:
-        raise ValueError(f"modules differ in pixel pitch, {sorted(pitches)} cm: choose one with module=")
+    values = _Values(path, keys, spelled, len(modules))
+    if len(layouts) > 1 and "response_bin_size" in keys:
+        for i, plane in zip(kept, per_module, strict=True):
+            _refuse_other_pitch(path, layouts[i], modules[i], plane["pitch"], values("response_bin_size", i))
+    pitch = per_module[0]["pitch"]
+    tpcs = [
+        tpc
+        for i, plane in zip(kept, per_module, strict=True)
+        for tpc in _tpcs(plane, offsets[i], modules[i], values.length(i), None if plane["pitch"] == pitch else pitch)
+    ]
+    own = [(_nominal(values, i), _frontend(values, i)) for i in kept]
+    nominal, frontend = own[0]
+    differing = [
+        Module(number=modules[i], nominal=n if n != nominal else None, frontend=f if f != frontend else None)
+        for i, (n, f) in zip(kept, own, strict=True)
+        if (n, f) != own[0]
+    ]
+    fields = dict(tpcs=tuple(tpcs), pixel_pitch=pitch, ignored=tuple(ignored), name=name or path.stem)
+    fields |= dict(nominal=nominal, frontend=frontend, modules=tuple(differing))
+    return fields | ({"tick": values.shared("clock_cycle", kept)} if "clock_cycle" in keys else {})
 
-    def scalar(key: str) -> Any:
-        """A number that all kept modules share; lists hold one number, or one for each module."""
-        value = keys[key]
+
+class _Values:
+    """Numbers of the property file, module by module: a list holds one number, or one for each module."""
+
+    def __init__(self, path: Path, keys: dict[str, Any], spelled: dict[str, Any], modules: int):
+        self.path, self.keys, self.spelled, self.modules = path, keys, spelled, modules
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.keys
+
+    def __call__(self, key: str, module: int) -> Any:
+        value, name = self.keys[key], self.spelled[key]
         if not isinstance(value, list):
             return value
-        if len(value) not in (1, len(modules)):
-            raise ValueError(f"{path}: {spelled[key]} must hold 1 or {len(modules)} values, got {len(value)}")
+        if len(value) not in (1, self.modules):
+            raise ValueError(f"{self.path}: {name} must hold 1 or {self.modules} values, got {len(value)}")
         if any(v is None or isinstance(v, list | dict) for v in value):
-            raise ValueError(f"{path}: {spelled[key]} must hold numbers, got {value!r:.60}")
-        chosen = {value[i if len(value) > 1 else 0] for i in kept}
+            raise ValueError(f"{self.path}: {name} must hold numbers, got {value!r:.60}")
+        return value[module if len(value) > 1 else 0]
+
+    def number(self, key: str, module: int) -> float:
+        return _number(self.path, self.spelled[key], self(key, module))
+
+    def length(self, module: int) -> float | None:
+        return self.number("drift_length", module) if self.keys.get("drift_length") is not None else None
+
+    def shared(self, key: str, modules: list[int]) -> float:
+        """A number that must be the same in all."""
+        chosen = {self.number(key, i) for i in modules}
         if len(chosen) > 1:
-            raise ValueError(f"{path}: modules differ in {spelled[key]}, {value}: choose one with module=")
+            raise ValueError(
+                f"{self.path}: modules differ in {self.spelled[key]}, {self.keys[key]}: choose one with module="
+            )
         return chosen.pop()
 
-    nominal = {field: scalar(key) for key, field in _NOMINAL.items() if key in keys}
-    if "mevtoelectrons" in keys:
-        yielded = _number(path, spelled["mevtoelectrons"], scalar("mevtoelectrons"))
+
+def _nominal(values: _Values, module: int) -> Parameters:
+    nominal = {field: values(key, module) for key, field in _NOMINAL.items() if key in values}
+    if "mevtoelectrons" in values:
+        yielded = values.number("mevtoelectrons", module)
         if not yielded > 0:
-            raise ValueError(f"{path}: {spelled['mevtoelectrons']} must be positive, got {yielded:g}")
+            name = values.spelled["mevtoelectrons"]
+            raise ValueError(f"{values.path}: {name} must be positive, got {yielded:g}")
         nominal["w_ion"] = 1 / yielded
-    frontend = {field: scalar(key) for key, field in _FRONTEND.items() if key in keys}
-    if "adc_counts" in keys:
-        frontend["adc_bits"] = _bits(path, scalar("adc_counts"))
-    length = keys.get("drift_length")
-    drift = _number(path, "drift_length", length) if length is not None else None
-    tpcs = [
-        tpc for i, plane in zip(kept, per_module, strict=True) for tpc in _tpcs(plane, offsets[i], modules[i], drift)
-    ]
-    fields = dict(tpcs=tuple(tpcs), pixel_pitch=pitches.pop(), ignored=tuple(ignored), name=name or path.stem)
-    fields |= dict(nominal=_record(path, Parameters, nominal), frontend=_record(path, FrontEnd, frontend))
-    return fields | ({"tick": _number(path, "clock_cycle", scalar("clock_cycle"))} if "clock_cycle" in keys else {})
+    made: Parameters = _record(values.path, Parameters, nominal)
+    return made
+
+
+def _frontend(values: _Values, module: int) -> FrontEnd:
+    frontend = {field: values(key, module) for key, field in _FRONTEND.items() if key in values}
+    if "adc_counts" in values:
+        frontend["adc_bits"] = _bits(values.path, values("adc_counts", module))
+    made: FrontEnd = _record(values.path, FrontEnd, frontend)
+    return made
+
+
+def _refuse_other_pitch(path: Path, layout: Path, module: int, pitch: float, bin_size: Any) -> None:
+    """The bins of a response are a tenth of its module's pitch: a layout of another pitch is another module's.
+
+    larnd-sim's older 2x2 properties have 0.038 for pixels of 0.387975 cm: 2 % are allowed, and a little more.
+    """
+    if abs(10 * _number(path, "response_bin_size", bin_size) / pitch - 1) > 0.03:
+        raise ValueError(
+            f"{layout}: its pitch of {pitch} cm is not that of module {module}, whose response_bin_size in {path.name} "
+            f"is {bin_size} cm, a tenth of its pitch: are the layouts in the order of the modules?"
+        )
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -187,6 +239,7 @@ def _planes(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: {key} is missing")
     pitch = _number(path, "pixel_pitch", layout["pixel_pitch"]) * _MM
     columns, rows = _places(path, layout["chip_channel_to_position"])
+    _refuse_gaps(path, columns, rows)
     positions, indices, orientations = (
         _table(path, key, layout[key]) for key in ("tile_positions", "tile_indeces", "tile_orientations")
     )
@@ -222,6 +275,22 @@ def _places(path: Path, table: Any) -> tuple[list[int], list[int]]:
     return [place[0] for place in places], [place[1] for place in places]
 
 
+def _refuse_gaps(path: Path, columns: list[int], rows: list[int]) -> None:
+    """Every pixel of a tile has one channel."""
+    width, height = max(columns) + 1, max(rows) + 1
+    counts = [0] * (width * height)
+    for column, row in zip(columns, rows, strict=True):
+        counts[row * width + column] += 1
+    for wrong, what in ((0, "no channel"), (2, "more than one channel")):
+        pixels = [i for i, n in enumerate(counts) if (n == 0 if wrong == 0 else n >= wrong)]
+        if pixels:
+            first = [pixels[0] % width, pixels[0] // width]
+            raise ValueError(
+                f"{path}: chip_channel_to_position leaves {len(pixels)} of {width} x {height} pixels with {what}, "
+                f"the first is {first}"
+            )
+
+
 def _centred(path: Path, layout: dict[Any, Any]) -> bool:
     """Whether the layout states centres of its own that are not the origin."""
     if "tpc_centers" not in layout:
@@ -232,8 +301,13 @@ def _centred(path: Path, layout: dict[Any, Any]) -> bool:
     return any([any(_vector(path, "tpc_centers", v)) for v in _table(path, "tpc_centers", table).values()])
 
 
-def _tpcs(plane: dict[str, Any], offsets: list[Vector], module: int, length: float | None) -> Iterable[TPC]:
-    """Sums are rounded to 1e-9 cm: the files state 1e-5, and equal detectors shall compare equal."""
+def _tpcs(
+    plane: dict[str, Any], offsets: list[Vector], module: int, length: float | None, other: float | None
+) -> Iterable[TPC]:
+    """Sums are rounded to 1e-9 cm: the files state 1e-5, and equal detectors shall compare equal.
+
+    `other` is the detector's pitch where the plane has a pitch of its own.
+    """
     (columns, rows), pitch = plane["shape"], plane["pitch"]
     half = 0.5 * (max(t[0] for a, _ in plane["anodes"] for t in a) - min(t[0] for a, _ in plane["anodes"] for t in a))
     drift = next(d for d in (plane["length"], length, half) if d is not None)
@@ -249,6 +323,7 @@ def _tpcs(plane: dict[str, Any], offsets: list[Vector], module: int, length: flo
             ny=rows * len(ys),
             nx=columns * len(zs),
             module=module,
+            pitch=None if other is None else pitch,
         )
 
 

@@ -35,6 +35,7 @@ _NAMES = {
 _REQUIRED = ("event", "dE", *(name for name in _NAMES if name.endswith(("_start", "_end"))))
 # dE, dx and dEdx of a file agree to the rounding of float32; more than this is a contradiction.
 _CONSISTENT = 1e-3
+EMPTY = "without energy"  # the one reason for which a row is left out, not refused
 
 
 def read_segments(
@@ -112,6 +113,15 @@ def write_segments(
     """
     import h5py
 
+    table = segment_table(segments, generation=generation, positions=positions)
+    with atomic(path) as part, h5py.File(part, "w") as file:
+        file.create_dataset("segments", data=table)
+
+
+def segment_table(
+    segments: Segments, *, generation: Literal["new", "old"] = "new", positions: Literal["f4", "f8"] = "f4"
+) -> Array:
+    """The rows of the dataset `segments`, a structured array; the arguments are those of `write_segments`."""
     _check_choice("generation", generation, ("new", "old"))
     _check_choice("positions", positions, ("f4", "f8"))
     columns = {name: column.detach().cpu().numpy() for name, column in segments.columns().items()}
@@ -143,8 +153,7 @@ def write_segments(
     rows = np.zeros(len(segments), [(name, kind) for name, (kind, _) in table.items()])
     for name, (_, column) in table.items():
         rows[name] = column
-    with atomic(path) as part, h5py.File(part, "w") as file:
-        file.create_dataset("segments", data=rows)
+    return rows
 
 
 def _tables(source: Any) -> Iterator[tuple[str, dict[str, Array]]]:
@@ -193,48 +202,75 @@ def _columns(where: str, names: list[str], get: Callable[[str], Array]) -> dict[
     return columns
 
 
-def _segments(where: str, table: dict[str, Array], shift: Array, refuse: bool) -> Segments:
+def reasons(table: dict[str, Array], shift: Array) -> dict[str, Array]:
+    """Why rows are bad: a mask (num_rows) for each reason; a row may have several. Columns have our names."""
     n = len(table["event"])
     event, overflow = _integers(table["event"])
-    real = {name: column.astype(np.float64) for name, column in table.items() if name not in ("event", "pdg", "track")}
-    start, end = (np.stack([real[f"{axis}_{side}"] for axis in "xyz"], -1) + shift for side in ("start", "end"))
+    real = _real(table)
+    start, end = _ends(real, shift)
     dE, t0 = real["dE"], real.get("t0", np.zeros(n))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        length = np.linalg.norm(end - start, axis=-1)
-        path = real.get("dx", length)
+        path = real.get("dx", np.linalg.norm(end - start, axis=-1))
         dEdx = real["dEdx"] if "dEdx" in real else dE / path
         contradiction = (
             np.abs(dEdx * path / dE - 1) > _CONSISTENT if {"dEdx", "dx"} <= real.keys() else np.zeros(n, bool)
         )
-    has_dEdx = "dEdx" in real
-    none = np.zeros(n, bool)
-    reasons = {
+    return {
         "with an event id that is negative or no integer": (event < 0) | overflow,
         "with a position that is not finite": ~np.isfinite(start).all(-1) | ~np.isfinite(end).all(-1),
         "with a time that is not finite": ~np.isfinite(t0),
         "with dE that is not finite": ~np.isfinite(dE),
         "with negative dE": dE < 0,
-        "without energy": dE == 0,
-        "of zero length without dEdx": none if has_dEdx else path == 0,
+        EMPTY: dE == 0,
+        "of zero length without dEdx": np.zeros(n, bool) if "dEdx" in real else path == 0,
         "with dEdx that is not positive and finite": ~(np.isfinite(dEdx) & (dEdx > 0)),
         "with dEdx that contradicts dE and dx": contradiction,
         "that stand twice": _twice(event, start, end, dE, t0, table.get("track")),
     }
-    excluded, keep = {}, np.ones(n, bool)
-    for reason, mask in reasons.items():
+
+
+def judge(where: str, table: dict[str, Array], shift: Array, refuse: bool) -> tuple[Array, dict[str, int]]:
+    """Which rows are good (num_rows), and how many are not, by the first reason; bad ones are refused or counted."""
+    keep, excluded = np.ones(len(table["event"]), bool), {}
+    for reason, mask in reasons(table, shift).items():
         new = mask & keep
         if not new.any():
             continue
-        if refuse and reason != "without energy":
+        if refuse and reason != EMPTY:
             row = int(np.flatnonzero(new)[0])
             values = {name: column[row].item() for name, column in table.items()}
             raise ValueError(f"{where}: {new.sum()} segments {reason}, the first is row {row}, {values}")
         excluded[reason] = int(new.sum())
         keep &= ~new
+    return keep, excluded
+
+
+def _real(table: dict[str, Array]) -> dict[str, Array]:
+    return {name: column.astype(np.float64) for name, column in table.items() if name not in ("event", "pdg", "track")}
+
+
+def _ends(real: dict[str, Array], shift: Array) -> tuple[Array, Array]:
+    start, end = (np.stack([real[f"{axis}_{side}"] for axis in "xyz"], -1) + shift for side in ("start", "end"))
+    return start, end
+
+
+def _segments(where: str, table: dict[str, Array], shift: Array, refuse: bool) -> Segments:
+    keep, excluded = judge(where, table, shift, refuse)
+    return columns_to_segments({name: column[keep] for name, column in table.items()}, shift, excluded)
+
+
+def columns_to_segments(table: dict[str, Array], shift: Array, excluded: dict[str, int]) -> Segments:
+    """Segments of good rows."""
+    n = len(table["event"])
+    event, real = _integers(table["event"])[0], _real(table)
+    start, end = _ends(real, shift)
+    dE = real["dE"]
+    dEdx = real["dEdx"] if "dEdx" in real else dE / real.get("dx", np.linalg.norm(end - start, axis=-1))
     pdg, track = (_integers(table[name])[0] if name in table else np.zeros(n, np.int64) for name in ("pdg", "track"))
+    t0 = real.get("t0", np.zeros(n))
     columns = dict(event=event, start=start, end=end, dE=dE, dEdx=dEdx, t0=t0, pdg=pdg, track=track)
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(column[keep])) for name, column in columns.items()}
-    return Segments(**tensors, excluded=excluded, notes=_blocks(event[keep]))
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
+    return Segments(**tensors, excluded=excluded, notes=_blocks(event))
 
 
 def _integers(column: Array) -> tuple[Array, Array]:

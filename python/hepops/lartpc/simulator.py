@@ -2,18 +2,21 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import argon
 from .arrive import MODELS, arrive, arrive_tangents
+from .attachment import IMPURITIES, lifetime_ratio
 from .detector import Detector
 from .drift import drift
+from .field_map import FieldMap, per_tpc
 from .frontend import frontend
 from .hits import Hits, Truth
 from .parameters import Parameters
@@ -30,6 +33,9 @@ from .waveforms import (
     waveforms,
     waveforms_and_tangents,
 )
+
+if TYPE_CHECKING:
+    from .universes import Universes
 
 NAMES = tuple(Parameters.SPEC)
 TIME_OFFSET = "time_offset"  # a tangent beside those of the parameters: all deposits later alike [us]
@@ -91,6 +97,12 @@ class Simulator(nn.Module):
         length: Ticks before arrival that are resolved; what was induced before is added to the first of them.
         lead: False leaves that earlier part out, as the rivals' truncated tables do.
         chunk: Nodes (pieces of track) simulated at a time when hits are asked for; bounds the memory, not the result.
+        field_map: Distortion of the drift field, a `FieldMap` or one for each TPC: where charge arrives, when, and the
+            field in which it recombines (docs/field-maps.md).
+        attachment: "constant": the lifetime does not follow the field. "O2", "O2-Bakale", "N2O" or "SF6": `lifetime` is
+            that in the detector's nominal field, and `efield` changes it as the capture by this impurity.
+        density_law: "parameter", or "boiling": the density follows the temperature along the boiling line, and the
+            parameter `density` has no effect.
 
     Deterministic: bit-identical from run to run, for any number of threads and any chunk.
 
@@ -131,6 +143,9 @@ class Simulator(nn.Module):
         length: int = 150,
         lead: bool = True,
         chunk: int = 30_000,
+        field_map: FieldMap | Sequence[FieldMap] | None = None,
+        attachment: str = "constant",
+        density_law: str = "parameter",
     ) -> None:
         super().__init__()
         if dtype not in CUTS:
@@ -147,7 +162,13 @@ class Simulator(nn.Module):
             raise ValueError(f"Simulator: chunk must be positive, got {chunk}")
         self.detector = detector
         self.dtype, self.model, self.step, self.reach, self.length = dtype, model, step, reach, length
+        if attachment != "constant" and attachment not in IMPURITIES:
+            raise ValueError(f"Simulator: attachment must be one of {['constant', *IMPURITIES]}, got {attachment!r}")
+        if density_law not in ("parameter", "boiling"):
+            raise ValueError(f"Simulator: density_law must be 'parameter' or 'boiling', got {density_law!r}")
         self.lead, self.chunk = lead, chunk
+        self.attachment, self.density_law = attachment, density_law
+        self.field_map = None if field_map is None else per_tpc(field_map, detector)
         if isinstance(response, Table):
             self.table: Table | None = response
         elif isinstance(response, str) and response == "builtin":
@@ -181,6 +202,30 @@ class Simulator(nn.Module):
                 )
         return values
 
+    def _derived(self, values: Tensor) -> Tensor:
+        """The parameters that enter the laws: lifetime in the present field, density at the present temperature."""
+        if self.attachment == "constant" and self.density_law == "parameter":
+            return values
+        by_name = dict(zip(NAMES, values.unbind(), strict=True))
+        if self.attachment != "constant":
+            reference = self.detector.nominal.efield
+            by_name["lifetime"] = by_name["lifetime"] * lifetime_ratio(by_name["efield"], reference, self.attachment)
+        if self.density_law == "boiling":
+            by_name["density"] = argon.density(by_name["temperature"])
+        return torch.stack([x.to(values.device) for x in by_name.values()])
+
+    def _along(self, tangents: Sequence[str], values: Tensor) -> Tensor:
+        """Directions of the derived parameters (num_tangents, 12) for those of the parameters by name."""
+        seeds = torch.zeros(len(tangents), len(NAMES), dtype=torch.float64, device=values.device)
+        for k, name in enumerate(tangents):
+            if name != TIME_OFFSET:
+                seeds[k, NAMES.index(name)] = 1.0
+        if self._derived(values) is values:
+            return seeds
+        jacobian: Any = torch.autograd.functional.jacobian(self._derived, values.detach())
+        derived: Tensor = seeds @ jacobian.T
+        return derived
+
     def response(self) -> Response:
         """The response at the present velocity; kept until the velocity changes."""
         velocity = drift_velocity(self.efield, self.temperature).detach()
@@ -210,14 +255,41 @@ class Simulator(nn.Module):
         return self._response[1]
 
     def _deposits(self, pieces: Pieces, piece: Tensor, share: Tensor, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows for `arrive` (6, N), positions u, v (2, N) and extents (2, N) of the nodes."""
+        """Rows for `arrive` (6 or 7, N), positions u, v (2, N) where they arrive, and extents (2, N) of the nodes."""
         along = pieces.end - pieces.start
         at = pieces.start[piece] + middle[:, None] * along[piece]
         extent = (along.abs()[piece] / share[:, None]).T
         square = (along * along).sum(1)
         cos2 = torch.where(square > 0, along[:, 2] ** 2 / torch.where(square > 0, square, torch.ones_like(square)), 0.0)
+        at, local = self._distorted(at, pieces.tpc[piece])
         rows = (pieces.dE[piece] / share, pieces.dEdx[piece], cos2[piece], at[:, 2], extent[2], pieces.t0[piece])
-        return torch.stack(rows), at[:, :2].T, extent[:2]
+        return torch.stack(rows + local), at[:, :2].T, extent[:2]
+
+    def _distorted(self, at: Tensor, tpc: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Apparent u, v, depth of points (N, 3), and the ratio of the local field, where there is a field map."""
+        if self.field_map is None:
+            return at, ()
+        g = self.detector._on(at.device)
+        low = torch.stack((g.anode, g.y[:, 0], g.z[:, 0]), 1)[tpc]
+        sign = torch.stack((g.direction, torch.ones_like(g.direction), torch.ones_like(g.direction)), 1)[tpc]
+        xyz = low + sign * at.flip(1)  # (u, v, depth) -> (x, y, z)
+        maps = self.field_map
+        if all(m is maps[0] for m in maps):
+            shift, ratio = maps[0].to(at.device).at(xyz)
+        else:
+            places = [torch.nonzero(tpc == k).squeeze(1) for k in range(len(maps))]
+            found = [m.to(at.device).at(xyz[i]) for m, i in zip(maps, places, strict=True) if len(i)]
+            back = torch.argsort(torch.cat(places))
+            shift, ratio = (torch.cat(x)[back] for x in zip(*found, strict=True))
+        apparent = at + (sign * shift).flip(1)
+        depth = apparent[:, 2]
+        if len(depth) and float(depth.detach().min()) < -1e-6:
+            i = int(depth.detach().argmin())
+            raise ValueError(
+                f"Simulator: the field map lets charge at x y z = {xyz[i].tolist()} arrive before it is made (apparent "
+                f"distance to the anode {float(depth[i])} cm)"
+            )
+        return torch.cat([apparent[:, :2], depth.clamp(min=0.0)[:, None]], 1), (ratio,)
 
     def drift(self, segments: Segments) -> Deposits:
         """Charge that reaches the anode, by the middle of every segment's part in every drift volume.
@@ -232,7 +304,7 @@ class Simulator(nn.Module):
         every = torch.arange(len(pieces), device=pieces.segment.device)
         one = torch.ones(len(pieces), dtype=torch.float64, device=every.device)
         rows, _, _ = self._deposits(pieces, every, one, one / 2)
-        charge, time, sigma, sigma_time, _ = arrive(rows, self._vector(), self.model)
+        charge, time, sigma, sigma_time, _ = arrive(rows, self._derived(self._vector()), self.model)
         sigma_l = sigma_time * drift_velocity(self.efield, self.temperature)
         return Deposits(pieces.segment, pieces.event, pieces.tpc, charge, time, sigma, sigma_l, self._reports(pieces))
 
@@ -272,6 +344,8 @@ class Simulator(nn.Module):
         for name in tangents:
             if name not in NAMES and name != TIME_OFFSET:
                 raise ValueError(f"Simulator: no parameter {name!r}; there are {[*NAMES, TIME_OFFSET]}")
+            if name == "density" and self.density_law == "boiling":
+                raise ValueError("Simulator: density follows the temperature here (density_law='boiling'): no tangent")
         detector, response = self.detector, self.response()
         pitch, tick = detector.pixel_pitch, detector.tick
         device = pieces.segment.device
@@ -279,7 +353,8 @@ class Simulator(nn.Module):
         piece, share, middle = divide(pieces, self.step)
         rows, at, extent = self._deposits(pieces, piece, share, middle)
         values = self._vector()
-        charge, time, sigma, sigma_time, width_time = arrive(rows, values, self.model)
+        derived = self._derived(values)
+        charge, time, sigma, sigma_time, width_time = arrive(rows, derived, self.model)
         nodes = torch.stack((charge, *at, time, sigma, sigma_time, *extent, width_time, rows[3]))
 
         events, event_rank = torch.unique(pieces.event, return_inverse=True)
@@ -298,11 +373,8 @@ class Simulator(nn.Module):
         slopes: Tensor | None = None
         if count:
             with torch.no_grad():
-                seeds = torch.zeros(count, len(NAMES), dtype=torch.float64, device=device)
-                for k, name in enumerate(tangents):
-                    if name != TIME_OFFSET:
-                        seeds[k, NAMES.index(name)] = 1.0
-                along = arrive_tangents(rows, values, seeds, self.model)
+                seeds = self._along(tangents, values)
+                along = arrive_tangents(rows, derived, seeds, self.model)
                 along[[k for k, name in enumerate(tangents) if name == TIME_OFFSET], TIME] = 1.0
                 with torch.enable_grad():
                     E, T = (x.detach().requires_grad_() for x in (self.efield, self.temperature))
@@ -424,6 +496,14 @@ class Simulator(nn.Module):
         totals = {"electrons_arriving": math.fsum(arriving), "electrons_lost": math.fsum(lost)}
         hits = _join(parts, self._reports(pieces) | totals)
         return _rank(hits) if several else hits
+
+    def universes(
+        self, parameters: "Sequence[Parameters] | Mapping[str, Any]", segments: Segments, **options: Any
+    ) -> "Universes":
+        """Many sets of parameters in one call: see `hepops.lartpc.universes.universes`."""
+        from .universes import universes
+
+        return universes(self, parameters, segments, **options)
 
     def _threshold(self, threshold: float | Tensor | None, waves: Waveforms) -> float | Tensor | None:
         if not isinstance(threshold, Tensor) or threshold.numel() == 1:

@@ -171,6 +171,10 @@ class Range:
         )
         return np.where(np.asarray(R) > 0, T, 0.0)
 
+    def loss(self, T: Numbers, thickness: float) -> Array:
+        """Energy lost from T [MeV] on over a thickness [g/cm2], in [MeV]."""
+        return np.asarray(T - self.energy(self.length(T) - thickness))
+
 
 def _restricted(particle: Species, T: Array, cut: float | None) -> Array:
     S = mass_stopping_power(particle, T)

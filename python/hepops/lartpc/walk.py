@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .radiation import radiated
-from .stopping import M_E, RADIATION_LENGTH, A, K, Species, Z, kinematics, range_of
+from .stopping import M_E, RADIATION_LENGTH, A, K, Range, Species, Z, hard_loss, kinematics, range_of
 from .volume import Vector, Volume
 
 Array = np.ndarray[Any, Any]
@@ -84,6 +84,8 @@ def _wander(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng)
         after = float(table.energy((left - ds) * walk.density))
         middle = (T + after) / 2
         duration = ds / float(_speed(kind, middle))
+        if walk.straggling and ds < left:
+            after = _soft(kind, T, after, ds * walk.density, table, walk, rng)
         deposit = T - after
         for given in collisions(kind, middle, ds * walk.density, walk.cut, rng):
             if given > after:
@@ -110,6 +112,24 @@ def _wander(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng)
         times.append(time)
         loss.append(deposit)
     return Track(kind, np.array(points), np.array(loss), np.array(times), knocked, photons)
+
+
+def _soft(kind: Species, T: float, after: float, thickness: float, table: Range, walk: Walk, rng: Rng) -> float:
+    """The energy after a step's collisions below the cut, which fluctuate as a Gaussian.
+
+    Their variance is that of the spectrum, xi (cut - beta^2 cut^2 / 2W). A hard collision in the step makes the particle
+    slower, and what follows costs more: half of the hard loss, in the mean, acts on the soft one.
+    """
+    assert walk.cut is not None
+    at = np.array((T + after) / 2)
+    _, beta2, W = (float(k) for k in kinematics(kind, at))
+    cut = min(walk.cut, W)
+    xi = K / 2 * kind.charge**2 * Z / A / beta2 * thickness
+    hard = float(hard_loss(kind, at, walk.cut)[1]) * thickness
+    slope = (T - after) - float(table.loss(T - hard, thickness)) if hard < T else 0.0
+    spread = math.sqrt(max(xi * cut * (1 - beta2 * cut / (2 * W)), 0.0))
+    soft = T - after - slope / 2 + spread * float(rng.standard_normal())
+    return T - min(max(soft, 0.0), T)
 
 
 def _step(left: float, walk: Walk) -> float:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from hepops.lartpc.production.hit_files import HitFiles
+from hepops.lartpc.production.index import Index
+from hepops.lartpc.production.ranks import Ranks
+
 from . import optimise
+from .chips import of_chips
+from .data import Files
+from .nuisance import Family, Nuisances
 from .optimise import Objective, Settings
 from .problem import Point, Problem
 from .residuals import LikelihoodObject, MatchedHits, Noise, PixelSums, Residual
 from .result import FitResult
 from .robust import Robust
-from .space import SIX, TIME_OFFSET, Bounds, Priors, Space, space
+from .space import CHIP, SIX, TIME_OFFSET, Bounds, Priors, Space, space
 from .state import Finish, State, Step, Store, describe, digest
+from .target import Target, covariance_of
+from .team import Team
 
 if TYPE_CHECKING:
     from hepops.lartpc.hits import Hits
@@ -25,21 +35,23 @@ if TYPE_CHECKING:
 
 Start = Mapping[str, float] | Literal["nominal", "random"] | None
 RESULT = "result.h5"
+CHUNK = 10_000  # segments
 
 
 def fit(
     sim: Simulator,
-    segments: Segments,
-    measured: Hits,
+    segments: Segments | Index,
+    measured: Hits | HitFiles,
     parameters: str | Iterable[str] = SIX,
     *,
-    residual: Objective | Sequence[Objective] | None = None,
+    residual: Objective | Sequence[Objective] | Literal["likelihood"] | None = None,
     method: Literal["lm", "adam"] = "lm",
     start: Start = None,
     starts: int = 1,
     priors: Priors | Literal["published"] | None = None,
     fixed: str | Iterable[str] = (),
     bounds: Bounds | None = None,
+    nuisance: Nuisances | None = None,
     batch_events: int | None = None,
     max_iterations: int | None = None,
     tolerance: float | None = None,
@@ -47,7 +59,8 @@ def fit(
     seed: int = 0,
     checkpoint: str | Path | None = None,
     progress: bool = False,
-    chunk: int = 10_000,
+    chunk: int = CHUNK,
+    ranks: Ranks | None = None,
 ) -> FitResult:
     r"""Find the parameters of the detector that made these hits.
 
@@ -56,25 +69,34 @@ def fit(
     matched by rank end it.
 
     Both compare with noise-free hits. Of noisy hits (silent resets, early triggers) such a fit is biased by more than
-    the errors that it states, most of all in the longitudinal diffusion: give a likelihood object there.
+    the errors that it states, most of all in the longitudinal diffusion: there ``residual="likelihood"`` is honest.
+    It begins with sums per pixel, too, and goes on by scoring, Gauss-Newton steps with the outer products of the
+    scores, on :math:`F = -\log L`.
 
     Args:
         sim: The simulator; its present values are the default start and those of all other parameters. It is copied
             and not changed (`FitResult.apply` does that).
-        segments: Energy deposits of whole events.
+        segments: Energy deposits of whole events; or an `Index` of files, which are then read a batch at a time, every
+            time they are needed, and may be larger than the memory.
         measured: Hits of the same events. Hits of other events are counted, not used.
         parameters: Names, or one name, of `Parameters.SPEC` or "time_offset" [us], which is added to every simulated
-            time: give it where a clock made the hits, or half a tick is taken for a field.
-        residual: What to compare: a residual or likelihood object, or several, one per stage; with Adam also a loss,
-            a function of (simulated, measured) that returns a tensor of one number. None: `PixelSums`, then
-            `MatchedHits`, with the noise of the simulator's detector (Adam: `PixelSums` with Huber's weights).
+            time: give it where a clock made the hits, or half a tick is taken for a field. A likelihood can also fit
+            the chip's own: "threshold", "gain", "pedestal", "reset_noise", "uncorrelated_noise",
+            "discriminator_noise".
+        residual: What to compare: "likelihood", or a likelihood object, alone, after a stage of `PixelSums`; a
+            residual object, or several objects, one per stage; with Adam also a loss, a function of (simulated,
+            measured) that returns a tensor of one number. None: `PixelSums`, then `MatchedHits`, with the noise of the
+            simulator's detector (Adam: `PixelSums` with Huber's weights).
         method: "lm", Levenberg-Marquardt on the forward-mode Jacobian; "adam", torch's Adam in reverse mode.
         start: Physical values by name; "nominal"; "random", drawn across the ranges; None: the simulator's own.
         starts: How many starts; all but the first are drawn, a Latin hypercube across the ranges ("random": all).
         priors: Mean and sigma of Gaussian priors by name, or "published".
         fixed: Names among `parameters` that stay at their start.
         bounds: Ranges by name in place of the published ones [physical units].
-        batch_events: Events per iteration: of every stage but the last ("lm"), or of every iteration ("adam").
+        nuisance: Deviations of events, runs, TPCs or tiles from the common values (`Nuisance`), or what each has, by
+            name: ``{"time_offset": "event"}``. Solved with the parameters; needs a likelihood.
+        batch_events: Events per iteration: of every stage but the last ("lm"), or of every iteration ("adam"). A
+            likelihood is then a stage of batches and, at last, one of all events: of these are values and errors.
             None: all.
         max_iterations: Of each start, all stages together; a tried and rejected step is one. None: 30, Adam 300.
         tolerance: Relative change of a parameter below which the last stage ends. None: 1e-8, or 1e-5 where the
@@ -85,6 +107,9 @@ def fit(
             same input, the fit goes on from there, and its end has the same bits as without the interruption.
         progress: Show a progress bar on the terminal.
         chunk: Most segments simulated at once; an event is never divided. This bounds the memory.
+        ranks: Processes that share the work (see `hepops.lartpc.production.Ranks`): every one calls this function with
+            the same arguments, and each evaluates its share of the batches. The same bits for any number of them, and
+            the same result on all; profiles, contours and whatever else asks the likelihood again are rank 0's alone.
 
     Returns:
         `FitResult`, of the start with the lowest F (a start that converged before one that did not).
@@ -128,9 +153,18 @@ def fit(
         )
     names = _names(parameters)
     free = space(names, _names(fixed), priors, bounds)
-    stages = _stages(residual, method, sim)
-    begin, held = _starts(sim, names, free, start, starts, seed)
-    problem = Problem(sim, segments, measured, free, chunk, batch_events)
+    stages = _stages(residual, method, sim, batch_events is not None)
+    if nuisance and (method != "lm" or not isinstance(stages[-1], LikelihoodObject)):
+        raise ValueError('nuisance: needs method "lm" with a likelihood in the last place, e.g. residual="likelihood"')
+    begin, held = _starts(sim, names, free, start, starts, seed, stages[-1])
+    data = _data(sim, segments, measured, held.get(TIME_OFFSET, 0.0))
+    problem = Problem(sim, *data, free, chunk, batch_events, nuisance)
+    stages = problem.stages = tuple(_held_chip(stage, held) for stage in stages)
+    ranks = ranks or Ranks()
+    if ranks.size > 1:
+        if method != "lm":
+            raise ValueError(f'ranks: {ranks.size} processes share a fit by method "lm" alone, not {method!r}')
+        problem.team = Team(ranks)
     for name, value in held.items():
         problem.set(name, value)
     go = Settings(most, tolerance, optimise.FLAT[dtype], learning_rate, batch_events is not None, seed)
@@ -140,6 +174,7 @@ def fit(
         "objectives": [describe(stage) for stage in stages],
         "fixed": held,
         "priors": _plain_priors(free),
+        "nuisance": [_plain_nuisance(f) for f in problem.unknowns.families],
         "bounds": {n: [lo, hi] for n, lo, hi in zip(free.names, free.low.tolist(), free.high.tolist(), strict=True)},
         "batch_events": batch_events,
         "max_iterations": most,
@@ -149,14 +184,46 @@ def fit(
         "chunk": chunk,
         "simulator": {name: p.item() for name, p in sim.named_parameters() if p.numel() == 1},
     }
+
+    def work() -> FitResult:
+        return _work(problem, begin, fingerprint, held, config, go, checkpoint, progress)
+
+    fingerprint = _fingerprint(sim, data, config, begin)
+    return work() if problem.team is None else problem.team.run(problem, work)
+
+
+def _work(
+    problem: Problem,
+    begin: Tensor,
+    fingerprint: dict[str, str],
+    held: dict[str, float],
+    config: dict[str, Any],
+    go: Settings,
+    checkpoint: str | Path | None,
+    progress: bool,
+) -> FitResult:
+    """The fit, from where its checkpoint stands."""
     store = Store(checkpoint)
-    fingerprint = _fingerprint(sim, segments, measured, config, begin)
-    state = store.read(fingerprint) or State(fingerprint, begin.tolist(), free.unconstrained(begin[0]).tolist())
-    _run(problem, stages, state, go, store, method, progress)
-    result = _result(problem, stages[-1], state, held, config)
+    state = store.read(fingerprint) or State(fingerprint, begin.tolist(), _begin(problem, begin[0]))
+    _run(problem, problem.stages, state, go, store, config["method"], progress)
+    result = _result(problem, problem.stages[-1], state, held, config)
+    problem.team = None  # what is asked of the result later, this process answers alone
     if store.folder is not None:
         result.save(store.folder / RESULT)
     return result
+
+
+def _data(
+    sim: Simulator, segments: Segments | Index, measured: Hits | HitFiles, shift: float
+) -> tuple[Segments | Files, Hits | None]:
+    """Both in memory or both in files; all times later by `shift` [us]."""
+    if isinstance(segments, Index) != isinstance(measured, HitFiles):
+        kinds = type(segments).__name__, type(measured).__name__
+        raise TypeError(f"segments and measured must both be in memory or both in files, got {kinds[0]} and {kinds[1]}")
+    if isinstance(segments, Index) and isinstance(measured, HitFiles):
+        return Files(segments, measured, shift, next(sim.parameters()).device), None
+    assert not isinstance(segments, Index) and not isinstance(measured, HitFiles)
+    return (replace(segments, t0=segments.t0 + shift) if shift else segments), measured
 
 
 def _names(given: str | Iterable[str]) -> tuple[str, ...]:
@@ -178,19 +245,34 @@ def _run(
             minimise(problem, stages, state, go, save)
             state.finished.append(optimise.finish(problem, stages[-1], state))
             if len(state.finished) < len(state.starts):
-                _next_start(state, problem.space)
+                _next_start(state, problem)
             store.write(state)
 
 
-def _next_start(state: State, free: Space) -> None:
+def _begin(problem: Problem, start: Tensor) -> list[float]:
+    """All unknowns at a start: no deviation yet."""
+    u: list[float] = problem.space.unconstrained(start).tolist()
+    return u + [0.0] * (len(problem.unknowns) - len(u))
+
+
+def _next_start(state: State, problem: Problem) -> None:
     state.start += 1
     state.stage = state.iteration = state.in_stage = 0
     state.damping, state.growth, state.diagonal, state.moments = 1e-3, 2.0, [], {}
     state.ended, state.converged = "", False
-    state.u = free.unconstrained(torch.tensor(state.starts[state.start], dtype=torch.float64)).tolist()
+    state.u = _begin(problem, torch.tensor(state.starts[state.start], dtype=torch.float64))
 
 
-def _stages(residual: Objective | Sequence[Objective] | None, method: str, sim: Simulator) -> tuple[Objective, ...]:
+def _stages(
+    residual: Objective | Sequence[Objective] | str | None, method: str, sim: Simulator, batched: bool
+) -> tuple[Objective, ...]:
+    if isinstance(residual, str):
+        residual = likelihood_of(residual, sim)
+    residual = [of_chips(r, sim.detector) for r in residual] if isinstance(residual, (list, tuple)) else residual
+    residual = of_chips(residual, sim.detector)
+    if isinstance(residual, LikelihoodObject) and method == "lm":
+        # sums per pixel bring any start close
+        residual = [PixelSums(Noise.of(sim.detector)), *[residual] * (1 + batched)]
     if residual is None:
         noise = Noise.of(sim.detector)
         if method == "adam":
@@ -209,20 +291,44 @@ def _stages(residual: Objective | Sequence[Objective] | None, method: str, sim: 
     return stages
 
 
+def likelihood_of(residual: Any, sim: Simulator) -> LikelihoodObject:
+    """A likelihood object, the simulator's own chips for "likelihood".
+
+    Raises:
+        ValueError: another word.
+        TypeError: something that is no likelihood.
+    """
+    if isinstance(residual, str):
+        if residual != "likelihood":
+            raise ValueError(f'residual must be an object, several, None or "likelihood", got {residual!r}')
+        from hepops.lartpc.likelihood import HitLikelihood
+
+        residual = HitLikelihood()
+    found = of_chips(residual, sim.detector)
+    if not isinstance(found, LikelihoodObject):
+        raise TypeError(f"residual: {describe(residual)} is no likelihood")
+    return found
+
+
 def _starts(
-    sim: Simulator, names: tuple[str, ...], free: Space, start: Start, count: int, seed: int
+    sim: Simulator, names: tuple[str, ...], free: Space, start: Start, count: int, seed: int, last: Objective
 ) -> tuple[Tensor, dict[str, float]]:
     """(count, K) physical values at which to begin, and the values of the parameters held."""
     from hepops.lartpc.parameters import Parameters
 
-    present = {name: 0.0 if name == TIME_OFFSET else getattr(sim, name).item() for name in names}
+    own: Mapping[str, float] = getattr(last, "own", {})
+    strange = [name for name in names if name in CHIP and name not in own]
+    if strange:
+        raise ValueError(f"parameters: {', '.join(strange)} is of the chip, which only a likelihood of hits can fit")
+    other = {TIME_OFFSET: 0.0, **{name: float(own[name]) for name in names if name in own}}
+    present = {name: other[name] if name in other else getattr(sim, name).item() for name in names}
     if isinstance(start, Mapping):
         for name in start:
             if name not in names:
                 raise ValueError(f"start: {name!r} is not among the parameters ({', '.join(names)})")
         first = {**present, **start}
     elif start in ("nominal", "random"):
-        first = {n: 0.0 if n == TIME_OFFSET else Parameters.SPEC[n].nominal for n in names}
+        first = {n: other[n] if n in other else Parameters.SPEC[n].nominal for n in names}
     elif start is None:
         first = present
     else:
@@ -237,13 +343,28 @@ def _starts(
     return torch.cat((torch.tensor([[first[name] for name in free.names]], dtype=torch.float64), drawn)), held
 
 
+def _held_chip(stage: Objective, held: Mapping[str, float]) -> Objective:
+    """A likelihood with the chip's parameters that are held at their start."""
+    own = {name: value for name, value in held.items() if name in CHIP}
+    if not own or not isinstance(stage, LikelihoodObject):
+        return stage
+    there: Any = stage
+    moved: Objective = there.with_values(own)
+    return moved
+
+
+def _plain_nuisance(family: Family) -> dict[str, Any]:
+    spec = family.spec
+    return {"name": spec.name, "per": spec.per, "prior": spec.prior, "groups": len(family)}
+
+
 def _plain_priors(free: Space) -> dict[str, list[float]]:
     rows = zip(free.names, free.prior_mean.tolist(), free.prior_weight.tolist(), strict=True)
     return {name: [mean, weight**-0.5] for name, mean, weight in rows if weight}
 
 
 def _fingerprint(
-    sim: Simulator, segments: Segments, measured: Hits, config: dict[str, Any], begin: Tensor
+    sim: Simulator, data: tuple[Segments | Files, Hits | None], config: dict[str, Any], begin: Tensor
 ) -> dict[str, str]:
     """Hashes of everything that the end depends on, by name, so that a refusal can say what differs."""
     columns = ("event", "start", "end", "dE", "dEdx", "t0")
@@ -253,9 +374,25 @@ def _fingerprint(
     simple = {
         n: v for n, v in sorted(vars(sim).items()) if isinstance(v, (int, float, str, torch.dtype)) and n != "training"
     }
+    segments, measured = data
+    if isinstance(segments, Files):
+        source = segments.index.source
+        known = {
+            "segments": digest(
+                *segments.index.digests,
+                torch.from_numpy(segments.index.event),
+                *map(float, (*source.offset, segments.shift)),
+                source.on_bad,
+            ),
+            "measured": digest(*segments.hits.digests),
+        }
+    else:
+        known = {
+            "segments": digest(*(getattr(segments, name) for name in columns)),
+            "measured": digest(*(getattr(measured, name) for name in read)),
+        }
     return {
-        "segments": digest(*(getattr(segments, name) for name in columns)),
-        "measured": digest(*(getattr(measured, name) for name in read)),
+        **known,
         "simulator": digest(type(sim).__qualname__, state, simple, table, sim.detector),
         "starts": digest(begin),
         **{name: digest(value) for name, value in config.items() if name != "simulator"},
@@ -269,10 +406,12 @@ def _result(
     best = min(range(len(state.finished)), key=lambda i: (not state.finished[i].converged, state.finished[i].value))
     end: Finish = state.finished[best]
     values = torch.tensor(end.parameters, dtype=torch.float64)
-    point = None
+    point, target = None, None
     if isinstance(objective, (Residual, LikelihoodObject)):
-        point = problem.at(torch.tensor(end.u, dtype=torch.float64), objective, problem.batches)
-    covariance, chi2, count = _statistics(point, free, objective)
+        point = problem.at(torch.tensor(end.u, dtype=torch.float64), objective, problem.batches, scores=True)
+    if point is not None and isinstance(objective, LikelihoodObject):
+        target = Target(problem, objective, point)
+    covariance, spread, chi2, count = _statistics(point, problem, objective)
     counts = {**(point.report if point is not None else {}), "hits_of_other_events": problem.ignored_hits}
     empty = torch.zeros(0, dtype=torch.float64)
     r = point.residuals if point is not None else None
@@ -295,28 +434,30 @@ def _result(
         trace=tuple(state.trace),
         residuals=r.values.cpu() if r is not None else empty,
         kinds=r.kind.cpu() if r is not None else empty.long(),
+        nuisance_names=problem.unknowns.labels,
+        nuisance_values=torch.tensor(end.u[len(free) :], dtype=torch.float64),
+        nuisance_errors=spread,
         config=config,
+        target=target,
     )
 
 
-def _statistics(point: Point | None, free: Space, objective: Objective) -> tuple[Tensor, float, int]:
-    """Physical covariance, chi2 and the number of terms in it; NaN where a plain loss knows none."""
+def _statistics(point: Point | None, problem: Problem, objective: Objective) -> tuple[Tensor, Tensor, float, int]:
+    """Physical covariance, the nuisances' errors, chi2 and its number of terms; NaN where a plain loss knows none."""
+    free = problem.space
     if point is None:
-        return torch.full((len(free), len(free)), torch.nan, dtype=torch.float64), float("nan"), 0
+        none = torch.full((len(free), len(free)), torch.nan, dtype=torch.float64)
+        return none, none.new_zeros(0), float("nan"), 0
     robust = optimise.robust_of(objective)
     information = point.model(free, robust, point.scales(robust)).information
-    # inverted in units of each parameter's own error, where it is best conditioned
-    size = information.diagonal().clamp_min(1e-300).rsqrt()
-    inverse = torch.linalg.pinv(information * size * size[:, None], hermitian=True)
-    size = size * point.slope
-    covariance = inverse * size * size[:, None]
+    covariance, spread = covariance_of(information, point.slope)
     if point.residuals is not None:
         priors = int((free.prior_weight > 0).sum())
         r = point.residuals.values
         pulls = free.prior_weight * (point.p - free.prior_mean) ** 2
-        return covariance, float((r * r).sum().cpu() + pulls.sum()), len(r) + priors
+        return covariance, spread, float((r * r).sum().cpu() + pulls.sum()), len(r) + priors
     assert point.likelihood is not None
-    return covariance, 2 * float(point.likelihood.value), 0
+    return covariance, spread, 2 * float(point.likelihood.value), 0
 
 
 class _Bar:

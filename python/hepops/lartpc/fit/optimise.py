@@ -8,7 +8,9 @@ where a hit crosses the threshold on the way, F jumps, which says nothing about 
 A stage has converged when a step changes no parameter by more than `tolerance` of its value (a hundredth for all
 stages but the last), or promises to lower F by no more than its rounding, 1e-12 of it (1e-7 in single precision). A
 fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it counts as converged if the
-expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma.
+expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma. A likelihood, whose
+F is in units of its own error, has also converged when a step promises to lower it by no more than 1e-5: scoring with
+the outer products of scores converges linearly, and less than 0.005 sigma is of no use.
 
 References:
     | K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
@@ -26,10 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arrow import Arrow
+from .data import FileBatch
 from .problem import Batch, Model, Point, Problem, ordered_sum, shifted
 from .residuals import LikelihoodObject, Residual
 from .robust import Robust
-from .space import FARTHEST, TIME_OFFSET, Space
+from .sections import terms_of
+from .space import CHIP, FARTHEST, TIME_OFFSET
 from .state import Finish, State, Step
 
 Loss = Callable[..., Tensor]  # (simulated hits, measured hits) -> a tensor of one number
@@ -43,6 +48,7 @@ NEAR = 1e-4  # expected distance to the minimum, in F, that counts as there
 # by precision: a decrease below this share of F is rounding; without noise F vanishes too, and the step decides
 FLAT = {torch.float64: 1e-12, torch.float32: 1e-7}
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5}  # smallest relative step that rounding leaves a meaning
+EDM = 1e-5  # what a step of a likelihood's fit must promise to be worth while
 SINGULAR = 1e-10  # smallest eigenvalue of the scaled information that a fit may begin with
 
 
@@ -71,8 +77,8 @@ def levenberg_marquardt(problem: Problem, stages: Sequence[Objective], state: St
         if point is None:
             point = problem.at(state.point, objective, batches)
             if not state.iteration:
-                _refuse_hopeless(point, problem.space, robust_of(objective))
-        point, done = _attempt(problem, objective, batches, state, point, go.tolerance if last else COARSE, go.flat)
+                refuse_hopeless(point, problem, robust_of(objective))
+        point, done = attempt(problem, objective, batches, state, point, go.tolerance if last else COARSE, go.flat)
         if go.batched and not last:
             point = None  # the next iteration sees other events
             done = done or state.in_stage >= len(problem.batches)
@@ -93,7 +99,7 @@ def _advance(state: State, done: bool, last: bool, most: int) -> None:
         state.ended = f"not converged after {most} iterations"
 
 
-def _turn(problem: Problem, state: State, go: Settings) -> list[Batch]:
+def _turn(problem: Problem, state: State, go: Settings) -> list[Batch | FileBatch]:
     """The batch of this iteration: every epoch visits all of them in an order of its own."""
     epoch, place = divmod(state.in_stage, len(problem.batches))
     generator = torch.Generator().manual_seed(go.seed + 7919 * epoch + 104729 * state.start)
@@ -101,33 +107,37 @@ def _turn(problem: Problem, state: State, go: Settings) -> list[Batch]:
     return [problem.batches[int(order[place])]]
 
 
-def _attempt(
+def attempt(
     problem: Problem,
     objective: Residual | LikelihoodObject,
-    batches: Sequence[Batch],
+    batches: Sequence[Batch | FileBatch],
     state: State,
     point: Point,
     tolerance: float,
     flat: float,
+    frozen: Tensor | None = None,
 ) -> tuple[Point, bool]:
     """Try one step; returns the point where the fit now stands, and whether the stage is done."""
     space, robust = problem.space, robust_of(objective)
     scales = point.scales(robust)
     model = point.model(space, robust, scales)
-    diagonal = torch.maximum(model.information.diagonal(), torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
-    step = space.inside(point.u + _step(model, diagonal, state.damping, _held(point.u, model))) - point.u
-    predicted = -float(model.gradient @ step + step @ model.information @ step / 2)
+    held = _held(point, model, frozen)
+    diagonal = torch.maximum(model.information.diagonal, torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
+    step = _step(model, diagonal, state.damping, held, problem)
+    step = problem.unknowns.inside(point.x + step) - point.x
+    predicted = -float(model.gradient @ step + step @ model.information.times(step) / 2)
     whole = batches is problem.batches  # else the next iteration sees other events, and has no use for derivatives
-    trial = problem.at(point.u + step, objective, batches, derivatives=whole)
+    trial = problem.at(point.x + step, objective, batches, derivatives=whole)
     decrease = point.decrease(trial, space, robust, scales)
     gain = decrease / predicted if predicted > 0 else 0.0
     relative = space.relative(trial.p - point.p, point.p)
-    small = relative < tolerance or predicted < flat * model.value
+    enough = max(flat * abs(model.value), EDM if isinstance(objective, LikelihoodObject) else 0.0)
+    small = predicted < enough or (relative < tolerance and not problem.unknowns.families)
     accepted = gain > 1e-4 or (small and decrease >= 0)
     damping = state.damping
     state.diagonal = diagonal.tolist()
     if accepted:
-        state.u, state.growth = trial.u.tolist(), 2.0
+        state.u, state.growth = trial.x.tolist(), 2.0
         state.damping = max(1e-12, state.damping * max(0.1, 1 - (2 * min(gain, 1.0) - 1) ** 3))
     else:
         state.damping, state.growth = max(1e-4, state.damping * state.growth), 2 * state.growth
@@ -138,7 +148,7 @@ def _attempt(
     state.trace.append(Step(*row, tuple(new.p.tolist()), dict(new.report)))
     stalled = not accepted and (state.damping > GIVE_UP or (small and damping < 1))
     if stalled:
-        distance = _distance(model, _held(point.u, model))
+        distance = _distance(model, held)
         if distance >= NEAR:
             state.ended = f"stalled: no lower value found, expected distance to the minimum {distance:.2g}"
             return new, False
@@ -146,26 +156,29 @@ def _attempt(
     return new, stalled or (accepted and small and damping < 1)
 
 
-def _held(u: Tensor, model: Model) -> Tensor:
-    """Parameters at the end of their range that the gradient would move beyond it: they stay out of the step (K)."""
-    return (u.abs() > FARTHEST - 1e-9) & (model.gradient * u < 0)
+def _held(point: Point, model: Model, frozen: Tensor | None) -> Tensor:
+    """Parameters at the end of their range that the gradient would move beyond it, and those that are frozen (K + M)."""
+    k = len(point.u)
+    held = torch.zeros(len(point.x), dtype=torch.bool) if frozen is None else frozen.clone()
+    held[:k] |= (point.u.abs() > FARTHEST - 1e-9) & (model.gradient[:k] * point.u < 0)
+    return held
 
 
-def _step(model: Model, diagonal: Tensor, damping: float, held: Tensor) -> Tensor:
-    floor = diagonal.clamp_min(1e-12 * float(diagonal.max()) + 1e-300)
-    matrix, gradient = model.information + damping * torch.diag(floor), model.gradient.masked_fill(held, 0.0)
-    matrix = matrix.masked_fill(held | held[:, None], 0.0) + torch.diag(held.double())
-    step: Tensor = torch.linalg.solve(matrix, -gradient)
-    return step * min(1.0, LONGEST / max(float(step.abs().max()), 1e-300))
+def _step(model: Model, diagonal: Tensor, damping: float, held: Tensor, problem: Problem) -> Tensor:
+    floor = torch.where(diagonal > 0, diagonal.clamp_min(1e-12 * float(diagonal.max()) + 1e-300), 0.0)
+    step = model.information.plus_diagonal(damping * floor).solve(-model.gradient, held)
+    k, most = len(problem.space), problem.unknowns.longest()
+    share = min(1.0, float((most[:k] / step[:k].abs().clamp_min(1e-300)).min()) if k else 1.0)
+    return torch.cat((step[:k] * share, (step[k:] * share).clamp(-most[k:], most[k:])))
 
 
 def _distance(model: Model, held: Tensor) -> float:
     """Half g^T H^-1 g: how far below F the minimum is expected, within the range."""
     gradient = model.gradient.masked_fill(held, 0.0)
-    return float(gradient @ torch.linalg.pinv(model.information, hermitian=True) @ gradient) / 2
+    return float(gradient @ model.information.solve(gradient, held)) / 2
 
 
-def _refuse_hopeless(point: Point, space: Space, robust: Robust | None) -> None:
+def refuse_hopeless(point: Point, problem: Problem, robust: Robust | None) -> None:
     """No hits in common, no influence, or directions that no data can tell: say so before the first step."""
     r = point.residuals
     if r is not None and not len(r.values):
@@ -174,17 +187,29 @@ def _refuse_hopeless(point: Point, space: Space, robust: Robust | None) -> None:
             f"measured: no pixel or hit has a partner on the other side ({alone}): do segments, events and detector "
             f"belong to these hits?"
         )
-    information = point.model(space, robust, point.scales(robust)).information
-    if not bool(torch.isfinite(information).all()):
-        raise ValueError("the simulated hits or their tangents are not finite at the start")
-    diagonal = information.diagonal()
-    dead = [name for name, d in zip(space.names, diagonal.tolist(), strict=True) if not d > 0]
+    names = problem.space.names
+    information = point.model(problem.space, robust, point.scales(robust)).information
+    if not bool(torch.isfinite(information.diagonal).all()) or not bool(torch.isfinite(information.corner).all()):
+        what = "simulated hits" if r is not None else "likelihood"
+        raise ValueError(f"the {what} or their tangents are not finite at the start")
+    dead = [name for name, d in zip(names, information.diagonal.tolist(), strict=False) if not d > 0]
+    if r is not None:  # of a first stage: what only the likelihood knows (noise, thresholds) comes later
+        dead = [name for name in dead if name not in CHIP]
     if dead:
         raise ValueError(f"parameters: {', '.join(dead)} has no influence on these hits; fix it or give it a prior")
-    scaled = information / (diagonal.sqrt() * diagonal.sqrt()[:, None])
-    values, vectors = torch.linalg.eigh(scaled)
-    if float(values[0]) < SINGULAR:
-        parts = zip(space.names, vectors[:, 0].abs().tolist(), strict=True)
+    refuse_singular(information, (*names, *problem.unknowns.labels))
+
+
+def refuse_singular(information: Arrow, names: Sequence[str]) -> None:
+    """Directions that these data cannot tell, single unknowns left free, by name."""
+    matrix = information.schur()
+    diagonal = information.corner.diagonal()
+    known = diagonal > 0
+    size = diagonal[known].rsqrt()
+    values, vectors = torch.linalg.eigh(matrix[known][:, known] * size * size[:, None])
+    if len(values) and float(values[0]) < SINGULAR:
+        chosen = [name for name, there in zip(names, known.tolist(), strict=False) if there]
+        parts = zip(chosen, vectors[:, 0].abs().tolist(), strict=True)
         guilty = [name for name, part in parts if part > 0.1]
         raise ValueError(
             f"parameters: the information is singular (smallest eigenvalue {float(values[0]):.1g}): these hits cannot "
@@ -198,7 +223,7 @@ def adam(problem: Problem, stages: Sequence[Objective], state: State, go: Settin
     while not state.ended:
         batches = _turn(problem, state, go) if go.batched else problem.batches
         rate = go.learning_rate * 0.5 * (1 + math.cos(math.pi * state.iteration / go.max_iterations))
-        u = state.point.requires_grad_()
+        u = state.point[: len(problem.space)].requires_grad_()
         before, slope = problem.space.physical(u.detach())
         value, gradient, report = gradient_of(problem, objective, before, batches)
         u.grad = gradient * slope
@@ -231,19 +256,22 @@ def _adam_step(u: Tensor, state: State, rate: float) -> None:
 
 
 def gradient_of(
-    problem: Problem, objective: Objective, p: Tensor, batches: Sequence[Batch]
+    problem: Problem, objective: Objective, p: Tensor, batches: Sequence[Batch | FileBatch]
 ) -> tuple[float, Tensor, dict[str, int]]:
     """The loss at physical values `p` and its gradient with respect to them (K), in reverse mode."""
     space = problem.space
     for name, number in zip(space.names, p.tolist(), strict=True):
         problem.set(name, number)
     offset = p[space.names.index(TIME_OFFSET)].clone().requires_grad_() if TIME_OFFSET in space.names else None
-    leaves: list[Any] = [offset if name == TIME_OFFSET else getattr(problem.sim, name) for name in space.names]
+    owned = [k for k, name in enumerate(space.names) if name not in CHIP]  # the others move no hit
+    leaves: list[Any] = [
+        offset if space.names[k] == TIME_OFFSET else getattr(problem.sim, space.names[k]) for k in owned
+    ]
     value, gradient, report = 0.0, torch.zeros_like(p), {"matched": 0, "simulated_only": 0, "measured_only": 0}
     for batch in batches:
         if isinstance(objective, LikelihoodObject):
-            part = objective.likelihood(problem.sim, batch.segments, batch.measured, space.names, True)
-            value, gradient = value + float(part.value), gradient + part.score.cpu()
+            terms = terms_of(problem.sim, problem.unknowns, p, p, objective, [batch], True)
+            value, gradient = value + terms.value, gradient + terms.gradient
             continue
         hits = problem.sim(batch.segments, seed=None)
         hits = hits if offset is None else shifted(hits, offset, space.names, False)
@@ -251,7 +279,8 @@ def gradient_of(
         grads: Sequence[Tensor | None] = (
             torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
         )
-        gradient = gradient + torch.stack([p.new_zeros(()) if g is None else g.detach().to(p) for g in grads])
+        for k, g in zip(owned, grads, strict=True):
+            gradient[k] += 0.0 if g is None else g.detach().to(p)
         value += loss.item()
         report = {name: count + counts.get(name, 0) for name, count in report.items()}
     share = sum(batch.events for batch in batches) / problem.num_events
@@ -260,7 +289,7 @@ def gradient_of(
     return value + float((prior * off).sum()) / 2, gradient + prior, report
 
 
-def _loss(objective: Objective, simulated: object, batch: Batch) -> tuple[Tensor, dict[str, int]]:
+def _loss(objective: Objective, simulated: object, batch: Batch | FileBatch) -> tuple[Tensor, dict[str, int]]:
     """A tensor of one number with a graph, and what was counted."""
     if not isinstance(objective, Residual):
         assert callable(objective)
@@ -273,7 +302,7 @@ def _loss(objective: Objective, simulated: object, batch: Batch) -> tuple[Tensor
 
 def finish(problem: Problem, objective: Objective, state: State) -> Finish:
     """How the present start ended: the value of the objective on all events."""
-    p, _ = problem.space.physical(state.point)
+    p, _ = problem.space.physical(state.point[: len(problem.space)])
     if isinstance(objective, (Residual, LikelihoodObject)):
         point = problem.at(state.point, objective, problem.batches)
         robust = robust_of(objective)

@@ -1,7 +1,8 @@
 r"""What a fit minimises: the objective at a point u, with its gradient and information, summed over batches of events.
 
 For residuals :math:`F(u) = \sum_i \rho(r_i) + \frac12 \sum_k (p_k - \mu_k)^2/\sigma_k^2`, with gradient
-:math:`\sum_i w_i r_i J_i` and information :math:`\sum_i w_i J_i^T J_i`; a likelihood brings its own three.
+:math:`\sum_i w_i r_i J_i` and information :math:`\sum_i w_i J_i^T J_i`; a likelihood brings its own three. The vector of
+unknowns x is u followed by the nuisances' deviations v, which residuals do not know.
 """
 
 from __future__ import annotations
@@ -16,37 +17,50 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .residuals import CHARGE, TIME, Likelihood, LikelihoodObject, Residual, Residuals, joined
+from hepops.lartpc.parameters import Parameters
+
+from .arrow import Arrow
+from .data import FileBatch, Files, file_batches
+from .nuisance import Unknowns, unknowns
+from .residuals import CHARGE, TIME, LikelihoodObject, Residual, Residuals, joined
 from .robust import Robust
+from .sections import Batch, cut_batch, replace_hits, terms_of
 from .space import TIME_OFFSET, Space
+from .team import Part, Request, Team
+from .terms import Terms, ordered_sum
 
 if TYPE_CHECKING:
     from hepops.lartpc.hits import Hits
     from hepops.lartpc.segments import Segments
     from hepops.lartpc.simulator import Simulator
 
-BLOCK = 4096
+__all__ = ["Batch", "Model", "Point", "Problem", "batches", "ordered_sum", "shifted"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """The objective about a point u: F, dF/du (K) and the information (K, K), float64 on the CPU."""
+    """The objective about a point x: F, its gradient (K + M) and its information, float64 on the CPU."""
 
     value: float
     gradient: Tensor
-    information: Tensor
+    information: Arrow
 
 
 @dataclass(frozen=True)
 class Point:
     """One evaluation: where, and what came of it."""
 
-    u: Tensor
-    p: Tensor
-    slope: Tensor  # dp/du
+    x: Tensor  # (K + M)  u, then the deviations of the nuisances
+    p: Tensor  # (K)  physical
+    slope: Tensor  # (K)  dp/du
     residuals: Residuals | None
-    likelihood: Likelihood | None
+    likelihood: Terms | None
     share: float  # of all events: priors count by it
+    weight: Tensor  # (K + M) 1 / sigma^2 of the deviations' priors, by their share
+
+    @property
+    def u(self) -> Tensor:
+        return self.x[: len(self.p)]
 
     @property
     def report(self) -> Mapping[str, int]:
@@ -64,7 +78,7 @@ class Point:
         """F at this point; what has no partner costs the price of a missing residual."""
         prior = 0.5 * self.share * float((space.prior_weight * (self.p - space.prior_mean) ** 2).sum())
         if self.likelihood is not None:
-            return prior + float(self.likelihood.value)
+            return prior + 0.5 * float((self.weight * self.x**2).sum()) + self.likelihood.value
         assert self.residuals is not None and robust is not None
         r = self.residuals
         missing = r.missing / 2 * float(robust.missing(scales).sum())
@@ -95,117 +109,179 @@ class Point:
     def model(self, space: Space, robust: Robust | None, scales: Tensor) -> Model:
         """F with its derivatives; needs a point that was evaluated with them."""
         gradient, information = self._data_terms(robust, scales)
-        gradient = gradient + self.share * space.prior_weight * (self.p - space.prior_mean)
-        information = information + self.share * torch.diag(space.prior_weight)
-        return Model(
-            self.value(space, robust, scales), gradient * self.slope, information * self.slope * self.slope[:, None]
-        )
-
-    def _data_terms(self, robust: Robust | None, scales: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient and information of the data alone, in physical parameters, on the CPU."""
+        k, more = len(self.p), len(self.x) - len(self.p)
+        ones = self.p.new_ones(more)
+        pull = torch.cat((self.share * space.prior_weight * (self.p - space.prior_mean), self.p.new_zeros(more)))
+        weight = torch.cat((self.share * space.prior_weight, self.p.new_zeros(more)))
+        gradient, slope = gradient + pull, torch.cat((self.slope, ones))
         if self.likelihood is not None:
-            return self.likelihood.score.cpu(), self.likelihood.information.cpu()
+            gradient, weight = gradient + self.weight * self.x, weight + self.weight
+        elif more:
+            corner = information.corner.new_zeros((k + more, k + more))
+            corner[:k, :k] = information.corner
+            information = Arrow.dense(corner)
+        value = self.value(space, robust, scales)
+        return Model(value, gradient * slope, information.plus_diagonal(weight).scaled(slope))
+
+    def _data_terms(self, robust: Robust | None, scales: Tensor) -> tuple[Tensor, Arrow]:
+        """Gradient (K + M) and information of the data alone, common parameters physical, on the CPU."""
+        if self.likelihood is not None:
+            return self.likelihood.gradient, self.likelihood.information
         assert self.residuals is not None and robust is not None and self.residuals.jacobian is not None
         r, J = self.residuals.values, self.residuals.jacobian.T.contiguous()
         weighted = J * robust.weight(r, scales[self.residuals.kind])
         information = torch.stack([ordered_sum(weighted * row) for row in J])
-        return ordered_sum(weighted * r).cpu(), information.cpu()
-
-
-def ordered_sum(values: Tensor) -> Tensor:
-    """Sums along the last axis in blocks of 4096: the same bits for any number of threads, unlike torch's own."""
-    n = values.shape[-1]
-    if n <= BLOCK:
-        return values.sum(-1)
-    padded = torch.nn.functional.pad(values, (0, -n % BLOCK))
-    return ordered_sum(padded.unflatten(-1, (-1, BLOCK)).sum(-1))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Whole events: their segments and their measured hits."""
-
-    segments: Segments
-    measured: Hits
-    events: int
+        gradient = ordered_sum(weighted * r).cpu()
+        return torch.nn.functional.pad(gradient, (0, len(self.x) - len(self.p))), Arrow.dense(information.cpu())
 
 
 class Problem:
     """A private copy of the simulator, and the data in batches of whole events; the caller's are never changed."""
 
-    def __init__(self, sim: Simulator, segments: Segments, measured: Hits, space: Space, size: int, events: int | None):
+    def __init__(
+        self,
+        sim: Simulator,
+        segments: Segments | Files,
+        measured: Hits | None,
+        space: Space,
+        size: int,
+        events: int | None,
+        nuisance: Any = None,
+    ):
         self.sim = copy.deepcopy(sim)
         self.space = space
-        self.batches, self.ignored_hits = batches(segments, measured, size, events)
+        self.batches: Sequence[Batch | FileBatch]
+        self.stages: tuple[Any, ...] = ()
+        self.team: Team | None = None
+        if isinstance(segments, Files):
+            self.batches, self.ignored_hits = file_batches(segments, size, events)
+            every = torch.from_numpy(segments.index.events)
+        else:
+            assert measured is not None
+            self.batches, self.ignored_hits = batches(segments, measured, size, events)
+            every = segments.event
         self.num_events = sum(batch.events for batch in self.batches)
-        self._kept: tuple[object, list[Hits]] | None = None
+        self.unknowns: Unknowns = unknowns(space, nuisance, every, sim.detector)
+        self._kept: tuple[object, dict[int, Hits]] | None = None
         for name, parameter in self.sim.named_parameters():
             parameter.requires_grad_(name in space.names)
 
+    def measured(self, hits: Hits) -> list[Batch]:
+        """The same batches with other measured hits."""
+        return [replace_hits(batch, hits) for batch in self.batches]
+
     def set(self, name: str, value: float) -> None:
-        """Give the private simulator a value; the time offset is not its own."""
-        if name != TIME_OFFSET:
+        """Give the private simulator a value; the time offset and a likelihood's parameters are not its own."""
+        if name != TIME_OFFSET and hasattr(self.sim, name):
             with torch.no_grad():
                 getattr(self.sim, name).fill_(value)
 
     def at(
-        self, u: Tensor, objective: Residual | LikelihoodObject, batches: Sequence[Batch], derivatives: bool = True
+        self,
+        x: Tensor,
+        objective: Residual | LikelihoodObject,
+        batches: Sequence[Batch | FileBatch],
+        derivatives: bool = True,
+        scores: bool = False,
     ) -> Point:
-        """Evaluate the objective on some batches."""
-        p, slope = self.space.physical(u)
+        """Evaluate the objective on some batches; several processes do so together, and then leave the scores out."""
+        p, slope = self.space.physical(x[: len(self.space)])
+        parts = self._parts(x, objective, batches, derivatives, scores)
+        share, weight = sum(batch.events for batch in batches) / self.num_events, self._weight(batches)
+        if isinstance(parts[0], Residuals):
+            residuals = joined([part for part in parts if isinstance(part, Residuals)])
+            return Point(x, p, slope, residuals, None, share, weight)
+        terms = parts[0]
+        for part in parts[1:]:
+            assert isinstance(part, Terms)
+            terms = terms + part
+        return Point(x, p, slope, None, terms, share, weight)
+
+    def _parts(
+        self,
+        x: Tensor,
+        objective: Residual | LikelihoodObject,
+        batches: Sequence[Batch | FileBatch],
+        derivatives: bool,
+        scores: bool,
+    ) -> list[Part]:
+        """What each batch gives, by this process or by all of the team."""
+        if self.team is None:
+            return [self.part(x, objective, batch, derivatives) for batch in batches]
+        number = {id(batch): k for k, batch in enumerate(self.batches)}
+        stage = next(k for k, known in enumerate(self.stages) if known is objective)
+        request = Request(x, stage, tuple(number[id(batch)] for batch in batches), derivatives, scores)
+        return self.team.ask(self, request)
+
+    def part(
+        self, x: Tensor, objective: Residual | LikelihoodObject, batch: Batch | FileBatch, derivatives: bool
+    ) -> Part:
+        """What one batch gives."""
+        u = x[: len(self.space)]
+        p, _ = self.space.physical(u)
         for name, value in zip(self.space.names, p.tolist(), strict=True):
             self.set(name, value)
-        share = sum(batch.events for batch in batches) / self.num_events
         if isinstance(objective, LikelihoodObject):
-            parts = [
-                objective.likelihood(self.sim, b.segments, b.measured, self.space.names, derivatives) for b in batches
-            ]
-            return Point(u, p, slope, None, _added(parts), share)
+            return terms_of(self.sim, self.unknowns, p, x, objective, [batch], derivatives)
         with torch.no_grad():
-            hits = self._hits(u, p, batches, derivatives)
-            residuals = [objective(simulated, b.measured) for simulated, b in zip(hits, batches, strict=True)]
-        return Point(u, p, slope, joined(residuals), None, share)
+            return objective(self._hits(u, p, batch, derivatives), batch.measured)
 
-    def _hits(self, u: Tensor, p: Tensor, batches: Sequence[Batch], derivatives: bool) -> list[Hits]:
-        """Simulated hits of each batch. The last ones are kept: the next stage, and the end, ask for them again."""
-        key = (u.tolist(), [id(b) for b in batches], derivatives)
+    def _weight(self, batches: Sequence[Batch | FileBatch]) -> Tensor:
+        """(K + M) of the deviations' priors: those of events that are absent do not count, the others by their share."""
+        if len(batches) == len(self.batches) or not self.unknowns.families:
+            return self.unknowns.weight
+        weight = self.unknowns.weight * sum(batch.events for batch in batches) / self.num_events
+        for family in self.unknowns.families:
+            if family.spec.per == "event":
+                here = torch.cat([batch.ids for batch in batches])
+                mine = slice(family.first, family.first + len(family))
+                weight[mine] = self.unknowns.weight[mine] * torch.isin(family.events, here)
+        return weight
+
+    def _hits(self, u: Tensor, p: Tensor, batch: Batch | FileBatch, derivatives: bool) -> Hits:
+        """Simulated hits of a batch. The last point's are kept: the next stage, and the end, ask for them again."""
+        if isinstance(batch, FileBatch):  # of which there may be too many
+            return self.simulated(batch, p, derivatives)
+        key = (u.tolist(), derivatives)
         if self._kept is None or self._kept[0] != key:
-            self._kept = (key, [self.simulated(b, p, derivatives) for b in batches])
-        return self._kept[1]
+            self._kept = (key, {})
+        held = self._kept[1]
+        if id(batch) not in held:
+            held[id(batch)] = self.simulated(batch, p, derivatives)
+        return held[id(batch)]
 
-    def simulated(self, batch: Batch, p: Tensor, derivatives: bool) -> Hits:
+    def simulated(self, batch: Batch | FileBatch, p: Tensor, derivatives: bool) -> Hits:
         """Noise-free hits of a batch, with tangents in the order of the space."""
         names = self.space.names
-        own = tuple(name for name in names if name != TIME_OFFSET) if derivatives else ()
+        own = tuple(name for name in names if name in Parameters.SPEC) if derivatives else ()
         hits = self.sim(batch.segments, seed=None, tangents=own)
-        return shifted(hits, p[names.index(TIME_OFFSET)], names, derivatives) if TIME_OFFSET in names else hits
+        if own == names:
+            return hits
+        offset = p[names.index(TIME_OFFSET)] if TIME_OFFSET in names else p.new_zeros(())
+        return shifted(hits, offset, names, derivatives)
 
 
 def shifted(hits: Hits, offset: Tensor, names: Sequence[str], derivatives: bool) -> Hits:
-    """Hits later by `offset` [us], its tangent row (time one, charge zero) put where the names have it."""
+    """Hits later by `offset` [us], with tangents in the order of the names: the offset moves times alone.
+
+    What is not of the simulator (the chip's own parameters) moves nothing here.
+    """
     changes: dict[str, Any] = {"time": hits.time + offset.to(hits.time)}
     if derivatives:
-        at = list(names).index(TIME_OFFSET)
+        rows = []
+        own = iter(range(len(names)))
+        for name in names:
+            at = next(own) if name in Parameters.SPEC else None
+            if at is not None:
+                assert hits.time_tangents is not None and hits.charge_tangents is not None
+                rows.append((hits.time_tangents[at], hits.charge_tangents[at]))
+            else:
+                moved = torch.ones_like(hits.time) if name == TIME_OFFSET else torch.zeros_like(hits.time)
+                rows.append((moved, torch.zeros_like(hits.charge)))
+        times, charges = zip(*rows, strict=True)
+        changes |= {"time_tangents": torch.stack(times), "charge_tangents": torch.stack(charges)}
         changes["tangent_names"] = tuple(names)
-        if hits.time_tangents is None or hits.charge_tangents is None:  # nothing else is fitted
-            time, charge = hits.time.new_zeros((0, len(hits.time))), hits.charge.new_zeros((0, len(hits.time)))
-        else:
-            time, charge = hits.time_tangents, hits.charge_tangents
-        one, zero = torch.ones_like(hits.time)[None], torch.zeros_like(hits.charge)[None]
-        changes["time_tangents"] = torch.cat((time[:at], one.to(time), time[at:]))
-        changes["charge_tangents"] = torch.cat((charge[:at], zero.to(charge), charge[at:]))
     return dataclasses.replace(hits, **changes)
-
-
-def _added(parts: Sequence[Likelihood]) -> Likelihood:
-    report: dict[str, int] = {}
-    for part in parts:
-        for name, count in part.report.items():
-            report[name] = report.get(name, 0) + count
-    value, score, information = (
-        torch.stack([getattr(part, name) for part in parts]).sum(0) for name in ("value", "score", "information")
-    )
-    return Likelihood(value, score, information, report)
 
 
 def batches(segments: Segments, measured: Hits, size: int, events: int | None) -> tuple[list[Batch], int]:
@@ -237,18 +313,9 @@ def batches(segments: Segments, measured: Hits, size: int, events: int | None) -
             held = 0
         groups[-1].append(event)
         held += count
-    return [_batch(segments, measured, group) for group in groups], int((~known).sum())
+    return [cut_batch(segments, measured, group) for group in groups], int((~known).sum())
 
 
 def _few(ids: Tensor) -> str:
     values = torch.unique(ids).tolist()
     return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-
-
-def _batch(segments: Segments, measured: Hits, group: list[int]) -> Batch:
-    ids = torch.tensor(group, dtype=torch.int64)
-    mine = torch.isin(segments.event, ids.to(segments.event)).nonzero().squeeze(1)
-    theirs = torch.isin(measured.event, ids.to(measured.event)).nonzero().squeeze(1)
-    bare = dataclasses.replace(measured, time_tangents=None, charge_tangents=None, tangent_names=(), truth=None)
-    bare = dataclasses.replace(bare, time=bare.time.detach(), charge=bare.charge.detach())
-    return Batch(segments[mine], bare[theirs], len(group))

@@ -63,12 +63,21 @@ class Residual(Protocol):
 
 @dataclass(frozen=True)
 class Likelihood:
-    """-log L of some events at one point, with its derivatives with respect to the K physical parameters."""
+    """-log L of some events at one point, with its derivatives with respect to the K physical parameters.
+
+    `scores` and where each comes from are needed for nuisance parameters and for the sandwich covariance alone.
+    """
 
     value: Tensor  # float64 ()        -log L, up to a constant
     score: Tensor  # float64 (K)       its gradient
     information: Tensor  # float64 (K, K)   Fisher information, or an estimate that is positive semidefinite
     report: Mapping[str, int] = field(default_factory=dict)
+    scores: Tensor | None = None  # float64 (n, K)  gradient of the log L of each of n independent intervals
+    event: Tensor | None = None  # int64 (n)
+    tpc: Tensor | None = None  # int64 (n)
+    ix: Tensor | None = None  # int64 (n)
+    iy: Tensor | None = None  # int64 (n)
+    values: Tensor | None = None  # float64 (n)  -log L of each interval, which sum to `value`
 
 
 @runtime_checkable
@@ -76,7 +85,10 @@ class LikelihoodObject(Protocol):
     """What stands in for a residual where the probability of the data itself is known.
 
     It receives the simulator at the current values, and so may ask for waveforms rather than hits. Additive over
-    events. `parameters` names the K physical parameters, all of them parameters of the simulator.
+    events. `parameters` names the K physical parameters: of the simulator, "time_offset" (the segments come with it
+    in their times), or of the likelihood itself. An object with parameters of its own has also ``own`` (their present
+    values by name) and ``with_values(values)``, which returns the object at other values; where it can have a gain for
+    each pixel, the value of "gain" may be a tensor (num_pixels).
     """
 
     def likelihood(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,15 @@ from torch import Tensor
 from hepops.core.files import atomic, open_hdf5
 
 from .residuals import CHARGE, TIME
-from .space import TIME_OFFSET
+from .space import CHIP, TIME_OFFSET
 from .state import Finish, Step, tuples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hepops.lartpc.simulator import Simulator
+
+    from .target import Target
 
 LAYOUT = "hepops.lartpc.fit 1"
 
@@ -29,9 +32,12 @@ LAYOUT = "hepops.lartpc.fit 1"
 class FitResult:
     """Values, covariance and history of a fit; tensors are float64 on the CPU, K the number of free parameters.
 
-    The covariance is the inverse of the information at the end, priors included. It is honest where the residuals are
-    independent with the stated noise; of real, noisy hits, which silent resets and early triggers make correlated and
-    biased, it is an estimate only.
+    The covariance is the inverse of the information at the end, priors included, nuisances left free. Of a likelihood
+    it is honest. Of residuals it is where they are independent with the stated noise; of real, noisy hits, which silent
+    resets and early triggers make correlated and biased, it is an estimate only.
+
+    `target` is the likelihood itself, with the data: what `profile`, `contour`, `sandwich` and the like ask. It is not
+    saved with the rest.
     """
 
     names: tuple[str, ...]  # the free parameters
@@ -52,7 +58,11 @@ class FitResult:
     trace: tuple[Step, ...]  # every iteration of every start
     residuals: Tensor  # (n) whitened, at the end
     kinds: Tensor  # int64 (n) charge (0) or time (1)
+    nuisance_names: tuple[str, ...] = ()
+    nuisance_values: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))  # (M) deviations
+    nuisance_errors: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))  # (M) NaN: no data
     config: dict[str, Any] = field(default_factory=dict)
+    target: Target | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> float:
         """The value of a parameter, free or fixed."""
@@ -71,6 +81,24 @@ class FitResult:
     def correlations(self) -> Tensor:
         """(K, K)"""
         return self.covariance / (self.errors * self.errors[:, None])
+
+    def nuisance(self, label: str) -> tuple[float, float]:
+        """Value and error of a deviation, by its label, e.g. "lifetime[tpc 0]"."""
+        if label not in self.nuisance_names:
+            raise KeyError(f"{label} is not a nuisance of this fit: {', '.join(self.nuisance_names[:8]) or 'none'}")
+        at = self.nuisance_names.index(label)
+        return float(self.nuisance_values[at]), float(self.nuisance_errors[at])
+
+    def pulls(self, truth: Mapping[str, float]) -> Tensor:
+        """(K) (value - truth) / error.
+
+        Raises:
+            ValueError: the truth of a fitted parameter is not given.
+        """
+        missing = [name for name in self.names if name not in truth]
+        if missing:
+            raise ValueError(f"truth: {', '.join(missing)} is not given")
+        return (self.values - torch.tensor([truth[n] for n in self.names], dtype=torch.float64)) / self.errors
 
     @property
     def outcome(self) -> str:
@@ -100,10 +128,10 @@ class FitResult:
         return torch.tensor(rows, dtype=torch.float64)
 
     def apply(self, sim: Simulator) -> None:
-        """Write the fitted values into a simulator, in place; a time offset is not one of its parameters."""
+        """Write the fitted values into a simulator, in place; time offset and chip are no parameters of it."""
         with torch.no_grad():
             for name, value in zip(self.names, self.values.tolist(), strict=True):
-                if name != TIME_OFFSET:
+                if name != TIME_OFFSET and name not in CHIP:
                     getattr(sim, name).fill_(value)
 
     def summary(self) -> str:
@@ -118,10 +146,28 @@ class FitResult:
         lines += [f"{name:{width}}  {value:14.8g} {'fixed':>11}" for name, value in self.fixed.items()]
         good = sum(finish.converged for finish in self.starts)
         lines.append(f"{self.outcome}; {good} of {len(self.starts)} starts converged")
-        lines.append(f"chi2 {self.chi2:.6g}, degrees of freedom {self.ndof}")
+        if self.ndof:
+            lines.append(f"chi2 {self.chi2:.6g}, degrees of freedom {self.ndof}")
+        else:
+            lines.append(f"-2 log L = {self.chi2:.8g}")
+        lines += self._nuisance_lines()
         lines.append(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in self.counts.items()))
         lines += [f"warning: {doubt}" for doubt in self.doubts]
         return "\n".join(lines)
+
+    def _nuisance_lines(self) -> list[str]:
+        """A few one by one, many as their spread."""
+        rows = list(zip(self.nuisance_names, self.nuisance_values.tolist(), self.nuisance_errors.tolist(), strict=True))
+        kinds = dict.fromkeys(name.rsplit(" ", 1)[0] + "]" for name, *_ in rows)
+        lines = []
+        for kind in kinds:
+            mine = [row for row in rows if row[0].rsplit(" ", 1)[0] + "]" == kind]
+            if len(mine) <= 8:
+                lines += [f"  {name} = {value:.4g} +- {error:.2g}" for name, value, error in mine]
+            else:
+                v = torch.tensor([value for _, value, _ in mine])
+                lines.append(f"  {len(mine)} {kind}: mean {float(v.mean()):.3g}, spread {float(v.std()):.3g}")
+        return lines
 
     def plot(self) -> Figure:
         """Trace of the parameters, the objective, the correlation matrix and the residuals, in one figure."""
@@ -140,7 +186,7 @@ class FitResult:
         plain = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in ("trace", "starts") and not isinstance(getattr(self, f.name), Tensor)
+            if f.name not in ("trace", "starts", "target") and not isinstance(getattr(self, f.name), Tensor)
         }
         plain["trace"] = [dataclasses.asdict(step) for step in self.trace]
         plain["starts"] = [dataclasses.asdict(finish) for finish in self.starts]
@@ -169,7 +215,7 @@ class FitResult:
                 raise ValueError(f"{path}: incomplete, {error.args[0]}") from None
         record["trace"] = tuple(Step(**tuples(step)) for step in record["trace"])
         record["starts"] = tuple(Finish(**tuples(finish)) for finish in record["starts"])
-        for name in ("names", "units", "at_limit"):
+        for name in ("names", "units", "at_limit", "nuisance_names"):
             record[name] = tuple(record[name])
         return cls(**record, **tensors)
 

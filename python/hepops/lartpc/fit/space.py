@@ -21,11 +21,23 @@ Priors = Mapping[str, tuple[float, float]]
 SIX = Parameters.SIX
 TIME_OFFSET = "time_offset"  # [us], added to every simulated time: what a clock's phase does to a measured one
 
+# The chip's own, which a likelihood of measured hits can fit: unit, present value by default, range, ends of the law.
+CHIP: dict[str, tuple[str, float, float, float, float, float]] = {
+    "threshold": ("e", 7000.0, 1000.0, 20000.0, 1.0, math.inf),
+    "gain": ("mV/e", 4e-3, 2e-3, 8e-3, 1e-6, math.inf),
+    "pedestal": ("mV", 580.0, 400.0, 760.0, -math.inf, math.inf),
+    "reset_noise": ("e", 900.0, 100.0, 3000.0, 0.0, math.inf),
+    "uncorrelated_noise": ("e", 500.0, 50.0, 3000.0, 0.0, math.inf),
+    "discriminator_noise": ("e", 650.0, 50.0, 3000.0, 0.0, math.inf),
+}
+
 # Only the ratio (or product) enters the hits, so that data cannot tell the two apart.
 DEGENERATE = (
     ("w_ion", "birks_a", "n_e = A_b dE / W_ion ... holds only their ratio"),
     ("density", "birks_k", "Birks' law holds only k_b / rho"),
     ("density", "box_beta", "the box law holds only beta / rho"),
+    ("gain", "birks_a", "an ADC knows only the product of gain and charge, but for the threshold"),
+    ("gain", "w_ion", "an ADC knows only the ratio of gain and W_ion, but for the threshold"),
 )
 
 # Where no u is infinite, though a start lies on the end of its range.
@@ -88,7 +100,7 @@ def space(
     """The free parameters of a fit, checked: names, ranges, and pairs that no data can tell apart.
 
     Args:
-        parameters: Names, of `Parameters.SPEC` or "time_offset".
+        parameters: Names, of `Parameters.SPEC`, "time_offset", or of the chip (`CHIP`).
         fixed: Those of them that stay where they are.
         priors: Mean and sigma of Gaussian priors, by name; "published" takes those of `Parameters.SPEC`.
         bounds: Ranges, by name, in place of the published ones.
@@ -102,7 +114,7 @@ def space(
         ('lifetime',)
     """
     names, held = tuple(parameters), tuple(fixed)
-    known = (*Parameters.SPEC, TIME_OFFSET)
+    known = (*Parameters.SPEC, TIME_OFFSET, *CHIP)
     for what, given in (("parameters", names), ("fixed", held), ("bounds", tuple(bounds or ()))):
         for name in given:
             if name not in known:
@@ -129,6 +141,8 @@ def _spec(name: str) -> tuple[str, float, float, float, float, float]:
     """Unit, nominal value, range, and where the law itself ends."""
     if name == TIME_OFFSET:
         return "us", 0.0, -5.0, 5.0, -math.inf, math.inf
+    if name in CHIP:
+        return CHIP[name]
     s = Parameters.SPEC[name]
     return s.unit, s.nominal, s.low, s.high, s.floor, s.ceiling
 
@@ -139,7 +153,7 @@ def _priors(free: Sequence[str], priors: Priors | Literal["published"] | None) -
     if isinstance(priors, str):
         if priors != "published":
             raise ValueError(f'priors must be a mapping or "published", got {priors!r}')
-        published = {n: (Parameters.SPEC[n].nominal, Parameters.SPEC[n].sigma) for n in free if n != TIME_OFFSET}
+        published = {n: (Parameters.SPEC[n].nominal, Parameters.SPEC[n].sigma) for n in free if n in Parameters.SPEC}
         return {name: (mean, sigma) for name, (mean, sigma) in published.items() if sigma is not None}
     for name, (mean, sigma) in priors.items():
         if name not in free:

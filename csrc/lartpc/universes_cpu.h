@@ -1,0 +1,206 @@
+#pragma once
+// universes.h for a CPU core: one universe at a time, its tables and weights in the second-level cache.
+//
+// A row's nodes are contracted in batches and added up in S, whose lanes are l; then S meets the ticks as a product of
+// matrices, four of its ticks against a block of the basis. Rows of few nodes over many ticks, and nodes created within
+// reach of the plane, whose curve begins late, go the way of the plain form.
+#include "core/simd.h"
+#include "lartpc/blob_cpu.h"
+#include "lartpc/universes.h"
+#include "lartpc/waveforms_cpu.h"
+
+namespace hepops::lartpc {
+
+template <class T>
+class UniverseScratch {
+ public:
+  using V = Simd<T>;
+  static constexpr int pad = max_taps + 4 * V::lanes;
+
+  explicit UniverseScratch(const Universes<T>& f)
+      : f_(f),
+        places_(f.N),
+        weighed_(f.N),
+        weights_(f.N * f.per_node() + 2 * V::lanes),
+        columns_(2 * batch),
+        alpha_(batch * f.L),
+        curve_(f.response.stride + 2 * pad) {}
+
+  void begin(int64_t universe) {
+    universe_ = universe;
+    nodes_ = f_.nodes_of(universe);
+    U_ = f_.table_of(universe);
+    std::fill(weighed_.begin(), weighed_.end(), char(0));
+  }
+
+  void row(int64_t job) {
+    const int64_t row = f_.job_row[job], from = f_.pair_offset[row], to = f_.pair_offset[row + 1];
+    first_ = f_.first[job];
+    low_ = INT64_MAX;
+    int64_t high = INT64_MIN;
+    for (int64_t j = from; j < to; ++j) {
+      const Place& at = weighed(f_.pair[j] / squares());
+      if (at.start > 0) continue;
+      low_ = std::min(low_, at.first);
+      high = std::max(high, at.first + 2 * at.half + 2);
+    }
+    const int64_t length = f_.offset[job + 1] - f_.offset[job];
+    out_.assign(length + f_.response.stride + 8 * V::lanes, T(0));
+    constexpr int ticks_per_node = 3;  // below, measured, the plain way is the shorter one
+    summed_ = high > low_ && high - low_ < ticks_per_node * (to - from);
+    if (summed_) S_.assign(((high - low_ + 3) / 4 * 4) * f_.L, T(0));
+    for (int64_t j = from; j < to; j += batch) add(j, int(std::min<int64_t>(batch, to - j)));
+    if (summed_) meet_ticks((high - low_ + 3) / 4 * 4);
+    std::copy_n(out_.data(), length, f_.values + f_.offset[job]);
+  }
+
+ private:
+  const Universes<T> f_;
+  int64_t universe_ = 0, first_ = 0, low_ = 0;
+  bool summed_ = false;
+  Nodes nodes_{};
+  const T* U_ = nullptr;
+  std::vector<Place> places_;
+  std::vector<char> weighed_;
+  std::vector<T> weights_;
+  std::vector<Column<T>> columns_;
+  std::vector<T> alpha_, curve_, S_, out_;
+
+  int64_t squares() const { return f_.plane.side() * f_.plane.side(); }
+  Weights<const T> weights_of(int64_t i) const { return f_.in_turn(weights_.data() + i * f_.per_node()); }
+
+  const Place& weighed(int64_t i) {
+    if (!weighed_[i]) {
+      weighed_[i] = 1;
+      places_[i] = f_.place_of(universe_, i);
+      packed::weigh(f_.in_turn(weights_.data() + i * f_.per_node()), nodes_, i, places_[i], f_.plane);
+    }
+    return places_[i];
+  }
+
+  // alpha[l] = sum_x w_x sum_y w_y U[x][y][l] for W registers of l
+  template <int W, int Rows>
+  [[gnu::always_inline]] void contract_rows(const T* table, const Column<T>& cu, const Column<T>& cv, int64_t x,
+                                            typename V::type* alpha) const {
+    typename V::type sum[Rows * W] = {};
+    const int64_t B = f_.response.B, next = B * f_.L;
+    const T* r = table + ((cu.low + x) * B + cv.low) * f_.L;
+    for (int64_t y = 0; y < cv.n; ++y, r += f_.L) {
+      const T w = cv.w[0][y];
+      core::unroll<Rows * W>(
+          HEPOPS_UNROLLED(n) { sum[n] += w * V::load(r + (n / W) * next + (n % W) * V::lanes); });
+    }
+    core::unroll<Rows * W>(HEPOPS_UNROLLED(n) { alpha[n % W] += cu.w[0][x + n / W] * sum[n]; });
+  }
+
+  template <int W>
+  void contract(const T* table, const Column<T>& cu, const Column<T>& cv, T* alpha) const {
+    typename V::type sum[W] = {};
+    int64_t x = 0;
+    for (; x + 4 <= cu.n; x += 4) contract_rows<W, 4>(table, cu, cv, x, sum);
+    for (; x < cu.n; ++x) contract_rows<W, 1>(table, cu, cv, x, sum);
+    core::unroll<W>(HEPOPS_UNROLLED(k) { V::store(alpha + k * V::lanes, sum[k]); });
+  }
+
+  void add(int64_t j, int n) {
+    const int side = f_.plane.side();
+    for (int k = 0; k < n; ++k) {
+      const int64_t i = f_.pair[j + k] / squares(), slot = f_.pair[j + k] % squares();
+      const Place& at = places_[i];
+      const Weights<const T> w = weights_of(i);
+      const int64_t cu = pixel_under(nodes_(u, i), f_.plane) + slot / side - f_.plane.reach;
+      const int64_t cv = pixel_under(nodes_(v, i), f_.plane) + slot % side - f_.plane.reach;
+      columns_[2 * k].fold(w.u, w.size, 1, at.bin_u, at.bins_u, cu, f_.plane.bins, f_.response.B);
+      columns_[2 * k + 1].fold(w.v, w.size, 1, at.bin_v, at.bins_v, cv, f_.plane.bins, f_.response.B);
+    }
+    int64_t l = 0;
+    for (; l + 2 * V::lanes <= f_.L; l += 2 * V::lanes)
+      for (int k = 0; k < n; ++k) contract<2>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
+    for (; l < f_.L; l += V::lanes)
+      for (int k = 0; k < n; ++k) contract<1>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
+    for (int k = 0; k < n; ++k) arrive(j + k, alpha_.data() + k * f_.L, columns_[2 * k], columns_[2 * k + 1]);
+  }
+
+  // phi_w where the node was created
+  T created(int64_t j, int64_t i, const Column<T>& cu, const Column<T>& cv) const {
+    if (f_.response.mode == point) return T(f_.created[j]);
+    T sum = 0;
+    if (f_.response.mode == table)
+      for (int64_t x = 0; x < cu.n; ++x)
+        for (int64_t y = 0; y < cv.n; ++y) {
+          const int64_t bin = (cu.low + x) * f_.response.B + cv.low + y;
+          sum += cu.w[0][x] * cv.w[0][y] * T(tabulated_potential(f_.response, bin, nodes_(depth, i))[0]);
+        }
+    return sum;
+  }
+
+  void arrive(int64_t j, T* alpha, const Column<T>& cu, const Column<T>& cv) {
+    const int64_t i = f_.pair[j] / squares();
+    const Place& at = places_[i];
+    const Weights<const T> w = weights_of(i);
+    const int64_t taps = 2 * at.half + 2;
+    const T q = T(nodes_(charge, i) / f_.plane.dt), there = created(j, i, cu, cv);
+    if (summed_ && at.start == 0) {
+      alpha[0] -= there;
+      for (int64_t l = 0; l < f_.L; l += V::lanes) {
+        const typename V::type part = q * V::load(alpha + l);
+        T* S = S_.data() + (at.first - low_) * f_.L + l;
+        for (int64_t t = 0; t < taps; ++t, S += f_.L) V::store(S, V::load(S) + w.t[t] * part);
+      }
+      return;
+    }
+    T* a = curve_.data() + pad;
+    for (int64_t p = 0; p < f_.response.stride; p += 2 * V::lanes) {
+      typename V::type sum[2] = {};
+      const T* basis = f_.basis + p;
+      for (int64_t l = 0; l < f_.rank; ++l, basis += f_.response.stride)
+        core::unroll<2>(HEPOPS_UNROLLED(k) { sum[k] += alpha[l] * V::load(basis + k * V::lanes); });
+      core::unroll<2>(HEPOPS_UNROLLED(k) { V::store(a + p + k * V::lanes, sum[k]); });
+    }
+    T before = 0;
+    for (int64_t p = 0; p <= at.start; ++p) before += a[p];
+    std::fill_n(a, at.start, T(0));
+    a[at.start] = before - there;
+    const int64_t end = f_.response.M + taps;
+    T* out = out_.data() + at.first - first_ - at.start;
+    constexpr int wide = 4;
+    for (int64_t o = at.start; o < end; o += wide * V::lanes) {
+      typename V::type y[wide] = {};
+      const T* from = a + o;
+      for (int64_t t = 0; t < taps; ++t, --from)
+        core::unroll<wide>(HEPOPS_UNROLLED(k) { y[k] += w.t[t] * V::load(from + k * V::lanes); });
+      core::unroll<wide>(HEPOPS_UNROLLED(k) { add_to(out, o + k * V::lanes, end, q * y[k]); });
+    }
+  }
+
+  // out[j + p] += S[j][l] B_l[p], four j and W registers of p at a time
+  template <int W>
+  [[gnu::always_inline]] void meet(const T* S, const T* basis, T* out) const {
+    typename V::type sum[4 * W] = {};
+    const int64_t stride = f_.response.stride, L = f_.L;
+    for (int64_t l = 0; l < f_.rank; ++l, basis += stride) {
+      typename V::type b[W];
+      core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(basis + k * V::lanes); });
+      core::unroll<4 * W>(HEPOPS_UNROLLED(n) { sum[n] += S[(n / W) * L + l] * b[n % W]; });
+    }
+    core::unroll<4>(HEPOPS_UNROLLED(j) {
+      core::unroll<W>([&](auto k) __attribute__((always_inline)) {
+        T* at = out + j + k * V::lanes;
+        V::store(at, V::load(at) + sum[j * W + k]);
+      });
+    });
+  }
+
+  void meet_ticks(int64_t ticks) {
+    const int64_t registers = f_.response.stride / V::lanes;
+    T* out = out_.data() + low_ - first_;
+    for (int64_t j = 0; j < ticks; j += 4) {
+      const T* S = S_.data() + j * f_.L;
+      int64_t k = 0;
+      for (; k + 5 <= registers; k += 5) meet<5>(S, f_.basis + k * V::lanes, out + j + k * V::lanes);
+      for (; k < registers; ++k) meet<1>(S, f_.basis + k * V::lanes, out + j + k * V::lanes);
+    }
+  }
+};
+
+}  // namespace hepops::lartpc

@@ -1,0 +1,5 @@
+"""`python -m hepops.cli`, which is what torchrun starts."""
+
+from . import main
+
+main()

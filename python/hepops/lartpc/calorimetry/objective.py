@@ -1,0 +1,144 @@
+r"""What a calorimetric fit compares: any function of (simulator, segments) that returns -log L with a graph.
+
+`latent.LatentFit` needs no more than that; an objective that also has `information` saves it the differences of
+gradients from which it would otherwise read the second derivatives.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..fit.residuals import Noise, PixelSums, Residual
+from ..hits import Hits
+from ..segments import Segments
+from ..simulator import Simulator
+from ..waveforms import Waveforms, hit_shares
+
+Objective = Callable[[Simulator, Segments], Tensor]
+
+
+@runtime_checkable
+class HasInformation(Protocol):
+    """An objective that knows its second derivatives with respect to the deposits."""
+
+    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, index: Tensor) -> Tensor:
+        """(n, n) second derivatives with respect to dE of the segments `index`, of one event.
+
+        per_dE: d(charge)/d(dE) of every segment, relative to its charge [1/MeV].
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PixelCharges:
+    r"""Charges of pixels with Gaussian errors: :math:`-\ln L = \frac12\sum_p (Q_p - \hat Q_p)^2/\sigma_p^2`.
+
+    :math:`Q_p` is the integral of the simulated current. It is what an integrating readout measures; sums of a
+    self-triggered chip's hits miss what its resets and its threshold swallow.
+
+    Args:
+        event, tpc, ix, iy: Of every pixel, int64 (num_pixels), no pixel twice.
+        charge: float64 (num_pixels) [e].
+        sigma: float64 (num_pixels), positive [e].
+
+    Pixels that are simulated and not measured do not count; those that are measured and not simulated are counted with
+    Q = 0. Differentiable once, deterministic.
+
+    Raises:
+        ValueError: a shape that does not fit, a sigma that is not positive, a pixel twice.
+    """
+
+    event: Tensor
+    tpc: Tensor
+    ix: Tensor
+    iy: Tensor
+    charge: Tensor
+    sigma: Tensor
+
+    def __post_init__(self) -> None:
+        for name, column in vars(self).items():
+            if tuple(column.shape) != tuple(self.event.shape):
+                raise ValueError(f"PixelCharges: {name} must have shape {tuple(self.event.shape)}")
+        if not bool((self.sigma > 0).all()):
+            raise ValueError("PixelCharges: sigma must be positive")
+        key = _keys(self)
+        if len(torch.unique(key)) < len(key):
+            raise ValueError("PixelCharges: a pixel is there twice")
+
+    @classmethod
+    def measure(cls, sim: Simulator, segments: Segments, sigma: float, seed: int) -> "PixelCharges":
+        """What this detector would measure with noise of `sigma` [e] on every pixel in reach."""
+        if not 0 < sigma < float("inf"):
+            raise ValueError(f"sigma must be positive and finite [e], got {sigma}")
+        with torch.no_grad():
+            waves = sim.waveforms(segments)
+        key, slot = torch.unique(_keys(waves), return_inverse=True)
+        charge = torch.zeros(len(key), dtype=torch.float64).index_add(0, slot, waves.charge.double())
+        noise = torch.randn(len(key), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        first = torch.full_like(key, len(slot)).scatter_reduce(0, slot, torch.arange(len(slot)), "amin")
+        columns = (waves.event[first], waves.tpc[first], waves.ix[first], waves.iy[first])
+        return cls(*columns, charge + sigma * noise, torch.full_like(charge, sigma))
+
+    def __call__(self, sim: Simulator, segments: Segments) -> Tensor:
+        waves = sim.waveforms(segments)
+        place, found = self._place(waves)
+        Q = torch.zeros(len(self.charge), dtype=torch.float64).index_add(0, place[found], waves.charge.double()[found])
+        return (((Q - self.charge) / self.sigma) ** 2).sum() / 2
+
+    def _place(self, waves: Waveforms) -> tuple[Tensor, Tensor]:
+        """Which measured pixel each row belongs to, and whether there is one."""
+        key, order = torch.sort(_keys(self))
+        wanted = _keys(waves)
+        at = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
+        return order[at], key[at] == wanted
+
+    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, index: Tensor) -> Tensor:
+        """Gauss and Newton's second derivatives; the charge of a segment on a pixel is linear in its electrons."""
+        with torch.no_grad():
+            waves, inputs = sim._waveforms(sim._pieces(segments[index]), ())
+            layout = inputs.layout
+            row = torch.repeat_interleave(layout.pair_offset[1:] - layout.pair_offset[:-1])
+            pair = torch.arange(len(layout.pair))
+            ends = [torch.full((len(pair),), value, dtype=torch.float64) for value in (-1e12, 1e12)]
+            shares = hit_shares(inputs.nodes, inputs.velocity, pair, *ends, inputs.response, layout, **inputs.settings)
+            side = 2 * inputs.settings["reach"] + 1
+            segment = inputs.segment[torch.div(layout.pair, side * side, rounding_mode="floor")]
+            place, found = self._place(waves)
+            used, local = torch.unique(place, return_inverse=True)
+            J = torch.zeros(len(used), len(index), dtype=torch.float64)
+            on = found[row]
+            J.index_put_((local[row[on]], segment[on]), shares[on].double(), accumulate=True)
+            J *= per_dE[index] / self.sigma[used][:, None]
+            return J.T @ J
+
+
+@dataclass(frozen=True)
+class HitResiduals:
+    """Noise-free hits compared by one of the residual objects of `hepops.lartpc.fit`; for hits without noise.
+
+    Its second derivatives hold as far as the set of hits stays; a likelihood has no such seams.
+
+    Args:
+        measured: Hits.
+        residual: `PixelSums` or `MatchedHits`; None: `PixelSums` with the noise of the simulator's detector.
+    """
+
+    measured: Hits
+    residual: Residual | None = None
+
+    def __call__(self, sim: Simulator, segments: Segments) -> Tensor:
+        residual = self.residual or PixelSums(Noise.of(sim.detector))
+        r = residual(sim(segments), self.measured)
+        scale = torch.full((2,), residual.robust.floor, dtype=torch.float64)
+        price = r.missing / 2 * residual.robust.missing(scale).sum()
+        return residual.robust.rho(r.values, scale[r.kind]).sum() + price
+
+
+def _keys(rows: "Waveforms | PixelCharges") -> Tensor:
+    """One number for (event, tpc, iy, ix); pixels per side below 2^14, TPCs below 2^10."""
+    if len(rows.event) and int(rows.event.max()) >= 2**25:
+        raise ValueError(f"event: numbers must be below 2^25 here, got {int(rows.event.max())}")
+    return ((rows.event * 1024 + rows.tpc) * 16384 + rows.iy) * 16384 + rows.ix

@@ -1,0 +1,163 @@
+"""The responses at many velocities as sums of few curves: what many universes share.
+
+r_b(v)[p] = sum_l U_b(v)[l] B_l[p]: l = 0 is the tick p = 0 alone, the others are the leading right singular vectors of the
+responses of all bins b at all velocities. As many are kept as leave no error above `TOLERANCE` of the largest current.
+The built-in response is an analytic function of the velocity: U is interpolated between Chebyshev points of an interval,
+and both the interpolation and the truncation are checked where they are worst. A table's response is not smooth in the
+velocity: U is made at every one.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from .response import Response, builtin_response, table_response, weighting_potential
+
+if TYPE_CHECKING:
+    from .simulator import Simulator
+
+TOLERANCE = {torch.float32: 3e-7, torch.float64: 1e-14}  # of the largest r: some units in the last place of the sums
+LANES = 16  # of U's last axis: a register of float32
+STEP = 0.02  # relative; ends of an interval of velocities lie on this grid, so that the next call finds it made
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The tables of `_universe_currents`, in the dtype of the currents; `points` where U was made."""
+
+    U: Tensor  # (points, B, B, L)
+    basis: Tensor  # (rank, stride)
+    points: Tensor  # float64 (points)       velocities [cm/us]
+    smooth: bool  # between the points U is interpolated
+    positive: Tensor  # float64 (B, B)       the positive part of the whole response, at most
+    response: Response  # of the first point: potential, bins, length, mode
+
+    def at(self, velocity: Tensor) -> tuple[Tensor, Tensor]:
+        """U at some velocities (tables, B, B, L), and which table is whose, int64 (n)."""
+        distinct, which = torch.unique(velocity, return_inverse=True)
+        if not self.smooth:
+            near = (distinct[:, None] - self.points).abs()
+            return self.U[near.argmin(1)].contiguous(), which
+        weights = lagrange(self.points, distinct).to(self.U.dtype)
+        return (weights @ self.U.flatten(1)).reshape(-1, *self.U.shape[1:]), which
+
+    def covers(self, velocity: Tensor) -> bool:
+        if self.smooth:
+            low, high = self.points.min(), self.points.max()
+            half = (high - low) / 2 / math.cos(math.pi / 2 / len(self.points))  # the points lie inside the interval
+            middle = (high + low) / 2
+            return bool(((velocity - middle).abs() <= half * (1 + 1e-9)).all())
+        return bool(torch.isin(velocity, self.points).all())
+
+
+def lagrange(points: Tensor, x: Tensor) -> Tensor:
+    """Weights (len(x), len(points)) of the polynomial through values at Chebyshev points, barycentric."""
+    n = len(points)
+    k = torch.arange(n, dtype=torch.float64, device=points.device)
+    w = torch.sin((k + 0.5) * math.pi / n) * torch.where(k % 2 == 0, 1.0, -1.0)
+    apart = x[:, None] - points
+    hit = apart == 0
+    ratio = w / torch.where(hit, 1.0, apart)
+    weights = ratio / ratio.sum(1, keepdim=True)
+    return torch.where(hit.any(1, keepdim=True), hit.to(weights), weights)
+
+
+def chebyshev(low: float, high: float, n: int) -> Tensor:
+    k = torch.arange(n, dtype=torch.float64)
+    return (low + high) / 2 + (high - low) / 2 * torch.cos((k + 0.5) * math.pi / n)
+
+
+_made: "WeakKeyDictionary[Simulator, Curves]" = WeakKeyDictionary()
+
+
+def curves(sim: "Simulator", velocity: Tensor) -> Curves:
+    """The curves of a simulator for some velocities, float64 (n); kept for as long as they cover what is asked for."""
+    kept = _made.get(sim)
+    if kept is None or kept.U.device != velocity.device or not kept.covers(velocity):
+        kept = _make(sim, velocity)
+        _made[sim] = kept
+    return kept
+
+
+def _make(sim: "Simulator", velocity: Tensor) -> Curves:
+    distinct = torch.unique(velocity)
+    smooth = sim.table is None and len(distinct) > 1
+    if smooth:
+        grid = math.log1p(STEP)
+        low = math.exp(grid * math.floor(math.log(float(distinct[0])) / grid))
+        high = math.exp(grid * math.ceil(math.log(float(distinct[-1])) / grid))
+        # r is analytic in v but for |v| = 0 and beyond the imaginary axis: a Bernstein ellipse of this sum of half-axes
+        ratio = (high + low) / (high - low)
+        rho = ratio + math.sqrt(ratio**2 - 1)
+        n = 2 + math.ceil(-math.log(TOLERANCE[sim.dtype] / 8) / math.log(rho))
+        distinct = chebyshev(low, high, n).to(velocity.device)
+    responses = [_response(sim, v) for v in distinct]
+    r = torch.stack([x.r for x in responses])  # float64
+    length = responses[0].length
+    basis = _basis(r[..., 1 : length + 1].flatten(0, 2), TOLERANCE[sim.dtype])
+    rank = len(basis) + 1
+    U = r.new_zeros(*r.shape[:3], -(-rank // LANES) * LANES)
+    U[..., 0] = r[..., 0]
+    U[..., 1:rank] = r[..., 1 : length + 1] @ basis.T
+    wide = r.new_zeros(rank, r.shape[3])
+    wide[0, 0] = 1.0
+    wide[1:, 1 : length + 1] = basis
+    shared = responses[0]
+    shared = replace(shared, potential=shared.potential.to(sim.dtype))
+    positive = _positive(sim, r, responses, float(distinct.max()))
+    return Curves(U.to(sim.dtype), wide.to(sim.dtype), distinct, smooth, positive, shared)
+
+
+def _response(sim: "Simulator", velocity: Tensor) -> Response:
+    settings: dict[str, Any] = {"length": sim.length, "dtype": torch.float64}
+    tick = sim.detector.tick
+    if sim.table is not None:
+        return table_response(sim.table, velocity, tick, lead="table" if sim.lead else "drop", **settings)
+    lead: Any = "point" if sim.lead else "drop"
+    return builtin_response(velocity, sim.detector.pixel_pitch, tick, reach=sim.reach, lead=lead, **settings)
+
+
+def _basis(rows: Tensor, tolerance: float) -> Tensor:
+    """Orthonormal curves (rank, ticks) whose span holds all rows to `tolerance` of the largest number."""
+    triangle = torch.linalg.qr(rows, mode="r").R
+    _, _, curves = torch.linalg.svd(triangle, full_matrices=False)
+    most = float(rows.abs().max())
+
+    def error(rank: int) -> float:
+        kept = curves[:rank]
+        return float((rows - (rows @ kept.T) @ kept).abs().max())
+
+    low, high = 0, len(curves)  # the error falls with the rank
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if error(middle) <= tolerance * most else (middle + 1, high)
+    return curves[: max(low, 1)]
+
+
+def _positive(sim: "Simulator", r: Tensor, responses: list[Response], velocity: float) -> Tensor:
+    """No more positive charge than this comes from a unit charge in a bin (B, B), whatever the clock's phase.
+
+    On its way in a charge induces positive where the weighting potential rises: its positive variation, seen in steps
+    of a tick, is at most that of the whole way. Near the pad the ticks are too coarse for that, so the steps there are
+    an eighth. 1e-3 is left for what lies between them.
+    """
+    rises = r.clamp(min=0).sum(3).amax(0)
+    if sim.table is None:
+        near = min(sim.length, 40)
+        fine = weighting_potential(
+            velocity / 8, sim.detector.pixel_pitch, sim.detector.tick, size=r.shape[1], length=8 * near
+        ).to(r)
+        far = r[..., : max(sim.length + 1 - near, 1)].clamp(min=0).sum(3).amax(0)
+        rises = torch.maximum(rises, far + (fine[..., :-1] - fine[..., 1:]).clamp(min=0).sum(2))
+    else:
+        phi = torch.stack([x.potential for x in responses])
+        current = r.new_zeros(rises.shape)
+        table = sim.table.current.to(r).clamp(min=0).sum(2) * sim.table.tick
+        current[: table.shape[0], : table.shape[1]] = table
+        start = phi[..., -1].abs().amax(0)  # what the table's own sum misses
+        rises = torch.maximum(rises, current + start) + (-phi.amin(3).amin(0)).clamp(min=0)
+    return rises * (1 + 1e-3) + 1e-5

@@ -1,0 +1,144 @@
+"""Fits of data in files, and fits that processes share: the same bits as in memory and alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hepops
+import pytest
+import torch
+from hepops.lartpc import Detector, Parameters, Simulator, gun, read_hits, read_segments, write_segments
+from hepops.lartpc.fit import FitResult, PixelSums, fit
+from hepops.lartpc.production import HitFiles, Index, Source
+
+NAMES = ["lifetime", "birks_a"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """tracks.h5 with seven events and hits.h5 of another lifetime, without noise."""
+    folder = tmp_path_factory.mktemp("files")
+    tracks = gun.shoot(Detector.module0(), 7, "proton", topology="inside", energy=(60.0, 120.0), seed=4)
+    write_segments(folder / "tracks.h5", tracks, positions="f8")
+    truth = Simulator(Detector.module0(), Parameters(lifetime=1700.0, birks_a=0.82), dtype=torch.float64)
+    with torch.no_grad():
+        truth(read_segments(folder / "tracks.h5")).save(folder / "hits.h5", {"seed": None})
+    return folder
+
+
+def simulator():
+    return Simulator(Detector.module0(), dtype=torch.float64)
+
+
+def in_files(place):
+    return Index.scan(Source((place / "tracks.h5",))), HitFiles.scan([place / "hits.h5"])
+
+
+def in_memory(place):
+    return read_segments(place / "tracks.h5"), read_hits(place / "hits.h5")
+
+
+def assert_same(a, b):
+    assert torch.equal(a.values, b.values) and torch.equal(a.covariance, b.covariance)
+    assert a.iterations == b.iterations and a.value == b.value and a.counts == b.counts
+
+
+@pytest.mark.parametrize("batch_events", [None, 2])
+def test_files_give_what_memory_gives(place, batch_events):
+    more = {"chunk": 40, "batch_events": batch_events}
+    a = fit(simulator(), *in_memory(place), NAMES, **more)
+    b = fit(simulator(), *in_files(place), NAMES, **more)
+    assert_same(a, b)
+    assert a["lifetime"] == pytest.approx(1700, rel=1e-6)
+
+
+def test_some_events_of_files(place):
+    index, hits = in_files(place)
+    some = index.events[1:4]
+    segments, measured = in_memory(place)
+    a = fit(simulator(), segments.select(some.tolist()), measured, NAMES)
+    b = fit(simulator(), index.select(some), hits, NAMES)
+    assert_same(a, b)
+    with pytest.raises(ValueError, match="there is no event 99"):
+        index.select([99])
+
+
+def test_one_side_in_files_is_refused(place):
+    segments, _ = in_memory(place)
+    index, hits = in_files(place)
+    with pytest.raises(TypeError, match="both be in memory or both in files, got Segments and HitFiles"):
+        fit(simulator(), segments, hits, NAMES)
+    with pytest.raises(TypeError, match="got Index and Hits"):
+        fit(simulator(), index, read_hits(place / "hits.h5"), NAMES)
+
+
+def test_files_without_a_common_event_are_refused(place, tmp_path):
+    index, _ = in_files(place)
+    hits = read_hits(place / "hits.h5")
+    torch_ids = hits.event + 100
+    import dataclasses
+
+    dataclasses.replace(hits, event=torch_ids).save(tmp_path / "other.h5")
+    with pytest.raises(ValueError, match="none of its events"):
+        fit(simulator(), index, HitFiles.scan([tmp_path / "other.h5"]), NAMES)
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from hepops.lartpc import Detector, Simulator
+from hepops.lartpc.fit import fit, PixelSums
+from hepops.lartpc.production import HitFiles, Index, Ranks, Source
+place, out, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+ranks = Ranks.join()
+index, hits = Index.scan(Source((place / "tracks.h5",))), HitFiles.scan([place / "hits.h5"])
+sim = Simulator(Detector.module0(), dtype=torch.float64)
+more = {"method": "adam"} if what == "adam" else {}
+if what == "broken" and ranks.rank == 1:
+    def broken(*_, **__):
+        raise ValueError("rank 1 has no data")
+    index.__class__.read = broken
+result = fit(sim, index, hits, ["lifetime", "birks_a"], chunk=40, ranks=ranks, checkpoint=out / "fit", **more)
+result.save(out / f"{ranks.rank}.h5")
+"""
+
+
+def launch(place, out, ranks, what="plain"):
+    (out / "script.py").write_text(SCRIPT)
+    source = str(Path(hepops.__file__).parent.parent)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", str(out / "script.py")]
+    line = [sys.executable, *command, str(place), str(out), what]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_processes_give_what_one_gives(place, tmp_path, ranks):
+    done = launch(place, tmp_path, ranks)
+    assert done.returncode == 0, done.stderr
+    alone = fit(simulator(), *in_files(place), NAMES, chunk=40)
+    for rank in range(ranks):
+        assert_same(alone, FitResult.load(tmp_path / f"{rank}.h5"))
+
+
+def test_an_error_of_one_process_is_that_of_all(place, tmp_path):
+    done = launch(place, tmp_path, 2, "broken")
+    assert done.returncode != 0
+    assert done.stderr.count("ValueError: rank 1 has no data") >= 2
+
+
+def test_processes_do_not_share_adam(place, tmp_path):
+    done = launch(place, tmp_path, 2, "adam")
+    assert done.returncode != 0 and 'method "lm" alone' in done.stderr
+
+
+def test_a_stage_of_residuals_alone(place):
+    a = fit(simulator(), *in_memory(place), NAMES, residual=PixelSums(), chunk=40)
+    b = fit(simulator(), *in_files(place), NAMES, residual=PixelSums(), chunk=40)
+    assert_same(a, b)
