@@ -508,9 +508,11 @@ class TestProperties:
     def test_files_of_module0_and_the_2x2(self):
         one = LightProperties.from_yaml(shared("data/lartpc/detector/DUNE/module0.yaml"))
         assert (one.num_channels, one.singlet_fraction, one.tau_t, one.bits) == (96, 0.375, 0.752, 10)
+        assert (one.impulse, one.smearing) == ("measured", False)
         assert one.threshold[:2] == (-1500.0, -9e9) and one.efficiency[0] == 0.38 and one.gain[0] == -5.2589
         two = LightProperties.from_yaml(shared("data/lartpc/detector/DUNE/2x2.yaml"))
         assert (two.num_channels, two.trigger, two.bits, two.sample) == (384, "beam", 14, 16)
+        assert two.smearing and two.impulse_tick == 0.01
         assert two.gain == (-7.0,) * 384 and two.window == (0.0, 16.0) and two.samples == 1000
         assert len(two.tpc_to_channel) == 8
 
@@ -570,6 +572,7 @@ class TestProperties:
         (lambda: coarse(noise=NoiseSpectrum.white(48, 1.0, 0.01)), "noise has 48 channels, the readout 96"),
         (lambda: coarse(visibility=SolidAngle.ring(MODULE0, tiles=3)), "the light readout 48 per TPC"),
         (lambda: coarse(properties=LightProperties.uniform(1, 48)), "has 1 TPCs, module0 has 2"),
+        (lambda: coarse(properties=COARSE.replace(impulse="measured")), "ask for a measured impulse"),
         (lambda: coarse().photons(track(), ["tau"]), "no parameter 'tau'"),
         (lambda: coarse().photons(track(dE=-1.0)), "dE of segment 0 is -1.0"),
         (lambda: coarse().photons(track(t0=float("nan"))), "t0 of segment 0"),

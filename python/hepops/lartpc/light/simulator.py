@@ -104,6 +104,10 @@ class LightSimulator(nn.Module):
             raise ValueError(
                 f"LightSimulator: the noise has {noise.channels} channels, the readout {properties.num_channels}"
             )
+        if properties.impulse == "measured" and impulse is None:
+            raise ValueError(
+                "LightSimulator: the properties ask for a measured impulse: give impulse=Impulse.read(...)"
+            )
         self.detector, self.properties, self.step = detector, properties, step
         self.visibility, self.noise, self.sipm = visibility, noise, sipm or SiPM()
         self.impulse = impulse or Impulse.damped(properties.response_time, properties.oscillation_period)
