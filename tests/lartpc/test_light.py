@@ -6,7 +6,17 @@ import math
 import pytest
 import torch
 from conftest import shared
-from hepops.lartpc import Detector, LightSimulator, Parameters, Simulator, read_segments, recombine
+from hepops.lartpc import (
+    Detector,
+    FieldMap,
+    LightSimulator,
+    ModularSimulator,
+    Parameters,
+    Simulator,
+    read_segments,
+    recombine,
+)
+from hepops.lartpc.detector import Module
 from hepops.lartpc.light import (
     Impulse,
     LightProperties,
@@ -346,6 +356,78 @@ class TestTogether:
         assert (quanta.electrons + quanta.photons).std() < 1e-9
 
 
+class TestFieldMap:
+    """Charge and light recombine in the same local field."""
+
+    @staticmethod
+    def distorted():
+        places = torch.meshgrid(*(torch.linspace(-1, 1, n, dtype=torch.float64) for n in (3, 2, 2)), indexing="ij")
+        magnitude = 0.5 * (1 + 0.2 * places[0])
+        zero = torch.zeros(3, 2, 2, 3, dtype=torch.float64)
+        field = FieldMap(zero, magnitude, (-32.0, -63.0, -32.0), (32.0, 126.0, 64.0))
+        return Simulator(MODULE0, dtype=torch.float64, field_map=field)
+
+    def test_quanta_and_photons_follow_the_field(self):
+        sim, s = self.distorted(), track(400, dE=0.5)
+        light = coarse(sim)
+        quanta = light.quanta(s)
+        assert_close(quanta.electrons + quanta.photons, s.dE / 19.5e-6, rtol=1e-15, atol=0)
+        at = sim.drift(s)
+        arriving = torch.zeros(400, dtype=torch.float64).index_add(0, at.segment, at.electrons)
+        alone = Simulator(MODULE0, dtype=torch.float64).drift(s)
+        plain = torch.zeros(400, dtype=torch.float64).index_add(0, alone.segment, alone.electrons)
+        ratio = quanta.electrons / coarse().quanta(s).electrons
+        inside = plain > 0.9 * plain.median()
+        # The middles of a segment and of its parts on both sides of the cathode differ.
+        assert_close(ratio[inside], (arriving / plain)[inside], rtol=1e-4, atol=0)
+        assert ratio.min() < 0.985 and ratio.max() > 1.015
+        n = light.photons(s, ("efield",))
+        kept = 1 - n.reports["energy_outside"] / 200.0
+        assert_close(n.reports["photons"], kept * quanta.photons.sum().item(), rtol=1e-3, atol=0)
+        weight = torch.randn(n.values.shape, dtype=torch.float64)
+        reverse = torch.autograd.grad((n.values * weight).sum(), sim.efield)[0]
+        assert_close((n.tangents[0] * weight).sum(), reverse, rtol=1e-10, atol=1e-10)
+
+    def test_density_follows_the_temperature_where_the_charge_does(self):
+        sim = Simulator(MODULE0, density_law="boiling")
+        light = coarse(sim)
+        n = light.photons(track(), ("temperature", "density"))
+        slope = torch.autograd.grad(n.values.sum(), sim.temperature)[0]
+        assert_close(n.tangents.sum((1, 2, 3)), torch.stack((slope, slope * 0)), rtol=1e-10, atol=1e-10)
+        assert slope != 0
+
+
+class TestModules:
+    def test_the_2x2_reads_out_the_module_that_is_hit(self):
+        detector = Detector.two_by_two()
+        properties = LightProperties.uniform(8, 48, tick=0.016, sample_spacing=0.016, window=(0.16, 3.2))
+        light = LightSimulator(detector, Parameters(), properties=properties, visibility=SolidAngle.module0(), step=5.0)
+        tpc = detector.tpcs[5]
+        x = (tpc.anode + tpc.cathode) / 2
+        s = segments([[x, sum(tpc.y) / 2, sum(tpc.z) / 2]], dE=200.0)
+        n = light.photons(s)
+        mates = [i for i, t in enumerate(detector.tpcs) if t.module == tpc.module]
+        assert n.tpc.tolist() == mates and (n.values[mates.index(5)] > 0).any()
+        assert n.values[1 - mates.index(5)].sum() == 0
+        out = light(s, seed=1, poisson=False)
+        assert len(out) == 1 and out.module.tolist() == [tpc.module] and out.codes.shape[1] == 96
+
+    def test_modules_of_other_fields_are_refused(self):
+        detector = Detector.two_by_two()
+        low = type(detector)(
+            **{
+                **{k: getattr(detector, k) for k in type(detector).model_fields},
+                "modules": (Module(number=2, nominal=Parameters(efield=0.4)),),
+            }
+        )
+        options = {"properties": LightProperties.uniform(8, 48), "visibility": SolidAngle.module0()}
+        with pytest.raises(ValueError, match=r"efield of module 2 of .* is 0.4, of the others 0.5"):
+            LightSimulator(low, **options)
+        sim = ModularSimulator(low)
+        with pytest.raises(ValueError, match="efield of the simulator shared differs by module"):
+            LightSimulator(low, sim, **options)
+
+
 class TestReadout:
     def test_sums_thresholds_and_coincidence(self):
         signal = torch.zeros(4, 10, dtype=torch.float64)
@@ -426,9 +508,11 @@ class TestProperties:
     def test_files_of_module0_and_the_2x2(self):
         one = LightProperties.from_yaml(shared("data/lartpc/detector/DUNE/module0.yaml"))
         assert (one.num_channels, one.singlet_fraction, one.tau_t, one.bits) == (96, 0.375, 0.752, 10)
+        assert (one.impulse, one.smearing) == ("measured", False)
         assert one.threshold[:2] == (-1500.0, -9e9) and one.efficiency[0] == 0.38 and one.gain[0] == -5.2589
         two = LightProperties.from_yaml(shared("data/lartpc/detector/DUNE/2x2.yaml"))
         assert (two.num_channels, two.trigger, two.bits, two.sample) == (384, "beam", 14, 16)
+        assert two.smearing and two.impulse_tick == 0.01
         assert two.gain == (-7.0,) * 384 and two.window == (0.0, 16.0) and two.samples == 1000
         assert len(two.tpc_to_channel) == 8
 
@@ -488,6 +572,7 @@ class TestProperties:
         (lambda: coarse(noise=NoiseSpectrum.white(48, 1.0, 0.01)), "noise has 48 channels, the readout 96"),
         (lambda: coarse(visibility=SolidAngle.ring(MODULE0, tiles=3)), "the light readout 48 per TPC"),
         (lambda: coarse(properties=LightProperties.uniform(1, 48)), "has 1 TPCs, module0 has 2"),
+        (lambda: coarse(properties=COARSE.replace(impulse="measured")), "ask for a measured impulse"),
         (lambda: coarse().photons(track(), ["tau"]), "no parameter 'tau'"),
         (lambda: coarse().photons(track(dE=-1.0)), "dE of segment 0 is -1.0"),
         (lambda: coarse().photons(track(t0=float("nan"))), "t0 of segment 0"),

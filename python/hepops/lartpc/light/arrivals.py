@@ -57,7 +57,7 @@ def light_arrivals(
         >>> tau = torch.tensor([0.007, 1.6], dtype=torch.float64)
         >>> n = light_arrivals(100 * one, 0.05 * one, 0.3 * one[0], tau, group, begin, ticks=4, tick=0.1)
         >>> [round(x, 3) for x in n[0, 0].tolist()]
-        [0.0, 32.131, 4.134, 3.86, 3.626, 56.249]
+        [0.0, 32.13, 4.134, 3.862, 3.628, 56.247]
     """
     result: Tensor = call(torch.ops.hepops.light_arrivals, photons, time, share, tau, offset, begin, ticks, tick)
     return result

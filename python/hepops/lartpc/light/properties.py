@@ -20,9 +20,10 @@ _KEYS = {
     "light_tick_size": "tick", "light_window": "window", "light_gain": "gain", "light_response_time": "response_time",
     "light_oscillation_period": "oscillation_period", "impulse_tick_size": "impulse_tick",
     "light_det_noise_sample_spacing": "noise_spacing", "op_channel_per_det": "channels_per_sum",
-    "light_trig_window": "trigger_window", "light_digit_sample_spacing": "sample_spacing", "light_nbit": "bits",
+    "enable_lut_smearing": "smearing", "light_trig_window": "trigger_window",
+    "light_digit_sample_spacing": "sample_spacing", "light_nbit": "bits",
 }  # fmt: skip
-_OTHER = {"n_op_channel", "tpc_to_op_channel", "light_trig_threshold", "light_trig_mode"}
+_OTHER = {"n_op_channel", "tpc_to_op_channel", "light_trig_threshold", "light_trig_mode", "sipm_response_model"}
 
 
 class LightProperties(Record):
@@ -44,7 +45,9 @@ class LightProperties(Record):
     window: tuple[NonNegativeFloat, PositiveFloat] = (1.0, 10.0)  # simulated before and after the first deposit [us]
     response_time: PositiveFloat = 0.055  # of the SiPM's damped oscillation [us]
     oscillation_period: PositiveFloat = 0.095  # likewise, in radians [us]
+    impulse: Literal["damped", "measured"] = "damped"  # the built-in one, or samples that the simulator is to be given
     impulse_tick: PositiveFloat = 0.01  # of a measured impulse [us]
+    smearing: bool = False  # whether the file wants a table's time profile: VisibilityTable(..., delay="profile")
     noise_spacing: PositiveFloat = 0.01  # of the samples of which a noise spectrum was taken [us]
     channels_per_sum: PositiveInt = 6  # summed for the trigger
     threshold: tuple[float, ...]  # on the sums, one each; the sign is the pulses' [ADC]
@@ -188,4 +191,7 @@ def _fields(content: dict[Any, Any]) -> dict[str, Any]:
     if int(content.get("light_trig_mode", 0)) not in (0, 1):
         raise ValueError(f"light_trig_mode must be 0 or 1, got {content['light_trig_mode']}")
     values["trigger"] = ("threshold", "beam")[int(content.get("light_trig_mode", 0))]
+    if int(content.get("sipm_response_model", 0)) not in (0, 1):
+        raise ValueError(f"sipm_response_model must be 0 or 1, got {content['sipm_response_model']}")
+    values["impulse"] = ("damped", "measured")[int(content.get("sipm_response_model", 0))]
     return values

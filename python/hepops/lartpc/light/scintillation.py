@@ -26,8 +26,9 @@ RECOIL = 0.7
 
 ALPHAS = (1000020040, 1000020030)  # alpha and helium-3
 HYDROGENS = (2212, 1000010020, 1000010030)  # proton, deuteron, triton
-# Lightly ionising: e, mu, tau, photons (their electrons), pions, kaons, and the strange baryons that are charged.
-LIGHT = (11, 13, 15, 22, 211, 321, 111, 130, 310, 311, 3112, 3222, 3312, 3334)
+NEUTRON = 2112  # what is booked under it are recoils that were not followed
+# Lightly ionising: e, mu, tau, photons (their electrons), pions, kaons, strange baryons.
+LIGHT = (11, 13, 15, 22, 111, 130, 211, 310, 311, 321, 3112, 3122, 3212, 3222, 3312, 3322, 3334)
 
 # Where the three shares were measured: the mean dE/dx of a 1 MeV electron, of a 5.3 MeV alpha (range 45 um) and of a
 # fission fragment (80 MeV in 20 um) [MeV/cm]. Between them the share is taken as linear in ln(dE/dx): an interpolation,
@@ -53,7 +54,8 @@ class SingletShare:
         unknown: What becomes of a code that the table has not: "refuse", or a share.
 
     The table: electrons, muons, pions, kaons .231, protons and other hydrogen .29, alphas and helium-3 .565, heavier
-    nuclei (recoils) .7; the sources stand in the module. Antiparticles are as their particles.
+    nuclei and what is booked under neutrons (recoils) .7; the sources stand in the module. Antiparticles are as their
+    particles.
 
     Raises:
         ValueError: a share outside [0, 1], an unknown policy, or (when called) an unknown particle.
@@ -82,6 +84,7 @@ class SingletShare:
             nuclei = pdg.abs() >= 1_000_000_000
             heavy = nuclei & ((pdg.abs() // 10_000) % 1000 > 2)  # 10LZZZAAAI
             table = dict.fromkeys(ALPHAS, ALPHA) | dict.fromkeys(HYDROGENS, PROTON) | dict.fromkeys(LIGHT, ELECTRON)
+            table[NEUTRON] = RECOIL
             shares = self._by_code(torch.where(heavy, 11, pdg.abs()), table).to(dEdx)
             return torch.where(heavy, RECOIL, shares)
         if self.policy == "dedx":

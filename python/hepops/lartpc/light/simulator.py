@@ -40,7 +40,8 @@ class LightSimulator(nn.Module):
     Args:
         detector: Geometry, and W_ph.
         parameters: Physical parameters, as for `Simulator`: the charge's recombination is the light's. A `Simulator`
-            shares its own parameters, so that one fit moves charge and light together.
+            shares its own parameters, so that one fit moves charge and light together; its field map and its density
+            law hold for light as well.
         properties: Constants of the readout.
         visibility: `SolidAngle` or `VisibilityTable`.
         model: Recombination: "birks", "box" or "ellipsoid"; None: that of the simulator shared, else "birks".
@@ -103,14 +104,25 @@ class LightSimulator(nn.Module):
             raise ValueError(
                 f"LightSimulator: the noise has {noise.channels} channels, the readout {properties.num_channels}"
             )
+        if properties.impulse == "measured" and impulse is None:
+            raise ValueError(
+                "LightSimulator: the properties ask for a measured impulse: give impulse=Impulse.read(...)"
+            )
         self.detector, self.properties, self.step = detector, properties, step
         self.visibility, self.noise, self.sipm = visibility, noise, sipm or SiPM()
         self.impulse = impulse or Impulse.damped(properties.response_time, properties.oscillation_period)
         self.singlet = None if singlet is None else SingletShare(singlet, unknown)
+        self._charge = () if shared is None else (shared,)  # in a tuple, so that it is no part of this module
+        if parameters is None:
+            _refuse_differing(detector)
         values = parameters if isinstance(parameters, Parameters) else detector.nominal
         for name in NAMES:
             own = nn.Parameter(torch.tensor(getattr(values, name), dtype=torch.float64))
-            self.register_parameter(name, getattr(shared, name) if shared else own)
+            if shared is not None and name not in shared._parameters:
+                raise ValueError(
+                    f"LightSimulator: {name} of the simulator shared differs by module: share one of a module"
+                )
+            self.register_parameter(name, shared._parameters[name] if shared is not None else own)
         constants = {"w_ph": detector.w_ph, "tau_s": properties.tau_s, "tau_t": properties.tau_t}
         constants["singlet_fraction"] = properties.singlet_fraction
         for name, value in constants.items():
@@ -147,9 +159,16 @@ class LightSimulator(nn.Module):
                 raise ValueError(f"LightSimulator: the efficiency of channel {bad} is {value}, expected 0 to 1")
         return values
 
-    def _rows(self, dE: Tensor, dEdx: Tensor, cos2: Tensor) -> Tensor:
+    def _rows(self, dE: Tensor, dEdx: Tensor, cos2: Tensor, at: Tensor, tpc: Tensor) -> Tensor:
+        """Rows for `arrive` of deposits at u, v, depth (N, 3), that do not drift."""
         zero = torch.zeros_like(dE)
-        return torch.stack((dE, dEdx, cos2, zero + NO_DEPTH, zero + NO_WIDTH, zero))
+        rows: tuple[Tensor, ...] = (dE, dEdx, cos2, zero + NO_DEPTH, zero + NO_WIDTH, zero)
+        if self._charge and self._charge[0].field_map is not None:
+            rows += self._charge[0]._distorted(at, tpc)[1]  # the local field's ratio, in which charge recombines
+        return torch.stack(rows)
+
+    def _derived(self, values: Tensor) -> Tensor:
+        return self._charge[0]._derived(values) if self._charge else values
 
     def quanta(self, segments: Segments, seed: int | None = None) -> Quanta:
         """Electrons that escape recombination and photons, of every segment: their sum is dE / W_ph exactly.
@@ -159,14 +178,21 @@ class LightSimulator(nn.Module):
             seed: None: the means. A number: recombination fluctuates, electrons by the binomial variance of the ion
                 pairs (normal, named by seed, event and the segment's place in its event); the sum stays.
 
+        With a field map, in the field at the segments' middles, which must lie in the map.
+
         Differentiable in dE, dE/dx and the parameters; without a seed in the angle to the field as well.
         """
         _refuse_bad(segments)
         along = segments.end - segments.start
         square = (along * along).sum(1)
         cos2 = torch.where(square > 0, along[:, 0] ** 2 / torch.where(square > 0, square, 1.0), 0.0)
-        values = self._values()
-        electrons = arrive(self._rows(segments.dE, segments.dEdx, cos2), values, self.model)[0]
+        values = self._derived(self._values())
+        middle = (segments.start + segments.end) / 2
+        tpc = self.detector.tpc_of(middle).clamp(min=0)
+        g = self.detector._on(middle.device)
+        depth = (middle[:, 0] - g.anode[tpc]) * g.direction[tpc]
+        at = torch.stack((middle[:, 2] - g.z[tpc, 0], middle[:, 1] - g.y[tpc, 0], depth), 1)
+        electrons = arrive(self._rows(segments.dE, segments.dEdx, cos2, at, tpc), values, self.model)[0]
         if seed is not None:
             pairs = segments.dE / values[NAMES.index("w_ion")]
             survive = torch.where(pairs > 0, electrons / torch.where(pairs > 0, pairs, 1.0), 0.0)
@@ -231,14 +257,15 @@ class LightSimulator(nn.Module):
         square = (along * along).sum(1)
         cos2 = torch.where(square > 0, along[:, 2] ** 2 / torch.where(square > 0, square, 1.0), 0.0)[piece]
         dE, dEdx = pieces.dE[piece] / nodes, pieces.dEdx[piece]
-        rows = self._rows(dE, dEdx, cos2)
-        electrons = arrive(rows, values, self.model)[0]
+        tpc = pieces.tpc[piece]
+        where = pieces.start[piece] + middle[:, None] * along[piece]
+        rows = self._rows(dE, dEdx, cos2, where, tpc)
+        electrons = arrive(rows, self._derived(values), self.model)[0]
         quanta = dE / self.w_ph - electrons
         made = quanta.clamp(min=0)
         share = self._share(segments.pdg[pieces.segment[piece]], dEdx)
 
-        tpc = pieces.tpc[piece]
-        at = turned(pieces.start[piece] + middle[:, None] * along[piece], tpc, self.detector)
+        at = turned(where, tpc, self.detector)
         size = frame_size(self.detector, at.device)[tpc]
         seen: Seen = self.visibility(at, size)
         efficiency = self.efficiency[layout.channels[tpc]].T  # (channels, N)
@@ -252,7 +279,9 @@ class LightSimulator(nn.Module):
                 seeds = torch.zeros(len(tangents), len(NAMES), dtype=torch.float64, device=dE.device)
                 for k, name in enumerate(tangents):
                     seeds[k, NAMES.index(name)] = 1.0
-                made_along = -arrive_tangents(rows, values, seeds, self.model)[:, 0] * (quanta > 0)
+                if self._charge:
+                    seeds = self._charge[0]._along(tangents, values)
+                made_along = -arrive_tangents(rows, self._derived(values), seeds, self.model)[:, 0] * (quanta > 0)
                 # Lifetime and diffusion act on the drift, which light has not: arrive at depth 0 says so with zeros.
                 each = [arrivals(slope * per_photon) if bool(slope.any()) else columns * 0 for slope in made_along]
                 slopes = torch.stack(each)[..., 1:-1]
@@ -353,6 +382,18 @@ class LightSimulator(nn.Module):
     def _shaped(self, light: LightWaveforms) -> LightWaveforms:
         flat = self.sipm.expected(light.values.flatten(0, 1), light.tick).reshape(light.values.shape)
         return replace(light, values=self.shape(flat, light.channel), tangents=None)
+
+
+def _refuse_differing(detector: Detector) -> None:
+    """Modules whose nominal recombination differs have no common light."""
+    for module in detector.modules:
+        for name in ("efield", "birks_a", "birks_k", "box_alpha", "box_beta", "ellipsoid_ratio", "density", "w_ion"):
+            own = getattr(module.nominal or detector.nominal, name)
+            if own != getattr(detector.nominal, name):
+                raise ValueError(
+                    f"LightSimulator: {name} of module {module.number} of {detector.name} is {own}, of the others "
+                    f"{getattr(detector.nominal, name)}: give parameters, or simulate the modules apart"
+                )
 
 
 def _place_in_event(event: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class SolidAngle(nn.Module):
         >>> middle = torch.tensor([[31.0, 62.0, 15.0]], dtype=torch.float64)
         >>> seen = model(middle, middle)
         >>> round(1e6 * seen.share.sum().item())
-        509
+        510
     """
 
     centre: Tensor
@@ -150,17 +150,18 @@ class SolidAngle(nn.Module):
     def module0(cls, **values: Any) -> Self:
         """The 48 channels of a TPC of module0: four detectors of 30 x 28 cm2 on each wall along z.
 
-        In the order of the channels, six to a detector: from the bottom up on the low wall, then on the high one, LCMs
-        and ArCLights in turn. An LCM detector is three modules of 10 x 28 cm2 with two SiPMs each, which share the
-        module's light; the six SiPMs of an ArCLight share its. Photon detection efficiencies .6 % and .06 %, as of
-        A. Abed Abud et al. (DUNE), Instruments 8 (2024) 41. Approximations: the order and the positions to a
-        centimetre are ours; all SiPMs of a kind are alike; no reflections.
+        In the order of the channels, six to a detector: up on the low wall, then down on the high one, LCMs and
+        ArCLights in turn, so that an LCM faces an ArCLight. An LCM detector is three modules of 10 x 28 cm2 with two
+        SiPMs each, which share the module's light; the six SiPMs of an ArCLight share its. Photon detection
+        efficiencies .6 % and .06 %, about those of A. Abed Abud et al. (DUNE), Instruments 8 (2024) 41.
+        Approximations: the order and the positions to a centimetre are ours; all SiPMs of a kind are alike; no
+        reflections.
         """
         width, height, depth = 62.076, 124.152, 30.27225
         panels = []
         for tile in range(8):
             wall = 0.0 if tile < 4 else width
-            middle = height * (tile % 4 + 0.5) / 4
+            middle = height * ((tile if tile < 4 else 7 - tile) + 0.5) / 4
             if tile % 2:
                 at = (wall, middle, depth / 2)
                 panels.append(Panel(centre=at, normal="along", size=(30.0, 28.0), shares=(1 / 6,) * 6, detection=6e-4))
