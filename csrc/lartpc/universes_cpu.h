@@ -1,8 +1,12 @@
 #pragma once
 // universes.h for a CPU core: one universe at a time, its tables and weights in the second-level cache.
 //
-// A row's nodes are contracted in batches and added up in S, whose lanes are l; then S meets the ticks as a product of
-// matrices, four of its ticks against a block of the basis. Rows of few nodes over many ticks, and nodes created within
+// A row's nodes are contracted in batches and added up in S, whose lanes are l; then S meets the ticks. The curves B_l,
+// shifted by 0 ... G - 1 ticks, are again nearly the same few curves D_c (30 instead of 120 for float and G = 8):
+//
+//   C[g][c] = sum_{j < G, l} S[g G + j][l] X[j][l][c],    current[g G + p] += sum_c C[g][c] D_c[p],
+//
+// two products of matrices, of four groups of ticks against a block of X or D. Rows of few nodes over many ticks, and nodes created within
 // reach of the plane, whose curve begins late, go the way of the plain form.
 #include "core/simd.h"
 #include "lartpc/blob_cpu.h"
@@ -24,7 +28,8 @@ class UniverseScratch {
         weights_(f.N * f.per_node() + 2 * V::lanes),
         columns_(2 * batch),
         alpha_(batch * f.L),
-        curve_(f.response.stride + 2 * pad) {}
+        curve_(f.response.stride + 2 * pad),
+        C_(4 * f.columns) {}
 
   void begin(int64_t universe) {
     universe_ = universe;
@@ -45,12 +50,13 @@ class UniverseScratch {
       high = std::max(high, at.first + 2 * at.half + 2);
     }
     const int64_t length = f_.offset[job + 1] - f_.offset[job];
-    out_.assign(length + f_.response.stride + 8 * V::lanes, T(0));
-    constexpr int ticks_per_node = 3;  // below, measured, the plain way is the shorter one
+    out_.assign(length + f_.response.stride + f_.ticks + 8 * V::lanes, T(0));
+    constexpr int ticks_per_node = 7;  // above, measured, the way of the plain form is the shorter one
     summed_ = high > low_ && high - low_ < ticks_per_node * (to - from);
-    if (summed_) S_.assign(((high - low_ + 3) / 4 * 4) * f_.L, T(0));
+    const int64_t ticks = (high - low_ + f_.ticks - 1) / f_.ticks * f_.ticks;
+    if (summed_) S_.assign(ticks * f_.L, T(0));
     for (int64_t j = from; j < to; j += batch) add(j, int(std::min<int64_t>(batch, to - j)));
-    if (summed_) meet_ticks((high - low_ + 3) / 4 * 4);
+    if (summed_) meet_ticks(ticks);
     std::copy_n(out_.data(), length, f_.values + f_.offset[job]);
   }
 
@@ -64,7 +70,7 @@ class UniverseScratch {
   std::vector<char> weighed_;
   std::vector<T> weights_;
   std::vector<Column<T>> columns_;
-  std::vector<T> alpha_, curve_, S_, out_;
+  std::vector<T> alpha_, curve_, S_, C_, out_;
 
   int64_t squares() const { return f_.plane.side() * f_.plane.side(); }
   Weights<const T> weights_of(int64_t i) const { return f_.in_turn(weights_.data() + i * f_.per_node()); }
@@ -173,33 +179,58 @@ class UniverseScratch {
     }
   }
 
-  // out[j + p] += S[j][l] B_l[p], four j and W registers of p at a time
-  template <int W>
-  [[gnu::always_inline]] void meet(const T* S, const T* basis, T* out) const {
-    typename V::type sum[4 * W] = {};
-    const int64_t stride = f_.response.stride, L = f_.L;
-    for (int64_t l = 0; l < f_.rank; ++l, basis += stride) {
+  // C[g][c] = sum_{j,l} S[g G + j][l] X[j][l][c] for `groups` groups of G ticks and W registers of c
+  template <int groups, int W>
+  [[gnu::always_inline]] void compress(const T* S, const T* X, T* C) const {
+    typename V::type sum[groups * W] = {};
+    const int64_t L = f_.L, G = f_.ticks, K = f_.columns;
+    for (int64_t j = 0; j < G; ++j)
+      for (int64_t l = 1; l < f_.rank; ++l) {
+        const T* x = X + (j * L + l) * K;
+        typename V::type b[W];
+        core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(x + k * V::lanes); });
+        core::unroll<groups * W>(HEPOPS_UNROLLED(n) { sum[n] += S[((n / W) * G + j) * L + l] * b[n % W]; });
+      }
+    core::unroll<groups * W>(HEPOPS_UNROLLED(n) { V::store(C + (n / W) * K + (n % W) * V::lanes, sum[n]); });
+  }
+
+  // out[g G + p] += C[g][c] D_c[p]
+  template <int groups, int W>
+  [[gnu::always_inline]] void meet(const T* C, const T* D, T* out) const {
+    typename V::type sum[groups * W] = {};
+    const int64_t stride = f_.response.stride, G = f_.ticks, K = f_.columns;
+    for (int64_t c = 0; c < f_.curves; ++c, D += stride) {
       typename V::type b[W];
-      core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(basis + k * V::lanes); });
-      core::unroll<4 * W>(HEPOPS_UNROLLED(n) { sum[n] += S[(n / W) * L + l] * b[n % W]; });
+      core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(D + k * V::lanes); });
+      core::unroll<groups * W>(HEPOPS_UNROLLED(n) { sum[n] += C[(n / W) * K + c] * b[n % W]; });
     }
-    core::unroll<4>(HEPOPS_UNROLLED(j) {
+    core::unroll<groups>([&](auto g) __attribute__((always_inline)) {
       core::unroll<W>([&](auto k) __attribute__((always_inline)) {
-        T* at = out + j + k * V::lanes;
-        V::store(at, V::load(at) + sum[j * W + k]);
+        T* at = out + g * G + k * V::lanes;
+        V::store(at, V::load(at) + sum[g * W + k]);
       });
     });
   }
 
-  void meet_ticks(int64_t ticks) {
+  template <int groups>
+  void meet_groups(const T* S, T* out) {
     const int64_t registers = f_.response.stride / V::lanes;
+    int64_t c = 0;
+    for (; c + 2 * V::lanes <= f_.columns; c += 2 * V::lanes) compress<groups, 2>(S, f_.X + c, C_.data() + c);
+    for (; c < f_.columns; c += V::lanes) compress<groups, 1>(S, f_.X + c, C_.data() + c);
+    int64_t k = 0;
+    for (; k + 5 <= registers; k += 5)
+      meet<groups, 5>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
+    for (; k < registers; ++k) meet<groups, 1>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
+  }
+
+  void meet_ticks(int64_t ticks) {
     T* out = out_.data() + low_ - first_;
-    for (int64_t j = 0; j < ticks; j += 4) {
-      const T* S = S_.data() + j * f_.L;
-      int64_t k = 0;
-      for (; k + 5 <= registers; k += 5) meet<5>(S, f_.basis + k * V::lanes, out + j + k * V::lanes);
-      for (; k < registers; ++k) meet<1>(S, f_.basis + k * V::lanes, out + j + k * V::lanes);
-    }
+    const int64_t G = f_.ticks;
+    for (int64_t j = 0; j < ticks; ++j) out[j] += S_[j * f_.L];  // l = 0 is the tick p = 0 alone
+    int64_t j = 0;
+    for (; j + 4 * G <= ticks; j += 4 * G) meet_groups<4>(S_.data() + j * f_.L, out + j);
+    for (; j < ticks; j += G) meet_groups<1>(S_.data() + j * f_.L, out + j);
   }
 };
 
