@@ -1,7 +1,9 @@
 #include "lartpc/universes.h"
 
 #include <algorithm>
+#include <map>
 #include <tuple>
+#include <vector>
 
 #include "core/check.h"
 #include "core/for_each.h"
@@ -74,6 +76,7 @@ Universes<T> universes_of(const Input& in) {
   f.pair = core::in<int64_t>(in.pair);
   f.job_universe = core::in<int64_t>(in.job_universe);
   f.job_row = core::in<int64_t>(in.job_row);
+  f.jobs = in.jobs;
   return f;
 }
 
@@ -201,8 +204,45 @@ Tensor bin_weights(const Tensor& nodes, const Tensor& places, double pitch, int6
   return weights;
 }
 
+#ifndef __CUDACC__
+
+// A universe of its own kind is one piece of work; those that differ in charges alone share it, by rows.
+template <class T>
+void run_in_shares(const Universes<T>& f, const int64_t* like, int64_t rows) {
+  constexpr int64_t rows_together = 256;
+  std::map<int64_t, std::vector<int64_t>> kinds;
+  for (int64_t m = 0; m < f.n; ++m) kinds[like[m]].push_back(m);
+  struct Share {
+    const std::vector<int64_t>* members;
+    int64_t from, to;
+  };
+  std::vector<Share> shares;
+  for (const auto& [_, members] : kinds) {
+    const int64_t step = members.size() > 1 ? rows_together : std::max<int64_t>(rows, 1);
+    for (int64_t row = 0; row < rows; row += step) shares.push_back({&members, row, std::min(rows, row + step)});
+  }
+  torch::stable::parallel_for(0, int64_t(shares.size()), /*grain_size=*/1, [&](int64_t from, int64_t to) {
+    UniverseScratch<T> scratch(f);
+    for (int64_t k = from; k < to; ++k) {
+      const auto& members = *shares[k].members;
+      if (members.size() > 1) {
+        scratch.rows_of(members, shares[k].from, shares[k].to);
+        continue;
+      }
+      scratch.begin(members[0]);
+      const int64_t* end = f.job_universe + f.jobs;
+      for (const int64_t* job = std::lower_bound(f.job_universe, end, members[0]); job < end && *job == members[0];
+           ++job)
+        scratch.row(job - f.job_universe);
+    }
+  });
+}
+
+#endif
+
+// likes (n): universes of one number differ in their charges alone
 Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, const Tensor& which, const Tensor& basis,
-                const Tensor& X, const Tensor& D, const Tensor& potential, const Tensor& created, double dz, int64_t bins_u, int64_t bins_v,
+                const Tensor& X, const Tensor& D, const Tensor& potential, const Tensor& created, const Tensor& like, double dz, int64_t bins_u, int64_t bins_v,
                 int64_t taps, int64_t total, bool plain, HEPOPS_UNIVERSES_ARGUMENTS) {
   const Input in = check(HEPOPS_UNIVERSES_PASS);
   core::check_value(bins_u <= max_bins && bins_v <= max_bins, "universes: a node covers ", std::max(bins_u, bins_v),
@@ -227,6 +267,8 @@ Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, cons
   const Tensor table_of = checked("which", which, ScalarType::Long, nodes);
   const Tensor begin = checked("first", first, ScalarType::Long, nodes);
   const Tensor place_of = checked("offset", offset, ScalarType::Long, nodes);
+  core::check_value(like.numel() == in.n, "universes: like must be (n), got ", core::Shape{like});
+  const Tensor likes = checked("like", like, ScalarType::Long, nodes);
   const Tensor phi = checked("created", created, ScalarType::Double, nodes);
   const Tensor u_table = core::contiguous(U), b = core::contiguous(basis), p = core::contiguous(potential);
   const Tensor x_table = core::contiguous(X), d_table = core::contiguous(D);
@@ -257,16 +299,7 @@ Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, cons
     f.taps_max = taps;
 #ifndef __CUDACC__
     if (!plain) {
-      torch::stable::parallel_for(0, f.n, /*grain_size=*/1, [&](int64_t from, int64_t to) {
-        UniverseScratch<T> scratch(f);
-        const int64_t* jobs = f.job_universe;
-        for (int64_t universe = from; universe < to; ++universe) {
-          scratch.begin(universe);
-          const int64_t* end = jobs + in.jobs;
-          for (const int64_t* job = std::lower_bound(jobs, end, universe); job < end && *job == universe; ++job)
-            scratch.row(job - jobs);
-        }
-      });
+      run_in_shares(f, core::in<int64_t>(likes), in.rows);
       return;
     }
 #endif
@@ -290,7 +323,7 @@ const core::Operators operators{
     core::op<bound>("_universe_bound(Tensor charge, Tensor reach, Tensor pair_offset, Tensor pair, int squares) -> "
                     "Tensor"),
     core::op<currents>("_universe_currents(Tensor first, Tensor offset, Tensor U, Tensor which, Tensor basis, Tensor "
-                       "X, Tensor D, Tensor potential, Tensor created, float dz, int bins_u, int bins_v, int taps, int total, bool plain, "
+                       "X, Tensor D, Tensor potential, Tensor created, Tensor like, float dz, int bins_u, int bins_v, int taps, int total, bool plain, "
                        HEPOPS_UNIVERSES_SCHEMA ") -> Tensor"),
 };
 

@@ -32,6 +32,7 @@ struct Universes {
   const double* created;              // (pairs) phi_w where the node was created, as the pixel sees it; mode `point`
   const int64_t *pair_offset, *pair;  // rows of pixels, the same in all universes
   const int64_t *job_universe, *job_row, *first, *offset;  // what is wanted: (jobs), offset (jobs + 1)
+  int64_t jobs;
   T* values;
   int64_t bins_u_max, bins_v_max, taps_max;
 

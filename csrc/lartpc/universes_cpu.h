@@ -38,6 +38,26 @@ class UniverseScratch {
     std::fill(weighed_.begin(), weighed_.end(), char(0));
   }
 
+  // Universes that differ in their charges alone, on the rows [from, to): the curve of a unit charge is made once.
+  void rows_of(const std::vector<int64_t>& members, int64_t from, int64_t to) {
+    begin(members[0]);
+    const int64_t* end = f_.job_universe + f_.jobs;
+    std::vector<int64_t> next;
+    for (const int64_t m : members) {
+      const auto [first, last] = std::equal_range(f_.job_universe, end, m);
+      const int64_t begin = first - f_.job_universe, stop = last - f_.job_universe;
+      next.push_back(std::lower_bound(f_.job_row + begin, f_.job_row + stop, from) - f_.job_row);
+    }
+    std::vector<int64_t> jobs;
+    for (int64_t row = from; row < to; ++row) {
+      jobs.clear();
+      for (size_t m = 0; m < members.size(); ++m)
+        if (next[m] < f_.jobs && f_.job_universe[next[m]] == members[m] && f_.job_row[next[m]] == row)
+          jobs.push_back(next[m]++);
+      if (!jobs.empty()) shared_row(row, jobs);
+    }
+  }
+
   void row(int64_t job) {
     const int64_t row = f_.job_row[job], from = f_.pair_offset[row], to = f_.pair_offset[row + 1];
     first_ = f_.first[job];
@@ -61,6 +81,37 @@ class UniverseScratch {
   }
 
  private:
+  void shared_row(int64_t row, const std::vector<int64_t>& jobs) {
+    const int64_t from = f_.pair_offset[row], to = f_.pair_offset[row + 1];
+    const int64_t size = (f_.response.stride + f_.taps_max + V::lanes - 1) / V::lanes * V::lanes + V::lanes;
+    first_ = f_.first[jobs[0]];
+    for (int64_t j = from; j < to; ++j) weighed(f_.pair[j] / squares());
+    curves_.assign((to - from) * size, T(0));
+    summed_ = false;
+    for (int64_t j = from; j < to; j += batch) {
+      const int n = int(std::min<int64_t>(batch, to - j));
+      contract_batch(j, n);
+      for (int k = 0; k < n; ++k)
+        curve(j + k, alpha_.data() + k * f_.L, columns_[2 * k], columns_[2 * k + 1], T(1),
+              curves_.data() + (j + k - from) * size);
+    }
+    const int64_t length = f_.offset[jobs[0] + 1] - f_.offset[jobs[0]];
+    for (const int64_t job : jobs) {
+      out_.assign(length + size, T(0));
+      const Nodes nodes = f_.nodes_of(f_.job_universe[job]);
+      for (int64_t j = from; j < to; ++j) {
+        const int64_t i = f_.pair[j] / squares();
+        const Place& at = places_[i];
+        const T q = T(nodes(charge, i) / f_.plane.dt);
+        const T* y = curves_.data() + (j - from) * size;
+        T* out = out_.data() + at.first - first_;
+        const int64_t ticks = at.last - at.first;
+        for (int64_t o = 0; o < ticks; o += V::lanes) V::store(out + o, V::load(out + o) + q * V::load(y + o));
+      }
+      std::copy_n(out_.data(), length, f_.values + f_.offset[job]);
+    }
+  }
+
   const Universes<T> f_;
   int64_t universe_ = 0, first_ = 0, low_ = 0;
   bool summed_ = false;
@@ -70,7 +121,7 @@ class UniverseScratch {
   std::vector<char> weighed_;
   std::vector<T> weights_;
   std::vector<Column<T>> columns_;
-  std::vector<T> alpha_, curve_, S_, C_, out_;
+  std::vector<T> alpha_, curve_, S_, C_, out_, curves_;
 
   int64_t squares() const { return f_.plane.side() * f_.plane.side(); }
   Weights<const T> weights_of(int64_t i) const { return f_.in_turn(weights_.data() + i * f_.per_node()); }
@@ -109,6 +160,11 @@ class UniverseScratch {
   }
 
   void add(int64_t j, int n) {
+    contract_batch(j, n);
+    for (int k = 0; k < n; ++k) arrive(j + k, alpha_.data() + k * f_.L, columns_[2 * k], columns_[2 * k + 1]);
+  }
+
+  void contract_batch(int64_t j, int n) {
     const int side = f_.plane.side();
     for (int k = 0; k < n; ++k) {
       const int64_t i = f_.pair[j + k] / squares(), slot = f_.pair[j + k] % squares();
@@ -124,7 +180,6 @@ class UniverseScratch {
       for (int k = 0; k < n; ++k) contract<2>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
     for (; l < f_.L; l += V::lanes)
       for (int k = 0; k < n; ++k) contract<1>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
-    for (int k = 0; k < n; ++k) arrive(j + k, alpha_.data() + k * f_.L, columns_[2 * k], columns_[2 * k + 1]);
   }
 
   // phi_w where the node was created
@@ -145,9 +200,9 @@ class UniverseScratch {
     const Place& at = places_[i];
     const Weights<const T> w = weights_of(i);
     const int64_t taps = 2 * at.half + 2;
-    const T q = T(nodes_(charge, i) / f_.plane.dt), there = created(j, i, cu, cv);
+    const T q = T(nodes_(charge, i) / f_.plane.dt);
     if (summed_ && at.start == 0) {
-      alpha[0] -= there;
+      alpha[0] -= created(j, i, cu, cv);
       for (int64_t l = 0; l < f_.L; l += V::lanes) {
         const typename V::type part = q * V::load(alpha + l);
         T* S = S_.data() + (at.first - low_) * f_.L + l;
@@ -155,6 +210,16 @@ class UniverseScratch {
       }
       return;
     }
+    curve(j, alpha, cu, cv, q, out_.data() + at.first - first_);
+  }
+
+  // out[o] += q (a W)[o] from the node's first tick on, as the plain form
+  void curve(int64_t j, const T* alpha, const Column<T>& cu, const Column<T>& cv, T q, T* out) {
+    const int64_t i = f_.pair[j] / squares();
+    const Place& at = places_[i];
+    const Weights<const T> w = weights_of(i);
+    const int64_t taps = 2 * at.half + 2;
+    const T there = created(j, i, cu, cv);
     T* a = curve_.data() + pad;
     for (int64_t p = 0; p < f_.response.stride; p += 2 * V::lanes) {
       typename V::type sum[2] = {};
@@ -168,7 +233,7 @@ class UniverseScratch {
     std::fill_n(a, at.start, T(0));
     a[at.start] = before - there;
     const int64_t end = f_.response.M + taps;
-    T* out = out_.data() + at.first - first_ - at.start;
+    out -= at.start;
     constexpr int wide = 4;
     for (int64_t o = at.start; o < end; o += wide * V::lanes) {
       typename V::type y[wide] = {};

@@ -20,7 +20,7 @@ from .response import Response, builtin_response, table_response, weighting_pote
 if TYPE_CHECKING:
     from .simulator import Simulator
 
-TOLERANCE = {torch.float32: 3e-7, torch.float64: 1e-14}  # of the largest r: some units in the last place of the sums
+TOLERANCE = {torch.float32: 3e-7, torch.float64: 1e-12}  # of the largest r: some units in the last place of the sums
 LANES = 16  # of U's last axis: a register of float32
 STEP = 0.02  # relative; ends of an interval of velocities lie on this grid, so that the next call finds it made
 

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .simulator import Simulator
 
 Ops = torch.ops.hepops
+# What decides when and how wide a charge arrives: universes that agree in these differ in their charges alone.
+TRANSPORT = [
+    tuple(Parameters.SPEC).index(name)
+    for name in ("efield", "temperature", "transverse_diffusion", "longitudinal_diffusion")
+]
 EFIELD, TEMPERATURE = (tuple(Parameters.SPEC).index(name) for name in ("efield", "temperature"))
 NODE_BYTES = 1 << 27  # of nodes, and of currents, that are in memory at a time; the result does not depend on them
 VALUE_BYTES = 1 << 24
@@ -125,6 +130,7 @@ class Group:
         first, last = call(Ops._universe_windows, self.nodes, velocity, *pairs, universe, row, *numbers)
         arriving, lost = self.charges(velocity, numbers)
         sizes = self.sizes(numbers)
+        like = torch.unique(self.values[:, TRANSPORT], dim=0, return_inverse=True)[1]
         for begin, end in self.blocks(universe, last - first):
             jobs = slice(*torch.searchsorted(universe, universe.new_tensor([begin, end])).tolist())
             some = slice(begin, end)
@@ -141,6 +147,7 @@ class Group:
                 made.D,
                 q.potential,
                 created,
+                like[some],
                 q.dz,
                 *sizes,
                 int(offset[-1]),
