@@ -1,7 +1,9 @@
 #include "lartpc/universes.h"
 
 #include <algorithm>
+#include <map>
 #include <tuple>
+#include <vector>
 
 #include "core/check.h"
 #include "core/for_each.h"
@@ -74,6 +76,7 @@ Universes<T> universes_of(const Input& in) {
   f.pair = core::in<int64_t>(in.pair);
   f.job_universe = core::in<int64_t>(in.job_universe);
   f.job_row = core::in<int64_t>(in.job_row);
+  f.jobs = in.jobs;
   return f;
 }
 
@@ -95,35 +98,54 @@ std::tuple<Tensor, Tensor> windows(HEPOPS_UNIVERSES_ARGUMENTS) {
   return {first, last};
 }
 
-std::tuple<Tensor, Tensor> reaches(const Tensor& places, const Tensor& weights, const Tensor& positive, int64_t bins_u,
-                                   int64_t extra, double apart, HEPOPS_UNIVERSES_ARGUMENTS) {
+// weights (2, N, bins_u + bins_v): of the bins, and their slopes with sigma; positive (2 B, 2 B), most (B, B)
+Tensor reaches(const Tensor& places, const Tensor& weights, const Tensor& positive, const Tensor& most, int64_t bins_u,
+               int64_t extra, double distance, double rest, HEPOPS_UNIVERSES_ARGUMENTS) {
   const Input in = check(HEPOPS_UNIVERSES_PASS);
   core::check_value(in.n == 1, "universes: reach is of one set of nodes, got ", in.n);
-  core::check_value(positive.dim() == 2 && positive.size(0) == positive.size(1),
-                    "universes: positive must be (B, B), got ", core::Shape{positive});
-  core::check_value(places.numel() == in.N * place_size && weights.dim() == 2 && weights.size(0) == in.N,
+  core::check_value(most.dim() == 2 && most.size(0) == most.size(1) && positive.numel() == 4 * most.numel(),
+                    "universes: positive and most must be (2 B, 2 B) and (B, B), got ", core::Shape{positive}, ", ",
+                    core::Shape{most});
+  core::check_value(places.numel() == in.N * place_size && weights.dim() == 3 && weights.size(1) == in.N,
                     "universes: places or weights do not fit the nodes");
   const Tensor at = checked("places", places, ScalarType::Long, nodes);
   const Tensor w = checked("weights", weights, ScalarType::Double, nodes);
   const Tensor P = checked("positive", positive, ScalarType::Double, nodes);
+  const Tensor m = checked("most", most, ScalarType::Double, nodes);
   const int64_t pairs = in.pair.numel();
-  Tensor reach_of = torch::stable::new_empty(in.nodes, {pairs}), created = torch::stable::new_empty(in.nodes, {pairs});
+  Tensor reach_of = torch::stable::new_empty(in.nodes, {pairs});
   core::for_each(in.nodes, pairs,
                  PairReach<double>{{core::in<double>(in.nodes), in.N},
                                    in.plane,
-                                   in.mode,
                                    reinterpret_cast<const Place*>(core::in<int64_t>(at)),
                                    core::in<double>(w),
+                                   core::in<double>(w) + in.N * w.size(2),
                                    core::in<double>(P),
+                                   core::in<double>(m),
                                    bins_u,
-                                   w.size(1) - bins_u,
+                                   w.size(2) - bins_u,
                                    extra,
-                                   int(P.size(0)),
-                                   apart,
+                                   m.size(0),
+                                   distance,
+                                   rest,
                                    core::in<int64_t>(in.pair),
-                                   core::out<double>(reach_of),
-                                   core::out<double>(created)});
-  return {reach_of, created};
+                                   core::out<double>(reach_of)});
+  return reach_of;
+}
+
+// (pairs), for the rows in job_row, each once
+Tensor potentials(HEPOPS_UNIVERSES_ARGUMENTS) {
+  const Input in = check(HEPOPS_UNIVERSES_PASS);
+  Tensor created = torch::stable::new_zeros(in.nodes, {in.pair.numel()});
+  if (in.mode == point)
+    core::for_each(in.nodes, in.jobs,
+                   CreatedPotential{{core::in<double>(in.nodes), in.N},
+                                    in.plane,
+                                    core::in<int64_t>(in.pair_offset),
+                                    core::in<int64_t>(in.pair),
+                                    core::in<int64_t>(in.job_row),
+                                    core::out<double>(created)});
+  return created;
 }
 
 // charge (N, n), reach (pairs) -> (rows, n)
@@ -141,7 +163,7 @@ Tensor bound(const Tensor& charges, const Tensor& reach, const Tensor& pair_offs
   return result;
 }
 
-// The bins of every node, as WeighNode of waveforms.cu in double: (N, bins_u + bins_v).
+// The bins of every node in double and their slopes with sigma: (2, N, bins_u + bins_v).
 struct WeighBins {
   Nodes nodes;
   Plane plane;
@@ -150,10 +172,17 @@ struct WeighBins {
   int64_t bins_u, bins_v;
   HEPOPS_HD void operator()(int64_t i) const {
     const Place& at = places[i];
-    double* w = weights + i * (bins_u + bins_v);
-    const double s = nodes(sigma, i);
-    share_bins(w, 0, false, nodes(u, i), s, nodes(width_u, i), plane.bin(), at.bin_u, at.bins_u);
-    share_bins(w + bins_u, 0, false, nodes(v, i), s, nodes(width_v, i), plane.bin(), at.bin_v, at.bins_v);
+    axis(i, nodes(u, i), nodes(width_u, i), at.bin_u, at.bins_u, 0);
+    axis(i, nodes(v, i), nodes(width_v, i), at.bin_v, at.bins_v, bins_u);
+  }
+  HEPOPS_HD void axis(int64_t i, double centre, double width, int64_t first, int64_t n, int64_t shift) const {
+    double w[4 * max_bins];
+    share_bins(w, max_bins, true, centre, nodes(sigma, i), width, plane.bin(), first, n);
+    double* at = weights + i * (bins_u + bins_v) + shift;
+    for (int64_t b = 0; b < n; ++b) {
+      at[b] = w[b];
+      at[nodes.n * (bins_u + bins_v) + b] = w[2 * max_bins + b];
+    }
   }
 };
 
@@ -162,7 +191,9 @@ Tensor bin_weights(const Tensor& nodes, const Tensor& places, double pitch, int6
   const Tensor x = checked("nodes", nodes, ScalarType::Double, nodes);
   const Tensor at = checked("places", places, ScalarType::Long, nodes);
   const int64_t N = x.size(1);
-  Tensor weights = torch::stable::new_empty(x, {N, bins_u + bins_v});
+  core::check_value(bins_u <= max_bins && bins_v <= max_bins, "universes: a node covers ", std::max(bins_u, bins_v),
+                    " bins, more than ", max_bins, ": is its diffusion right?");
+  Tensor weights = torch::stable::new_empty(x, {2, N, bins_u + bins_v});
   core::for_each(x, N,
                  WeighBins{{core::in<double>(x), N},
                            {pitch, 1, int(bins), 0, 1},
@@ -173,8 +204,45 @@ Tensor bin_weights(const Tensor& nodes, const Tensor& places, double pitch, int6
   return weights;
 }
 
+#ifndef __CUDACC__
+
+// A universe of its own kind is one piece of work; those that differ in charges alone share it, by rows.
+template <class T>
+void run_in_shares(const Universes<T>& f, const int64_t* like, int64_t rows) {
+  constexpr int64_t rows_together = 256;
+  std::map<int64_t, std::vector<int64_t>> kinds;
+  for (int64_t m = 0; m < f.n; ++m) kinds[like[m]].push_back(m);
+  struct Share {
+    const std::vector<int64_t>* members;
+    int64_t from, to;
+  };
+  std::vector<Share> shares;
+  for (const auto& [_, members] : kinds) {
+    const int64_t step = members.size() > 1 ? rows_together : std::max<int64_t>(rows, 1);
+    for (int64_t row = 0; row < rows; row += step) shares.push_back({&members, row, std::min(rows, row + step)});
+  }
+  torch::stable::parallel_for(0, int64_t(shares.size()), /*grain_size=*/1, [&](int64_t from, int64_t to) {
+    UniverseScratch<T> scratch(f);
+    for (int64_t k = from; k < to; ++k) {
+      const auto& members = *shares[k].members;
+      if (members.size() > 1) {
+        scratch.rows_of(members, shares[k].from, shares[k].to);
+        continue;
+      }
+      scratch.begin(members[0]);
+      const int64_t* end = f.job_universe + f.jobs;
+      for (const int64_t* job = std::lower_bound(f.job_universe, end, members[0]); job < end && *job == members[0];
+           ++job)
+        scratch.row(job - f.job_universe);
+    }
+  });
+}
+
+#endif
+
+// likes (n): universes of one number differ in their charges alone
 Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, const Tensor& which, const Tensor& basis,
-                const Tensor& potential, const Tensor& created, double dz, int64_t bins_u, int64_t bins_v,
+                const Tensor& X, const Tensor& D, const Tensor& potential, const Tensor& created, const Tensor& like, double dz, int64_t bins_u, int64_t bins_v,
                 int64_t taps, int64_t total, bool plain, HEPOPS_UNIVERSES_ARGUMENTS) {
   const Input in = check(HEPOPS_UNIVERSES_PASS);
   core::check_value(bins_u <= max_bins && bins_v <= max_bins, "universes: a node covers ", std::max(bins_u, bins_v),
@@ -190,11 +258,20 @@ Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, cons
                     "universes: which, first, offset or created has a wrong length");
   core::check_same_kind("universes: basis", basis, U);
   core::check_same_kind("universes: potential", potential, U);
+  core::check_same_kind("universes: X", X, U);
+  core::check_same_kind("universes: D", D, U);
+  core::check_value(X.dim() == 3 && X.size(1) == U.size(3) && X.size(2) % 16 == 0 && D.dim() == 2 &&
+                        D.size(0) <= X.size(2) && D.size(1) == basis.size(1),
+                    "universes: X must be (ticks, L, 16 m) and D (at most 16 m, ticks of the basis), got ",
+                    core::Shape{X}, ", ", core::Shape{D});
   const Tensor table_of = checked("which", which, ScalarType::Long, nodes);
   const Tensor begin = checked("first", first, ScalarType::Long, nodes);
   const Tensor place_of = checked("offset", offset, ScalarType::Long, nodes);
+  core::check_value(like.numel() == in.n, "universes: like must be (n), got ", core::Shape{like});
+  const Tensor likes = checked("like", like, ScalarType::Long, nodes);
   const Tensor phi = checked("created", created, ScalarType::Double, nodes);
   const Tensor u_table = core::contiguous(U), b = core::contiguous(basis), p = core::contiguous(potential);
+  const Tensor x_table = core::contiguous(X), d_table = core::contiguous(D);
   Tensor values = core::in_huge_pages(torch::stable::new_empty(u_table, {total}));
   core::for_floating("universes: U", u_table, [&]<class T>() {
     Universes<T> f = universes_of<T>(in);
@@ -208,6 +285,11 @@ Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, cons
     f.basis = core::in<T>(b);
     f.L = u_table.size(3);
     f.rank = b.size(0);
+    f.X = core::in<T>(x_table);
+    f.D = core::in<T>(d_table);
+    f.ticks = x_table.size(0);
+    f.columns = x_table.size(2);
+    f.curves = d_table.size(0);
     f.created = core::in<double>(phi);
     f.first = core::in<int64_t>(begin);
     f.offset = core::in<int64_t>(place_of);
@@ -217,16 +299,7 @@ Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, cons
     f.taps_max = taps;
 #ifndef __CUDACC__
     if (!plain) {
-      torch::stable::parallel_for(0, f.n, /*grain_size=*/1, [&](int64_t from, int64_t to) {
-        UniverseScratch<T> scratch(f);
-        const int64_t* jobs = f.job_universe;
-        for (int64_t universe = from; universe < to; ++universe) {
-          scratch.begin(universe);
-          const int64_t* end = jobs + in.jobs;
-          for (const int64_t* job = std::lower_bound(jobs, end, universe); job < end && *job == universe; ++job)
-            scratch.row(job - jobs);
-        }
-      });
+      run_in_shares(f, core::in<int64_t>(likes), in.rows);
       return;
     }
 #endif
@@ -244,12 +317,13 @@ const core::Operators operators{
     core::op<windows>("_universe_windows(" HEPOPS_UNIVERSES_SCHEMA ") -> (Tensor, Tensor)"),
     core::op<bin_weights>("_universe_bin_weights(Tensor nodes, Tensor places, float pitch, int bins, int bins_u, int "
                           "bins_v) -> Tensor"),
-    core::op<reaches>("_universe_reach(Tensor places, Tensor weights, Tensor positive, int bins_u, int extra, float "
-                      "apart, " HEPOPS_UNIVERSES_SCHEMA ") -> (Tensor, Tensor)"),
+    core::op<reaches>("_universe_reach(Tensor places, Tensor weights, Tensor positive, Tensor most, int bins_u, int "
+                      "extra, float distance, float rest, " HEPOPS_UNIVERSES_SCHEMA ") -> Tensor"),
+    core::op<potentials>("_universe_potentials(" HEPOPS_UNIVERSES_SCHEMA ") -> Tensor"),
     core::op<bound>("_universe_bound(Tensor charge, Tensor reach, Tensor pair_offset, Tensor pair, int squares) -> "
                     "Tensor"),
     core::op<currents>("_universe_currents(Tensor first, Tensor offset, Tensor U, Tensor which, Tensor basis, Tensor "
-                       "potential, Tensor created, float dz, int bins_u, int bins_v, int taps, int total, bool plain, "
+                       "X, Tensor D, Tensor potential, Tensor created, Tensor like, float dz, int bins_u, int bins_v, int taps, int total, bool plain, "
                        HEPOPS_UNIVERSES_SCHEMA ") -> Tensor"),
 };
 

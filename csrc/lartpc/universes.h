@@ -27,9 +27,12 @@ struct Universes {
   Response<T> response;  // B, M, stride, mode, potential, P, dz: its curves are U and basis
   const T *U, *basis;    // (tables, B, B, L), (rank, stride)
   int64_t L, rank;
+  const T *X, *D;  // for universes_cpu.h: (ticks, L, columns), (curves, stride)
+  int64_t ticks, columns, curves;
   const double* created;              // (pairs) phi_w where the node was created, as the pixel sees it; mode `point`
   const int64_t *pair_offset, *pair;  // rows of pixels, the same in all universes
   const int64_t *job_universe, *job_row, *first, *offset;  // what is wanted: (jobs), offset (jobs + 1)
+  int64_t jobs;
   T* values;
   int64_t bins_u_max, bins_v_max, taps_max;
 
@@ -137,47 +140,72 @@ struct UniverseRow {
   }
 };
 
-// What a row may at most receive of positive charge, from a node: sum_b w_b P_b with P the positive part of the whole
-// response, its weights at a sigma in the middle of the universes' and `apart` the distance (total variation) to
-// theirs. Beside it phi_w where the node was created.
+// What a row may at most receive of positive charge, from a node: with P the positive part of the whole response,
+//
+//   sum_b w_b P_b  <=  at a sigma in the middle + |slope with ln sigma| d + rest max P
+//
+// with d the distance of the universes' ln sigma from it and `rest` the second order, a distance in total variation.
+// Beside it phi_w where the node was created.
 template <class T>
 struct PairReach {
   Nodes nodes;
   Plane plane;
-  Lead mode;
   const Place* places;
-  const T *weights, *positive;  // (N, bins_u + bins_v), (B, B)
+  const T *weights, *slopes;  // (N, bins_u + bins_v), by sigma
+  const T *positive, *most;   // (2 B, 2 B): P of the whole plane around a pad; (B, B): the largest from there outwards
   int64_t bins_u_max, bins_v_max, extra;
-  int B;
-  double apart;
+  int64_t B;
+  double distance, rest;
   const int64_t* pair;
-  double *reach, *created;
+  double* reach;
+
+  // The least row of the quadrant among bins [low, high) from the centre.
+  HEPOPS_HD static int64_t nearest_row(int64_t low, int64_t high) {
+    return low > 0 ? low : high <= 0 ? -high : 0;
+  }
 
   HEPOPS_HD void operator()(int64_t j) const {
     const int64_t side = plane.side(), i = pair[j] / (side * side), slot = pair[j] % (side * side);
     const int64_t cu = pixel_under(nodes(u, i), plane) + slot / side - plane.reach;
     const int64_t cv = pixel_under(nodes(v, i), plane) + slot % side - plane.reach;
     const Place& at = places[i];
-    const T *wu = weights + i * (bins_u_max + bins_v_max), *wv = wu + bins_u_max;
+    const int64_t shift = i * (bins_u_max + bins_v_max);
+    const T *wu = weights + shift, *wv = wu + bins_u_max, *su = slopes + shift, *sv = su + bins_u_max;
     const int64_t u0 = at.bin_u - cu * plane.bins - plane.bins / 2, v0 = at.bin_v - cv * plane.bins - plane.bins / 2;
-    double sum = 0, most = 0;
-    for (int64_t x = -extra; x < at.bins_u + extra; ++x) {
-      const int64_t qx = u0 + x < 0 ? ~(u0 + x) : u0 + x;
-      if (qx >= B) continue;
-      const bool in_u = x >= 0 && x < at.bins_u;
-      for (int64_t y = -extra; y < at.bins_v + extra; ++y) {
-        const int64_t qy = v0 + y < 0 ? ~(v0 + y) : v0 + y;
-        if (qy >= B) continue;
-        const double P = positive[qx * B + qy];
-        most = P > most ? P : most;
-        if (in_u && y >= 0 && y < at.bins_v) sum += double(wu[x]) * double(wv[y]) * P;
-      }
+    const int64_t x0 = max_int(0, -B - u0), x1 = min_int(at.bins_u, B - u0);
+    const int64_t y0 = max_int(0, -B - v0), y1 = min_int(at.bins_v, B - v0);
+    double sum = 0, slope = 0;
+    for (int64_t x = x0; x < x1; ++x) {
+      const T* P = positive + (u0 + x + B) * 2 * B + v0 + B;
+      double along = 0, turned = 0;
+      for (int64_t y = y0; y < y1; ++y) along += wv[y] * P[y];
+      for (int64_t y = y0; y < y1; ++y) turned += sv[y] * P[y];
+      sum += wu[x] * along;
+      slope += wu[x] * turned + su[x] * along;
     }
-    reach[j] = sum + apart * most;
-    created[j] = mode == point ? weighting_potential(nodes(u, i) - (double(cu) + 0.5) * plane.pitch,
-                                                     nodes(v, i) - (double(cv) + 0.5) * plane.pitch, nodes(depth, i),
-                                                     0.5 * plane.pitch)
-                               : 0.0;
+    slope *= nodes(sigma, i) * distance;
+    const int64_t qx = nearest_row(u0 - extra, u0 + at.bins_u + extra);
+    const int64_t qy = nearest_row(v0 - extra, v0 + at.bins_v + extra);
+    reach[j] = sum + (slope < 0 ? -slope : slope) + (qx < B && qy < B ? rest * most[qx * B + qy] : 0.0);
+  }
+};
+
+// phi_w where the nodes of some rows were created, as their pixels see it; 0 for the others.
+struct CreatedPotential {
+  Nodes nodes;
+  Plane plane;
+  const int64_t *pair_offset, *pair, *rows;
+  double* created;
+  HEPOPS_HD void operator()(int64_t k) const {
+    const int64_t side = plane.side();
+    for (int64_t j = pair_offset[rows[k]]; j < pair_offset[rows[k] + 1]; ++j) {
+      const int64_t i = pair[j] / (side * side), slot = pair[j] % (side * side);
+      const int64_t cu = pixel_under(nodes(u, i), plane) + slot / side - plane.reach;
+      const int64_t cv = pixel_under(nodes(v, i), plane) + slot % side - plane.reach;
+      created[j] = weighting_potential(nodes(u, i) - (double(cu) + 0.5) * plane.pitch,
+                                       nodes(v, i) - (double(cv) + 0.5) * plane.pitch, nodes(depth, i),
+                                       0.5 * plane.pitch);
+    }
   }
 };
 

@@ -1,8 +1,12 @@
 #pragma once
 // universes.h for a CPU core: one universe at a time, its tables and weights in the second-level cache.
 //
-// A row's nodes are contracted in batches and added up in S, whose lanes are l; then S meets the ticks as a product of
-// matrices, four of its ticks against a block of the basis. Rows of few nodes over many ticks, and nodes created within
+// A row's nodes are contracted in batches and added up in S, whose lanes are l; then S meets the ticks. The curves B_l,
+// shifted by 0 ... G - 1 ticks, are again nearly the same few curves D_c (30 instead of 120 for float and G = 8):
+//
+//   C[g][c] = sum_{j < G, l} S[g G + j][l] X[j][l][c],    current[g G + p] += sum_c C[g][c] D_c[p],
+//
+// two products of matrices, of four groups of ticks against a block of X or D. Rows of few nodes over many ticks, and nodes created within
 // reach of the plane, whose curve begins late, go the way of the plain form.
 #include "core/simd.h"
 #include "lartpc/blob_cpu.h"
@@ -24,13 +28,34 @@ class UniverseScratch {
         weights_(f.N * f.per_node() + 2 * V::lanes),
         columns_(2 * batch),
         alpha_(batch * f.L),
-        curve_(f.response.stride + 2 * pad) {}
+        curve_(f.response.stride + 2 * pad),
+        C_(4 * f.columns) {}
 
   void begin(int64_t universe) {
     universe_ = universe;
     nodes_ = f_.nodes_of(universe);
     U_ = f_.table_of(universe);
     std::fill(weighed_.begin(), weighed_.end(), char(0));
+  }
+
+  // Universes that differ in their charges alone, on the rows [from, to): the curve of a unit charge is made once.
+  void rows_of(const std::vector<int64_t>& members, int64_t from, int64_t to) {
+    begin(members[0]);
+    const int64_t* end = f_.job_universe + f_.jobs;
+    std::vector<int64_t> next;
+    for (const int64_t m : members) {
+      const auto [first, last] = std::equal_range(f_.job_universe, end, m);
+      const int64_t begin = first - f_.job_universe, stop = last - f_.job_universe;
+      next.push_back(std::lower_bound(f_.job_row + begin, f_.job_row + stop, from) - f_.job_row);
+    }
+    std::vector<int64_t> jobs;
+    for (int64_t row = from; row < to; ++row) {
+      jobs.clear();
+      for (size_t m = 0; m < members.size(); ++m)
+        if (next[m] < f_.jobs && f_.job_universe[next[m]] == members[m] && f_.job_row[next[m]] == row)
+          jobs.push_back(next[m]++);
+      if (!jobs.empty()) shared_row(row, jobs);
+    }
   }
 
   void row(int64_t job) {
@@ -45,16 +70,48 @@ class UniverseScratch {
       high = std::max(high, at.first + 2 * at.half + 2);
     }
     const int64_t length = f_.offset[job + 1] - f_.offset[job];
-    out_.assign(length + f_.response.stride + 8 * V::lanes, T(0));
-    constexpr int ticks_per_node = 3;  // below, measured, the plain way is the shorter one
+    out_.assign(length + f_.response.stride + f_.ticks + 8 * V::lanes, T(0));
+    constexpr int ticks_per_node = 7;  // above, measured, the way of the plain form is the shorter one
     summed_ = high > low_ && high - low_ < ticks_per_node * (to - from);
-    if (summed_) S_.assign(((high - low_ + 3) / 4 * 4) * f_.L, T(0));
+    const int64_t ticks = (high - low_ + f_.ticks - 1) / f_.ticks * f_.ticks;
+    if (summed_) S_.assign(ticks * f_.L, T(0));
     for (int64_t j = from; j < to; j += batch) add(j, int(std::min<int64_t>(batch, to - j)));
-    if (summed_) meet_ticks((high - low_ + 3) / 4 * 4);
+    if (summed_) meet_ticks(ticks);
     std::copy_n(out_.data(), length, f_.values + f_.offset[job]);
   }
 
  private:
+  void shared_row(int64_t row, const std::vector<int64_t>& jobs) {
+    const int64_t from = f_.pair_offset[row], to = f_.pair_offset[row + 1];
+    const int64_t size = (f_.response.stride + f_.taps_max + V::lanes - 1) / V::lanes * V::lanes + V::lanes;
+    first_ = f_.first[jobs[0]];
+    for (int64_t j = from; j < to; ++j) weighed(f_.pair[j] / squares());
+    curves_.assign((to - from) * size, T(0));
+    summed_ = false;
+    for (int64_t j = from; j < to; j += batch) {
+      const int n = int(std::min<int64_t>(batch, to - j));
+      contract_batch(j, n);
+      for (int k = 0; k < n; ++k)
+        curve(j + k, alpha_.data() + k * f_.L, columns_[2 * k], columns_[2 * k + 1], T(1),
+              curves_.data() + (j + k - from) * size);
+    }
+    const int64_t length = f_.offset[jobs[0] + 1] - f_.offset[jobs[0]];
+    for (const int64_t job : jobs) {
+      out_.assign(length + size, T(0));
+      const Nodes nodes = f_.nodes_of(f_.job_universe[job]);
+      for (int64_t j = from; j < to; ++j) {
+        const int64_t i = f_.pair[j] / squares();
+        const Place& at = places_[i];
+        const T q = T(nodes(charge, i) / f_.plane.dt);
+        const T* y = curves_.data() + (j - from) * size;
+        T* out = out_.data() + at.first - first_;
+        const int64_t ticks = at.last - at.first;
+        for (int64_t o = 0; o < ticks; o += V::lanes) V::store(out + o, V::load(out + o) + q * V::load(y + o));
+      }
+      std::copy_n(out_.data(), length, f_.values + f_.offset[job]);
+    }
+  }
+
   const Universes<T> f_;
   int64_t universe_ = 0, first_ = 0, low_ = 0;
   bool summed_ = false;
@@ -64,7 +121,7 @@ class UniverseScratch {
   std::vector<char> weighed_;
   std::vector<T> weights_;
   std::vector<Column<T>> columns_;
-  std::vector<T> alpha_, curve_, S_, out_;
+  std::vector<T> alpha_, curve_, S_, C_, out_, curves_;
 
   int64_t squares() const { return f_.plane.side() * f_.plane.side(); }
   Weights<const T> weights_of(int64_t i) const { return f_.in_turn(weights_.data() + i * f_.per_node()); }
@@ -103,6 +160,11 @@ class UniverseScratch {
   }
 
   void add(int64_t j, int n) {
+    contract_batch(j, n);
+    for (int k = 0; k < n; ++k) arrive(j + k, alpha_.data() + k * f_.L, columns_[2 * k], columns_[2 * k + 1]);
+  }
+
+  void contract_batch(int64_t j, int n) {
     const int side = f_.plane.side();
     for (int k = 0; k < n; ++k) {
       const int64_t i = f_.pair[j + k] / squares(), slot = f_.pair[j + k] % squares();
@@ -118,7 +180,6 @@ class UniverseScratch {
       for (int k = 0; k < n; ++k) contract<2>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
     for (; l < f_.L; l += V::lanes)
       for (int k = 0; k < n; ++k) contract<1>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
-    for (int k = 0; k < n; ++k) arrive(j + k, alpha_.data() + k * f_.L, columns_[2 * k], columns_[2 * k + 1]);
   }
 
   // phi_w where the node was created
@@ -139,9 +200,9 @@ class UniverseScratch {
     const Place& at = places_[i];
     const Weights<const T> w = weights_of(i);
     const int64_t taps = 2 * at.half + 2;
-    const T q = T(nodes_(charge, i) / f_.plane.dt), there = created(j, i, cu, cv);
+    const T q = T(nodes_(charge, i) / f_.plane.dt);
     if (summed_ && at.start == 0) {
-      alpha[0] -= there;
+      alpha[0] -= created(j, i, cu, cv);
       for (int64_t l = 0; l < f_.L; l += V::lanes) {
         const typename V::type part = q * V::load(alpha + l);
         T* S = S_.data() + (at.first - low_) * f_.L + l;
@@ -149,6 +210,16 @@ class UniverseScratch {
       }
       return;
     }
+    curve(j, alpha, cu, cv, q, out_.data() + at.first - first_);
+  }
+
+  // out[o] += q (a W)[o] from the node's first tick on, as the plain form
+  void curve(int64_t j, const T* alpha, const Column<T>& cu, const Column<T>& cv, T q, T* out) {
+    const int64_t i = f_.pair[j] / squares();
+    const Place& at = places_[i];
+    const Weights<const T> w = weights_of(i);
+    const int64_t taps = 2 * at.half + 2;
+    const T there = created(j, i, cu, cv);
     T* a = curve_.data() + pad;
     for (int64_t p = 0; p < f_.response.stride; p += 2 * V::lanes) {
       typename V::type sum[2] = {};
@@ -162,7 +233,7 @@ class UniverseScratch {
     std::fill_n(a, at.start, T(0));
     a[at.start] = before - there;
     const int64_t end = f_.response.M + taps;
-    T* out = out_.data() + at.first - first_ - at.start;
+    out -= at.start;
     constexpr int wide = 4;
     for (int64_t o = at.start; o < end; o += wide * V::lanes) {
       typename V::type y[wide] = {};
@@ -173,33 +244,58 @@ class UniverseScratch {
     }
   }
 
-  // out[j + p] += S[j][l] B_l[p], four j and W registers of p at a time
-  template <int W>
-  [[gnu::always_inline]] void meet(const T* S, const T* basis, T* out) const {
-    typename V::type sum[4 * W] = {};
-    const int64_t stride = f_.response.stride, L = f_.L;
-    for (int64_t l = 0; l < f_.rank; ++l, basis += stride) {
+  // C[g][c] = sum_{j,l} S[g G + j][l] X[j][l][c] for `groups` groups of G ticks and W registers of c
+  template <int groups, int W>
+  [[gnu::always_inline]] void compress(const T* S, const T* X, T* C) const {
+    typename V::type sum[groups * W] = {};
+    const int64_t L = f_.L, G = f_.ticks, K = f_.columns;
+    for (int64_t j = 0; j < G; ++j)
+      for (int64_t l = 1; l < f_.rank; ++l) {
+        const T* x = X + (j * L + l) * K;
+        typename V::type b[W];
+        core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(x + k * V::lanes); });
+        core::unroll<groups * W>(HEPOPS_UNROLLED(n) { sum[n] += S[((n / W) * G + j) * L + l] * b[n % W]; });
+      }
+    core::unroll<groups * W>(HEPOPS_UNROLLED(n) { V::store(C + (n / W) * K + (n % W) * V::lanes, sum[n]); });
+  }
+
+  // out[g G + p] += C[g][c] D_c[p]
+  template <int groups, int W>
+  [[gnu::always_inline]] void meet(const T* C, const T* D, T* out) const {
+    typename V::type sum[groups * W] = {};
+    const int64_t stride = f_.response.stride, G = f_.ticks, K = f_.columns;
+    for (int64_t c = 0; c < f_.curves; ++c, D += stride) {
       typename V::type b[W];
-      core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(basis + k * V::lanes); });
-      core::unroll<4 * W>(HEPOPS_UNROLLED(n) { sum[n] += S[(n / W) * L + l] * b[n % W]; });
+      core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(D + k * V::lanes); });
+      core::unroll<groups * W>(HEPOPS_UNROLLED(n) { sum[n] += C[(n / W) * K + c] * b[n % W]; });
     }
-    core::unroll<4>(HEPOPS_UNROLLED(j) {
+    core::unroll<groups>([&](auto g) __attribute__((always_inline)) {
       core::unroll<W>([&](auto k) __attribute__((always_inline)) {
-        T* at = out + j + k * V::lanes;
-        V::store(at, V::load(at) + sum[j * W + k]);
+        T* at = out + g * G + k * V::lanes;
+        V::store(at, V::load(at) + sum[g * W + k]);
       });
     });
   }
 
-  void meet_ticks(int64_t ticks) {
+  template <int groups>
+  void meet_groups(const T* S, T* out) {
     const int64_t registers = f_.response.stride / V::lanes;
+    int64_t c = 0;
+    for (; c + 2 * V::lanes <= f_.columns; c += 2 * V::lanes) compress<groups, 2>(S, f_.X + c, C_.data() + c);
+    for (; c < f_.columns; c += V::lanes) compress<groups, 1>(S, f_.X + c, C_.data() + c);
+    int64_t k = 0;
+    for (; k + 5 <= registers; k += 5)
+      meet<groups, 5>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
+    for (; k < registers; ++k) meet<groups, 1>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
+  }
+
+  void meet_ticks(int64_t ticks) {
     T* out = out_.data() + low_ - first_;
-    for (int64_t j = 0; j < ticks; j += 4) {
-      const T* S = S_.data() + j * f_.L;
-      int64_t k = 0;
-      for (; k + 5 <= registers; k += 5) meet<5>(S, f_.basis + k * V::lanes, out + j + k * V::lanes);
-      for (; k < registers; ++k) meet<1>(S, f_.basis + k * V::lanes, out + j + k * V::lanes);
-    }
+    const int64_t G = f_.ticks;
+    for (int64_t j = 0; j < ticks; ++j) out[j] += S_[j * f_.L];  // l = 0 is the tick p = 0 alone
+    int64_t j = 0;
+    for (; j + 4 * G <= ticks; j += 4 * G) meet_groups<4>(S_.data() + j * f_.L, out + j);
+    for (; j < ticks; j += G) meet_groups<1>(S_.data() + j * f_.L, out + j);
   }
 };
 

@@ -20,7 +20,7 @@ from .response import Response, builtin_response, table_response, weighting_pote
 if TYPE_CHECKING:
     from .simulator import Simulator
 
-TOLERANCE = {torch.float32: 3e-7, torch.float64: 1e-14}  # of the largest r: some units in the last place of the sums
+TOLERANCE = {torch.float32: 3e-7, torch.float64: 1e-12}  # of the largest r: some units in the last place of the sums
 LANES = 16  # of U's last axis: a register of float32
 STEP = 0.02  # relative; ends of an interval of velocities lie on this grid, so that the next call finds it made
 
@@ -31,9 +31,12 @@ class Curves:
 
     U: Tensor  # (points, B, B, L)
     basis: Tensor  # (rank, stride)
+    X: Tensor  # (ticks, L, columns)  the basis shifted by 0 ... ticks - 1, in terms of D
+    D: Tensor  # (curves, stride)
     points: Tensor  # float64 (points)       velocities [cm/us]
     smooth: bool  # between the points U is interpolated
-    positive: Tensor  # float64 (B, B)       the positive part of the whole response, at most
+    positive: Tensor  # float64 (2 B, 2 B)   the positive part of the whole response, at most, around a pad
+    most: Tensor  # float64 (B, B)           the largest of it from there outwards
     response: Response  # of the first point: potential, bins, length, mode
 
     def at(self, velocity: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,8 +111,39 @@ def _make(sim: "Simulator", velocity: Tensor) -> Curves:
     wide[1:, 1 : length + 1] = basis
     shared = responses[0]
     shared = replace(shared, potential=shared.potential.to(sim.dtype))
+    X, D = _shifted(U[..., :rank], wide, length, TOLERANCE[sim.dtype] * float(r[..., 1:].abs().max()))
     positive = _positive(sim, r, responses, float(distinct.max()))
-    return Curves(U.to(sim.dtype), wide.to(sim.dtype), distinct, smooth, positive, shared)
+    most = positive.flip(0, 1).cummax(0).values.cummax(1).values.flip(0, 1)
+    whole = torch.cat([positive.flip(0), positive])
+    whole = torch.cat([whole.flip(1), whole], 1).contiguous()
+    tables = (x.to(sim.dtype) for x in (U, wide, X, D))
+    return Curves(*tables, distinct, smooth, whole, most.contiguous(), shared)
+
+
+def _shifted(U: Tensor, basis: Tensor, length: int, error: float) -> tuple[Tensor, Tensor]:
+    """X (G, L, columns) and D (curves, stride) with B_l[p - j] = sum_c X[j][l][c] D_c[p], as good as all responses need.
+
+    G is the number of ticks of which the products cost least: a group of G takes (G L + stride) columns multiply-adds.
+    """
+    rank, stride = basis.shape
+    some = U[[0, -1]].flatten(0, 2)[:, 1:]
+    best: tuple[float, Tensor, Tensor] | None = None
+    for ticks in (8, 4, 1):
+        if length + ticks > stride:
+            continue
+        shifted = basis.new_zeros(ticks, rank - 1, stride)
+        for j in range(ticks):
+            shifted[j, :, j:] = basis[1:, : stride - j]
+        rows = (some @ shifted).flatten(0, 1)
+        D = _basis(rows, error / float(rows.abs().max()))
+        columns = -(-len(D) // LANES) * LANES
+        cost = (ticks * rank + stride) * columns / ticks
+        if best is None or cost < best[0]:
+            X = basis.new_zeros(ticks, -(-rank // LANES) * LANES, columns)
+            X[:, 1:rank, : len(D)] = shifted @ D.T
+            best = cost, X, D
+    assert best is not None
+    return best[1], best[2]
 
 
 def _response(sim: "Simulator", velocity: Tensor) -> Response:

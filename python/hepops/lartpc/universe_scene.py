@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .simulator import Simulator
 
 Ops = torch.ops.hepops
+# What decides when and how wide a charge arrives: universes that agree in these differ in their charges alone.
+TRANSPORT = [
+    tuple(Parameters.SPEC).index(name)
+    for name in ("efield", "temperature", "transverse_diffusion", "longitudinal_diffusion")
+]
 EFIELD, TEMPERATURE = (tuple(Parameters.SPEC).index(name) for name in ("efield", "temperature"))
 NODE_BYTES = 1 << 27  # of nodes, and of currents, that are in memory at a time; the result does not depend on them
 VALUE_BYTES = 1 << 24
@@ -118,12 +123,14 @@ class Group:
         layout = plan(self.nodes[0], self.window, self.scene.pixels, velocity[0], q, **plane)
         numbers = (plane["pitch"], plane["tick"], q.bins, sim.reach, cut, q.length, q.lead_mode)
         rows = self.rows(layout)
-        reach, created = self.reach(layout, velocity, made, numbers)
-        universe, row = self.jobs(rows, reach, layout, threshold, prune)
+        universe, row = self.jobs(rows, layout, velocity, made, numbers, threshold, prune)
         pairs = (layout.pair_offset, layout.pair)
+        used = torch.unique(row)
+        created = call(Ops._universe_potentials, self.nodes[:1], velocity[:1], *pairs, used, used, *numbers)
         first, last = call(Ops._universe_windows, self.nodes, velocity, *pairs, universe, row, *numbers)
         arriving, lost = self.charges(velocity, numbers)
         sizes = self.sizes(numbers)
+        like = torch.unique(self.values[:, TRANSPORT], dim=0, return_inverse=True)[1]
         for begin, end in self.blocks(universe, last - first):
             jobs = slice(*torch.searchsorted(universe, universe.new_tensor([begin, end])).tolist())
             some = slice(begin, end)
@@ -136,8 +143,11 @@ class Group:
                 U,
                 which,
                 made.basis,
+                made.X,
+                made.D,
                 q.potential,
                 created,
+                like[some],
                 q.dz,
                 *sizes,
                 int(offset[-1]),
@@ -191,49 +201,44 @@ class Group:
         bins_u, bins_v, half = (int(x) + 2 for x in (*across, along))
         return bins_u, bins_v, 2 * half + 2
 
-    def reach(
-        self, layout: Plan, velocity: Tensor, made: Curves, numbers: tuple[Any, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """How much positive charge a pair gives its row at most, per electron, and phi_w where the node was created."""
-        nodes, (pitch, tick, bins, reach, cut, length, mode) = self.nodes, numbers
+    def reach(self, layout: Plan, velocity: Tensor, made: Curves, numbers: tuple[Any, ...]) -> Tensor:
+        """How much positive charge a pair gives its row at most in any universe, per electron, float64 (pairs)."""
+        nodes, (pitch, _, bins, _, cut, *_) = self.nodes, numbers
         low, high = nodes[:, 4].amin(0), nodes[:, 4].amax(0)
         middle = nodes[0].clone()
         middle[4] = (low * high).sqrt()
         ratio = torch.where(low > 0, high / low, torch.where(high > 0, torch.inf, 1.0))
-        # Two Gaussians: d(total variation) / d(ln sigma) = 2 phi(1) = .484, for each of two axes over half the range;
-        # 3e-4 for what the cut moves. It is at most 1.
-        apart = min(1.0, 0.484 * float(ratio.log().amax()) + 3e-4) if ratio.numel() else 0.0
+        distance = 0.5 * float(ratio.log().amax()) if ratio.numel() else 0.0
+        # Second order of a Gaussian in h = ln sigma along both axes, as a distance in total variation: h^2 / 4 times
+        # 2 E|z^4 - 4 z^2 + 1| + 2 (E|z^2 - 1|)^2 < 13.2, doubled for the orders above it; 3e-4 for what the cut moves.
+        rest = 1.0 if distance > 0.3 else 6.6 * distance**2 + 3e-4
         extra = 1 + int(cut * float((high - middle[4]).amax()) / (pitch / bins)) if ratio.numel() else 0
-        places = call(Ops._wave_places, middle, velocity[:1], pitch, tick, bins, reach, cut, length, mode)
+        places = call(Ops._wave_places, middle, velocity[:1], *numbers)
         bins_u, bins_v = (int(places[:, k].amax()) for k in (1, 3)) if len(places) else (1, 1)
         weights = call(Ops._universe_bin_weights, middle, places, pitch, bins, bins_u, bins_v)
-        none = layout.pair[:0]
-        both: tuple[Tensor, Tensor] = call(
-            Ops._universe_reach,
-            places,
-            weights,
-            made.positive,
-            bins_u,
-            extra,
-            apart,
-            middle[None],
-            velocity[:1],
-            layout.pair_offset,
-            layout.pair,
-            none,
-            none,
-            *numbers,
+        pairs = (layout.pair_offset, layout.pair, layout.pair[:0], layout.pair[:0])
+        table = (made.positive, made.most, bins_u, extra, distance, rest)
+        reach: Tensor = call(
+            Ops._universe_reach, places, weights, *table, middle[None], velocity[:1], *pairs, *numbers
         )
-        return both
+        return reach
 
     def jobs(
-        self, rows: Waveforms, reach: Tensor, layout: Plan, threshold: float | Tensor | None, prune: bool
+        self,
+        rows: Waveforms,
+        layout: Plan,
+        velocity: Tensor,
+        made: Curves,
+        numbers: tuple[Any, ...],
+        threshold: float | Tensor | None,
+        prune: bool,
     ) -> tuple[Tensor, Tensor]:
         """Universe and row of everything that must be simulated: all, or what can reach the threshold."""
         n, sim = len(self.nodes), self.scene.sim
         if prune:
             squares = (2 * sim.reach + 1) ** 2
             charge = self.nodes[:, 0].T.contiguous()
+            reach = self.reach(layout, velocity, made, numbers)
             bound = call(Ops._universe_bound, charge, reach, layout.pair_offset, layout.pair, squares)
             bar = sim._threshold(threshold, rows)
             bar = torch.as_tensor(sim.detector.frontend.threshold if bar is None else bar, device=bound.device)
@@ -241,8 +246,8 @@ class Group:
             live = bound * (1 + 1e-3) + 1.0 >= bar.reshape(-1, 1)
             universe, row = live.T.nonzero().unbind(1)
             return universe.contiguous(), row.contiguous()
-        every = torch.arange(len(rows), device=reach.device)
-        return torch.arange(n, device=reach.device).repeat_interleave(len(rows)), every.repeat(n)
+        every = torch.arange(len(rows), device=layout.pair.device)
+        return torch.arange(n, device=every.device).repeat_interleave(len(rows)), every.repeat(n)
 
     def blocks(self, universe: Tensor, length: Tensor) -> Iterator[tuple[int, int]]:
         ticks = torch.zeros(len(self.nodes), dtype=torch.int64, device=length.device).index_add(0, universe, length)
@@ -256,7 +261,7 @@ class Group:
 
     def charges(self, velocity: Tensor, numbers: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """Electrons that arrive, and that end beside the plane, of every universe and event."""
-        scene, nodes, (pitch, tick, bins, reach, cut, length, mode) = self.scene, self.nodes, numbers
+        scene, nodes, (pitch, _, bins, reach, cut, *_) = self.scene, self.nodes, numbers
         zeros = nodes.new_zeros(len(nodes), len(scene.events))
         arriving = zeros.index_add(1, scene.event_rank, nodes[:, 0])
         if nodes.numel() == 0:
@@ -270,7 +275,7 @@ class Group:
         if len(some) == 0:
             return arriving, zeros
         flat = nodes[:, :, some].transpose(0, 1).flatten(1)
-        places = call(Ops._wave_places, flat, velocity[:1], pitch, tick, bins, reach, cut, length, mode)
+        places = call(Ops._wave_places, flat, velocity[:1], *numbers)
         pixels = scene.pixels[some].repeat(len(nodes), 1)
         lost = call(Ops._wave_collect, flat, places, pixels, pitch, bins, reach, cut, False)[1]
         return arriving, zeros.index_add(1, scene.event_rank[some], lost.reshape(len(nodes), -1))
