@@ -199,12 +199,16 @@ def test_calibrate_goes_on_after_a_kill(folder, tmp_path):
     assert torch.equal(a.values, b.values) and torch.equal(a.covariance, b.covariance) and a.trace == b.trace
 
 
-def test_calibrate_warns_of_noise(folder, tmp_path):
+def test_calibrate_of_hits_with_noise(folder, tmp_path):
+    """By the likelihood; who compares hits is warned."""
     done("simulate", folder / "tracks.h5", "-o", tmp_path / "noisy.h5", "--noise")
-    words = ["--tracks", folder / "tracks.h5", "-o", tmp_path / "fit", "--iterations", 1, "--no-plots"]
-    result = done("calibrate", tmp_path / "noisy.h5", *words)
-    assert "carry noise" in result.stderr
-    assert "time_offset" in result.stdout
+    words = [tmp_path / "noisy.h5", "--tracks", folder / "tracks.h5", "--iterations", 1, "--no-plots"]
+    result = done("calibrate", *words, "-o", tmp_path / "fit")
+    assert "carry noise" not in result.stderr and "time_offset" in result.stdout
+    config = json.loads((tmp_path / "fit" / "provenance.json").read_text())["fit"]
+    assert "ikelihood" in config["objectives"][-1]
+    result = done("calibrate", *words, "-o", tmp_path / "hits", "--residual", "hits")
+    assert "carry noise" in result.stderr and "time_offset" in result.stdout
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])

@@ -24,6 +24,7 @@ def place(tmp_path_factory):
     truth = Simulator(Detector.module0(), Parameters(lifetime=1700.0, birks_a=0.82), dtype=torch.float64)
     with torch.no_grad():
         truth(read_segments(folder / "tracks.h5")).save(folder / "hits.h5", {"seed": None})
+        truth(read_segments(folder / "tracks.h5"), seed=2).save(folder / "noisy.h5", {"seed": 2})
     return folder
 
 
@@ -93,9 +94,11 @@ from hepops.lartpc.fit import fit, PixelSums
 from hepops.lartpc.production import HitFiles, Index, Ranks, Source
 place, out, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 ranks = Ranks.join()
-index, hits = Index.scan(Source((place / "tracks.h5",))), HitFiles.scan([place / "hits.h5"])
+noisy = what == "likelihood"
+index = Index.scan(Source((place / "tracks.h5",)))
+hits = HitFiles.scan([place / ("noisy.h5" if noisy else "hits.h5")])
 sim = Simulator(Detector.module0(), dtype=torch.float64)
-more = {"method": "adam"} if what == "adam" else {}
+more = {"method": "adam"} if what == "adam" else {"residual": "likelihood"} if noisy else {}
 if what == "broken" and ranks.rank == 1:
     def broken(*_, **__):
         raise ValueError("rank 1 has no data")
@@ -125,6 +128,18 @@ def test_processes_give_what_one_gives(place, tmp_path, ranks):
     alone = fit(simulator(), *in_files(place), NAMES, chunk=40)
     for rank in range(ranks):
         assert_same(alone, FitResult.load(tmp_path / f"{rank}.h5"))
+
+
+def test_processes_share_a_likelihood(place, tmp_path):
+    done = launch(place, tmp_path, 2, "likelihood")
+    assert done.returncode == 0, done.stderr
+    index, _ = in_files(place)
+    noisy = HitFiles.scan([place / "noisy.h5"])
+    alone = fit(simulator(), index, noisy, NAMES, residual="likelihood", chunk=40)
+    for rank in range(2):
+        assert_same(alone, FitResult.load(tmp_path / f"{rank}.h5"))
+    truth = torch.tensor([1700.0, 0.82], dtype=torch.float64)
+    assert ((alone.values - truth).abs() < 4 * alone.errors).all()
 
 
 def test_an_error_of_one_process_is_that_of_all(place, tmp_path):

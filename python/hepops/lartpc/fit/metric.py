@@ -14,15 +14,18 @@ import torch
 from torch import Tensor
 
 from .arrow import Arrow
+from .data import FileBatch
 from .problem import Point, Problem
 from .residuals import LikelihoodObject
-from .sections import Batch, simulated, terms_of
+from .sections import Batch
 
 TOYS, TOYS_PER_EVENT = 2, 6  # of a fit's steps; an event alone has few hits to know its offset's information from
 GOOD = (0.6, 1.6)  # actual over predicted decrease that a metric must keep
 
 
-def expected(problem: Problem, objective: LikelihoodObject, x: Tensor, batches: Sequence[Batch], toys: int, seed: int) -> Arrow:  # fmt: skip
+def expected(
+    problem: Problem, objective: LikelihoodObject, x: Tensor, batches: Sequence[Batch | FileBatch], toys: int, seed: int
+) -> Arrow:
     """The mean over toys of the sum of outer products, common parameters physical.
 
     Gains per tile are simulated and looked at as one, which changes an information by as much as they differ.
@@ -31,14 +34,10 @@ def expected(problem: Problem, objective: LikelihoodObject, x: Tensor, batches: 
     for family in problem.unknowns.families:
         if family.spec.per == "tile":
             x[family.first : family.first + len(family)] = 0.0
-    p, _ = problem.space.physical(x[: len(problem.space)])
-    inputs = (problem.sim, problem.unknowns, p, x, objective)
-    total: Arrow | None = None
-    for toy in range(toys):
-        made = [dataclasses.replace(b, measured=simulated(*inputs, b, seed + toy)) for b in batches]
-        found = terms_of(*inputs, made, True).information
-        total = found if total is None else total + found
-    assert total is not None
+    parts = problem.toy_information(x, objective, batches, toys, seed)
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
     return total.scaled(torch.full((len(problem.unknowns),), toys**-0.5, dtype=torch.float64))
 
 
@@ -52,10 +51,12 @@ class Metric:
         self.where: list[float] = []
         self.arrow: Arrow | None = None
 
-    def of(self, point: Point, batches: Sequence[Batch], where: list[float], seed: int) -> tuple[Point, list[float]]:
+    def of(
+        self, point: Point, batches: Sequence[Batch | FileBatch], where: list[float], seed: int
+    ) -> tuple[Point, list[float]]:
         """A point with this information in place of its own, and where that was made: at `where`, if not empty."""
         terms = point.likelihood
-        if terms is None or not terms.scores:
+        if terms is None or not terms.scored:
             return point, []  # a likelihood that gives an information of its own is believed
         whole = batches is self.problem.batches
         where = where if where and whole else point.x.tolist()

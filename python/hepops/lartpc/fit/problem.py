@@ -24,7 +24,7 @@ from .data import FileBatch, Files, file_batches
 from .nuisance import Unknowns, unknowns
 from .residuals import CHARGE, TIME, LikelihoodObject, Residual, Residuals, joined
 from .robust import Robust
-from .sections import Batch, cut_batch, replace_hits, terms_of
+from .sections import Batch, cut_batch, replace_hits, terms_of, toy_information
 from .space import TIME_OFFSET, Space
 from .team import Part, Request, Team
 from .terms import Terms, ordered_sum
@@ -208,10 +208,30 @@ class Problem:
         """What each batch gives, by this process or by all of the team."""
         if self.team is None:
             return [self.part(x, objective, batch, derivatives) for batch in batches]
+        request = Request(x, *self._numbers(objective, batches), derivatives, scores)
+        parts: list[Part] = self.team.ask(self, request)
+        return parts
+
+    def toy_information(
+        self, x: Tensor, objective: LikelihoodObject, batches: Sequence[Batch | FileBatch], toys: int, seed: int
+    ) -> list[Arrow]:
+        """The information of each batch, summed over toys simulated at x; by this process or by all of the team."""
+        if self.team is None:
+            return [self.toys_of(x, objective, batch, toys, seed) for batch in batches]
+        request = Request(x, *self._numbers(objective, batches), True, False, toys, seed)
+        parts: list[Arrow] = self.team.ask(self, request)
+        return parts
+
+    def toys_of(self, x: Tensor, objective: LikelihoodObject, batch: Batch | FileBatch, toys: int, seed: int) -> Arrow:
+        """The same of one batch."""
+        p, _ = self.space.physical(x[: len(self.space)])
+        return toy_information(self.sim, self.unknowns, p, x, objective, batch, toys, seed)
+
+    def _numbers(self, objective: object, batches: Sequence[Batch | FileBatch]) -> tuple[int, tuple[int, ...]]:
+        """What other processes know an objective and batches by."""
         number = {id(batch): k for k, batch in enumerate(self.batches)}
         stage = next(k for k, known in enumerate(self.stages) if known is objective)
-        request = Request(x, stage, tuple(number[id(batch)] for batch in batches), derivatives, scores)
-        return self.team.ask(self, request)
+        return stage, tuple(number[id(batch)] for batch in batches)
 
     def part(
         self, x: Tensor, objective: Residual | LikelihoodObject, batch: Batch | FileBatch, derivatives: bool

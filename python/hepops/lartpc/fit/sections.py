@@ -112,7 +112,28 @@ def terms_of(
                 information = information + Arrow.dense(part.information.cpu())
     for name, number in common.items():  # a later question begins from the common values
         _set(sim, name, number)
-    return Terms(value, gradient, information, report, tuple(kept))
+    return Terms(value, gradient, information, report, tuple(kept), bool(kept))
+
+
+def toy_information(
+    sim: Simulator,
+    unknowns: Unknowns,
+    p: Tensor,
+    x: Tensor,
+    objective: LikelihoodObject,
+    batch: AnyBatch,
+    toys: int,
+    seed: int,
+) -> Arrow:
+    """The sum over toys of the information of a batch that was simulated at these unknowns."""
+    inputs = (sim, unknowns, p, x, objective)
+    total: Arrow | None = None
+    for toy in range(toys):
+        made = Batch(batch.segments, simulated(*inputs, batch, seed + toy), batch.events)
+        found = terms_of(*inputs, [made], True).information
+        total = found if total is None else total + found
+    assert total is not None
+    return total
 
 
 def _common(sim: Simulator, unknowns: Unknowns, p: Tensor, objective: object) -> dict[str, float]:

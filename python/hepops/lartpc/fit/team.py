@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
@@ -35,6 +35,8 @@ class Request:
     batches: tuple[int, ...]
     derivatives: bool
     scores: bool  # of every interval, too: only the end of a fit needs them
+    toys: int = 0  # the information of so many toys in place of the data's terms
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +53,13 @@ class Team:
     def __init__(self, ranks: Ranks):
         self.ranks = ranks
 
-    def ask(self, problem: Problem, request: Request) -> list[Part]:
+    def ask(self, problem: Problem, request: Request) -> list[Any]:
         """On rank 0: the parts of all batches of a request, in their order."""
         self._broadcast(request)
         mine = self._compute(problem, request)
         gathered: list[object] = [None] * self.ranks.size
         dist.gather_object(mine, gathered, dst=0)
-        parts: list[list[Part]] = []
+        parts: list[list[Any]] = []
         for answer in gathered:
             if isinstance(answer, Exception):
                 raise answer
@@ -85,13 +87,13 @@ class Team:
             assert isinstance(request, Request)
             dist.gather_object(self._compute(problem, request), None, dst=0)
 
-    def _compute(self, problem: Problem, request: Request) -> list[Part] | Exception:
+    def _compute(self, problem: Problem, request: Request) -> list[Any] | Exception:
         mine: Sequence[int] = request.batches[self.ranks.rank :: self.ranks.size]
+        x, objective = request.x, problem.stages[request.stage]
         try:
-            parts = [
-                problem.part(request.x, problem.stages[request.stage], problem.batches[k], request.derivatives)
-                for k in mine
-            ]
+            if request.toys:
+                return [problem.toys_of(x, objective, problem.batches[k], request.toys, request.seed) for k in mine]
+            parts = [problem.part(x, objective, problem.batches[k], request.derivatives) for k in mine]
         except Exception as error:
             return error
         if request.scores:

@@ -138,6 +138,7 @@ class Terms:
     information: Arrow
     report: Mapping[str, int]
     scores: tuple[Scores, ...] = ()
+    scored: bool = False  # whether it was made of scores, kept or not
 
     def __add__(self, other: Terms) -> Terms:
         names = {**self.report, **other.report}
@@ -147,4 +148,5 @@ class Terms:
             self.information + other.information,
             {name: self.report.get(name, 0) + other.report.get(name, 0) for name in names},
             self.scores + other.scores,
+            self.scored or other.scored,
         )
