@@ -83,6 +83,9 @@ def calibrate(
             "--offset", metavar="X,Y,Z", help="Of the tracks [cm]. [default: that of the hits]", show_default=False
         ),
     ] = None,
+    piece: Annotated[
+        int, typer.Option("--piece", help="Segments computed at once, of whole events: what processes share.")
+    ] = 2000,
     events: o.Events = None,
     shard: o.Shard = None,
     device: o.DeviceName = "cpu",
@@ -142,6 +145,7 @@ def calibrate(
         max_iterations=iterations,
         seed=seed,
         checkpoint=output,
+        chunk=piece,
         progress=not quiet and sys.stderr.isatty() and ranks.rank == 0,
         ranks=ranks,
     )
