@@ -501,6 +501,29 @@ class TestReadout:
         per_group = (n.values.sum(2) * torch.tensor(COARSE.gain)[n.channel] ** 2).sum(1).sqrt() / COARSE.tick
         assert ((sums.mean(0) - expected).abs() < 5 * per_group.detach() / math.sqrt(60)).all()
 
+    def test_single_photons_in_digitised_waveforms(self):
+        """Photons, impulse, gain, noise, digits, integral over .6 us: peaks at whole photoelectrons, and widths."""
+        flashes, spread, channel = 4000, 0.1, torch.full((4000,), 8)  # an ArCLight's: -55 ADC us
+        light, p = coarse(), COARSE.replace(bits=14)
+        photons = torch.zeros(flashes, 300, dtype=torch.float64)
+        photons[:, 50] = 1.2
+        charge = SiPM(gain_spread=spread).sample(photons, 0.01, torch.arange(flashes), seed=2)
+        noise = NoiseSpectrum.white(96, rms=20.0, spacing=0.01)
+        dark = noise.sample(channel, 300, 0.01, seed=3, index=torch.arange(flashes))
+        with torch.no_grad():
+            adc = light.shape(charge[:, None], channel[:, None])[:, 0]
+
+        def integral(waveforms):
+            return digitise(waveforms, p)[:, 50:110].sum(1).double() * p.lsb * 0.01 / -55.0
+
+        seen, sigma = integral(adc + dark), integral(dark).std().item()
+        for n in range(4):
+            peak = seen[(seen - n).abs() < 0.5]
+            width = math.sqrt(sigma**2 + n * spread**2)
+            assert len(peak) > 200 and 0.02 < width < 0.25
+            assert abs(peak.mean().item() - n) < 4 * width / math.sqrt(len(peak)) + 0.002
+            assert abs(peak.std().item() / width - 1) < 4 / math.sqrt(2 * len(peak)) + 0.03  # the neighbours' tails
+
     def test_beam_trigger_needs_no_light(self):
         light = coarse(properties=COARSE.replace(trigger="beam"))
         out = light(segments([[-10.0, 0.0, 0.0]], dE=1e-6), seed=1)
