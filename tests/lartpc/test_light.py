@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from conftest import shared
@@ -20,6 +22,7 @@ from hepops.lartpc.detector import Module
 from hepops.lartpc.light import (
     Impulse,
     LightProperties,
+    LightReadout,
     NoiseSpectrum,
     SingletShare,
     SiPM,
@@ -498,10 +501,81 @@ class TestReadout:
         per_group = (n.values.sum(2) * torch.tensor(COARSE.gain)[n.channel] ** 2).sum(1).sqrt() / COARSE.tick
         assert ((sums.mean(0) - expected).abs() < 5 * per_group.detach() / math.sqrt(60)).all()
 
+    def test_single_photons_in_digitised_waveforms(self):
+        """Photons, impulse, gain, noise, digits, integral over .6 us: peaks at whole photoelectrons, and widths."""
+        flashes, spread, channel = 4000, 0.1, torch.full((4000,), 8)  # an ArCLight's: -55 ADC us
+        light, p = coarse(), COARSE.replace(bits=14)
+        photons = torch.zeros(flashes, 300, dtype=torch.float64)
+        photons[:, 50] = 1.2
+        charge = SiPM(gain_spread=spread).sample(photons, 0.01, torch.arange(flashes), seed=2)
+        noise = NoiseSpectrum.white(96, rms=20.0, spacing=0.01)
+        dark = noise.sample(channel, 300, 0.01, seed=3, index=torch.arange(flashes))
+        with torch.no_grad():
+            adc = light.shape(charge[:, None], channel[:, None])[:, 0]
+
+        def integral(waveforms):
+            return digitise(waveforms, p)[:, 50:110].sum(1).double() * p.lsb * 0.01 / -55.0
+
+        seen, sigma = integral(adc + dark), integral(dark).std().item()
+        for n in range(4):
+            peak = seen[(seen - n).abs() < 0.5]
+            width = math.sqrt(sigma**2 + n * spread**2)
+            assert len(peak) > 200 and 0.02 < width < 0.25
+            assert abs(peak.mean().item() - n) < 4 * width / math.sqrt(len(peak)) + 0.002
+            assert abs(peak.std().item() / width - 1) < 4 / math.sqrt(2 * len(peak)) + 0.03  # the neighbours' tails
+
     def test_beam_trigger_needs_no_light(self):
         light = coarse(properties=COARSE.replace(trigger="beam"))
         out = light(segments([[-10.0, 0.0, 0.0]], dE=1e-6), seed=1)
         assert len(out) == 1 and abs(out.time[0].item()) < 1e-9
+
+
+class TestFiles:
+    def test_a_readout_comes_back(self, tmp_path):
+        out = coarse()(type(track()).cat([track(3, event=8), track(5, event=2)]), seed=7)
+        out.write(tmp_path / "light.h5")
+        back = LightReadout.read(tmp_path / "light.h5")
+        for name in ("event", "module", "time", "channel", "codes"):
+            assert torch.equal(getattr(back, name), getattr(out, name)), name
+        for name in ("lsb", "sample_spacing", "before", "reports"):
+            assert getattr(back, name) == getattr(out, name), name
+
+    def test_larnd_sim_finds_what_it_knows(self, tmp_path):
+        """Its datasets, types and units; and its own file, which has no more, is read."""
+        out = coarse()(track(t0=3.0), seed=7)
+        out.write(tmp_path / "light.h5")
+        with h5py.File(tmp_path / "light.h5", "a") as file:
+            trigger = file["light_trig"]
+            assert trigger.dtype["op_channel"].subdtype == (np.dtype("i4"), (96,))
+            assert trigger["ts_s"][0] == pytest.approx(1e-6 * out.time[0].item())
+            assert trigger["ts_sync"][0] == int(out.time[0].item() / 0.1)
+            assert np.array_equal(file["light_wvfm"][:], out.adc.numpy())
+            del file["light_event"]
+            for name in ("lsb", "sample_spacing", "before", "reports"):
+                del file.attrs[name]
+        with pytest.raises(ValueError, match="does not state lsb"):
+            LightReadout.read(tmp_path / "light.h5")
+        theirs = LightReadout.read(tmp_path / "light.h5", COARSE)
+        assert torch.equal(theirs.codes, out.codes) and theirs.event.tolist() == [-1] * len(out)
+        assert_close(theirs.time, out.time, rtol=1e-12, atol=0)
+
+    def test_refuses_foreign_files(self, tmp_path):
+        path = tmp_path / "light.h5"
+        with pytest.raises(FileNotFoundError):
+            LightReadout.read(path)
+        path.write_text("light")
+        with pytest.raises(ValueError, match="not a readable HDF5 file"):
+            LightReadout.read(path)
+        with h5py.File(path, "w") as file:
+            file["hits"] = np.zeros(3)
+        with pytest.raises(ValueError, match=r"no dataset 'light_trig', only \['hits'\]"):
+            LightReadout.read(path)
+        coarse()(track(), seed=1).write(path)
+        with h5py.File(path, "a") as file:
+            del file["light_wvfm"]
+            file["light_wvfm"] = np.zeros((1, 3, 5))
+        with pytest.raises(ValueError, match=r"light_wvfm has shape \(1, 3, 5\)"):
+            LightReadout.read(path)
 
 
 class TestProperties:

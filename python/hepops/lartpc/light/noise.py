@@ -114,16 +114,18 @@ class NoiseSpectrum:
         return cls(shape.expand(channels, -1), spacing, 1.0, gaussian)
 
     def moduli(self, channel: Tensor, ticks: int, tick: float) -> Tensor:
-        """|X'(f)| for `ticks` samples at a spacing `tick`, float64 (rows, ticks / 2 + 1) [ADC]."""
+        """|X'(f)| for `ticks` samples at a spacing `tick`, float64 (rows, some of ticks / 2 + 1) [ADC].
+
+        As far as the file's frequencies reach; beyond them there is no noise.
+        """
         modulus = self.modulus.to(channel.device)[channel]
-        step = 1 / (2 * (self.modulus.shape[1] - 1) * self.spacing)  # between the file's frequencies [1/us]
-        x = torch.fft.rfftfreq(ticks, tick, dtype=torch.float64, device=channel.device) / step
         last = modulus.shape[1] - 1
+        ratio = ticks * tick / (2 * last * self.spacing)  # frequencies of the noise to one of the file
+        some = min(ticks // 2, int(last * ratio + 1e-9)) + 1
+        x = torch.arange(some, dtype=torch.float64, device=channel.device) / ratio
         first = x.floor().long().clamp(max=last - 1)
         value = modulus[:, first] + (x - first) * (modulus[:, first + 1] - modulus[:, first])
-        value = torch.where(x <= last + 1e-9, value, 0.0)
-        ratio = ticks / (2 * last) * self.spacing / tick
-        return self.scale * math.sqrt(ratio) * value
+        return self.scale * math.sqrt(ticks / (2 * last) * self.spacing / tick) * value
 
     def sample(self, channel: Tensor, ticks: int, tick: float, seed: int, index: Tensor | None = None) -> Tensor:
         """Noise on `ticks` ticks, float64 (rows, ticks) [ADC].
@@ -145,7 +147,8 @@ class NoiseSpectrum:
         name = (channel if index is None else index)[:, None] * FREQUENCIES + frequencies
         z = torch.view_as_complex(philox_normal(name, seed, 0, PHASES, dtype=torch.float64))
         real = torch.zeros(modulus.shape[1], dtype=torch.bool, device=channel.device)
-        real[0], real[-1] = True, ticks % 2 == 0  # of these the transform is real, and a phase would lose power
+        real[0] = True  # of these the transform is real, and a phase would lose power
+        real[-1] |= 2 * (len(real) - 1) == ticks
         if self.gaussian:
             factor = torch.where(real, z.real.to(z.dtype), z / math.sqrt(2))
         else:

@@ -1,6 +1,7 @@
 """Trigger and digitiser of the light readout."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,19 @@ class LightReadout:
     def adc(self) -> Tensor:
         """The codes on the scale of 16 bits [ADC]."""
         return self.codes * self.lsb
+
+    def write(self, path: str | Path) -> None:
+        """As larnd-sim's HDF5 (light_trig, light_wvfm), with what it lacks beside it; see `files.write_readout`."""
+        from .files import write_readout
+
+        write_readout(self, path)
+
+    @classmethod
+    def read(cls, path: str | Path, properties: "LightProperties | None" = None) -> "LightReadout":
+        """What `write` wrote, or larnd-sim's own file; see `files.read_readout`."""
+        from .files import read_readout
+
+        return read_readout(path, properties)
 
     def sample_time(self) -> Tensor:
         """Middles of the samples, float64 (triggers, samples) [us]."""
