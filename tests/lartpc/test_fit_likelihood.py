@@ -187,8 +187,17 @@ def test_per_tpc_lifetime_and_field(data):
             assert abs(v - math.log(getattr(values[tpc], name) / base)) < 4 * error, (name, tpc)
             assert 0 < error < 0.3
     # with the common value free each deviation needs a prior
-    with pytest.raises(ValueError, match=r"lifetime per tpc and the common lifetime are degenerate \(only their product"):
-        fit(NoisyDetector(), both, hits, ("lifetime",), residual=ExactLikelihood(), nuisance=[Nuisance("lifetime", "tpc")])
+    with pytest.raises(
+        ValueError, match=r"lifetime per tpc and the common lifetime are degenerate \(only their product"
+    ):
+        fit(
+            NoisyDetector(),
+            both,
+            hits,
+            ("lifetime",),
+            residual=ExactLikelihood(),
+            nuisance=[Nuisance("lifetime", "tpc")],
+        )
     kinds = [Nuisance("lifetime", "tpc", prior=0.3), Nuisance("efield", "tpc", prior=0.02)]
     together = fit(NoisyDetector(), both, hits, ("lifetime", "efield"), residual=ExactLikelihood(), nuisance=kinds)
     low, high = (together["lifetime"] * math.exp(together.nuisance(f"lifetime[tpc {t}]")[0]) for t in (0, 1))
@@ -239,9 +248,7 @@ def test_contours_lie_at_their_level(result):
         torch.testing.assert_close(r, torch.full_like(r, (-2 * math.log1p(-level)) ** 0.5), rtol=0.15, atol=0)
     # each point by a fit of the third alone
     target = result.target
-    point, ok, _ = target.minimise(
-        target.unknowns(dict(zip(c.names, c.points[0, 1].tolist(), strict=True))), c.names
-    )
+    point, ok, _ = target.minimise(target.unknowns(dict(zip(c.names, c.points[0, 1].tolist(), strict=True))), c.names)
     delta = target.value(point) - target.value(target.point)
     assert ok and delta == pytest.approx(-math.log(1 - 0.683), rel=0.03)
     for bad in (("lifetime", "lifetime"), ("lifetime", "w")):
@@ -355,9 +362,11 @@ def test_refusals_name_what_is_wrong(data):
             fit(sim, segments, hits, names, residual=exact, **options)
     with pytest.raises(ValueError, match="the prior must be a positive sigma, got 0"):
         Nuisance("lifetime", "tpc", prior=0.0)
-    with pytest.raises(ValueError, match="nuisance: needs method \"lm\" with a likelihood"):
+    with pytest.raises(ValueError, match='nuisance: needs method "lm" with a likelihood'):
         fit(sim, segments, hits, THREE, nuisance={"time_offset": "event"})
-    with pytest.raises(ValueError, match='residual must be an object, several, None or "likelihood", got \'liklihood\''):
+    with pytest.raises(
+        ValueError, match="residual must be an object, several, None or \"likelihood\", got 'liklihood'"
+    ):
         fit(sim, segments, hits, THREE, residual="liklihood")
     with pytest.raises(ValueError, match="measured: there are no hits"):
         fit(sim, segments, hits[hits.event < 0], THREE, residual=exact)
@@ -366,6 +375,7 @@ def test_refusals_name_what_is_wrong(data):
         with pytest.raises(ValueError, match="this result knows no likelihood"):
             ask(plain, "efield", "lifetime") if ask is fit.contour else ask(plain, "efield")
     with pytest.raises(ValueError, match="returns no scores per interval"):
+
         class Bare(ExactLikelihood):
             def likelihood(self, *arguments):
                 full = super().likelihood(*arguments)

@@ -54,7 +54,8 @@ class Coverage:
     @property
     def widths(self) -> Tensor:
         """(K) standard deviations of the pulls, each known to about `1 / sqrt(2 toys)`."""
-        return self.good.std(0)
+        good = self.good
+        return good.std(0) if len(good) > 1 else torch.full_like(self.truth, torch.nan)
 
     def within(self, sigmas: float = 1.0) -> Tensor:
         """(K) share of the toys whose pull is smaller."""
@@ -128,7 +129,7 @@ def coverage(
 
 def _truth(sim: Simulator, names: tuple[str, ...], own: Mapping[str, float]) -> Tensor:
     other = {TIME_OFFSET: 0.0, **own}
-    return torch.tensor([other[n] if n in other else float(getattr(sim, n)) for n in names], dtype=torch.float64)
+    return torch.tensor([other[n] if n in other else getattr(sim, n).item() for n in names], dtype=torch.float64)
 
 
 def _by_fits(
@@ -150,7 +151,9 @@ def _by_fits(
     for toy in range(toys):
         with torch.no_grad():
             hits = sim(segments, seed=seed + toy)
-        drawn = {n: (truth[names.index(n)].item() + s * _normal(seed + toy, n), s) for n, (_, s) in (priors or {}).items()}
+        drawn = {
+            n: (truth[names.index(n)].item() + s * _normal(seed + toy, n), s) for n, (_, s) in (priors or {}).items()
+        }
         settings: dict[str, Any] = {"seed": seed + toy, **options}
         result = fit(
             sim, segments, hits, names, residual=residual, start=start, priors=drawn, nuisance=nuisance, **settings
@@ -257,6 +260,3 @@ def goodness(result: FitResult | Target, toys: int = 20, seed: int = 0) -> Goodn
         found.append(terms_of(*inputs, batches, False).value - free / 2)
     assert point.likelihood is not None
     return Goodness(point.likelihood.value, torch.tensor(found, dtype=torch.float64))
-
-
-

@@ -270,5 +270,3 @@ def batches(segments: Segments, measured: Hits, size: int, events: int | None) -
 def _few(ids: Tensor) -> str:
     values = torch.unique(ids).tolist()
     return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-
-
