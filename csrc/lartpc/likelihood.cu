@@ -40,6 +40,7 @@ struct Evaluate {
   Chip chip;
   Grid<nodes> grid;
   Approximation near;
+  NormalTable table;
   double* log_p;      // (intervals)
   double* neglected;  // (intervals)
   // null, or
@@ -61,13 +62,13 @@ struct Evaluate {
     for (int64_t h = begin; h < end; ++h) {
       const Reading reading(measured.edges[h], measured.edges[measured.hits + h], law, scratch.reading());
       const int64_t k = measured.tick[h], first = h > begin ? ready - restart : 0;
-      Interval<nodes> interval(law, chip, grid, near, scratch, first, k - start, 0, &reading);
+      Interval<nodes> interval(law, chip, grid, near, table, scratch, first, k - start, 0, &reading);
       run(row, r, h + r, start, k + restart, interval, h);
       start = k + restart;
     }
     const int64_t first = begin < end ? ready - restart : 0, ends = row.ticks - start;
     const int64_t last = (begin < end && chip.busy > 0 && first + 1 > ends ? first + 1 : ends) - 1;
-    Interval<nodes> interval(law, chip, grid, near, scratch, first, last, ends, nullptr);
+    Interval<nodes> interval(law, chip, grid, near, table, scratch, first, last, ends, nullptr);
     run(row, r, end + r, start, row.ticks, interval, -1);
   }
 
@@ -214,14 +215,23 @@ Result forward(const Tensor& values_, const Tensor& offsets_, const Tensor& tick
   Tensor log_p = empty({intervals}), neglected = empty({intervals}), d_threshold = empty({kept}),
          d_noise = empty({kept, 3}), d_edges = empty({2, derivatives ? hits : 0}),
          d_values = torch::stable::new_empty(values, {derivatives ? values.numel() : 0});
-  const Approximation near = tolerance > 0 ? Approximation{tolerance, 20.0, 16} : Approximation{0.0, -1.0, 1};
+  const Approximation near{tolerance, tolerance > 0 ? 16 : 1};
   core::for_floating("hit_likelihood: currents", values, [&]<class T>() {
     const Measured measured{core::in<int64_t>(ticks), core::in<int64_t>(first),  core::in<double>(edges), hits,
                             core::in<double>(threshold), core::in<double>(noise), threshold.numel() > 1,
                             noise.dim() == 2};
     const auto run = [&]<int nodes>() {
+      const Grid<nodes> grid;
+      NormalTable table;
+#ifndef __CUDACC__
+      core::Buffer<double> memory;
+      const double* sigma = core::in<double>(noise);
+      const double stride = noise.dim() == 2 || nodes > 32 ? 0.0 : sigma[0] / std::hypot(sigma[1], sigma[2]) * grid.spacing;
+      if (NormalTable::serves(stride))
+        table = NormalTable(stride, nodes, memory.reserve(NormalTable::size(stride, nodes)));
+#endif
       for_rows(values, rows, room,
-               Evaluate<T, nodes>{core::in<T>(values), core::in<int64_t>(offsets), measured, tick, chip, {}, near,
+               Evaluate<T, nodes>{core::in<T>(values), core::in<int64_t>(offsets), measured, tick, chip, grid, near, table,
                                   core::out<double>(log_p), core::out<double>(neglected),
                                   derivatives ? core::out<T>(d_values) : nullptr, core::out<double>(d_threshold),
                                   core::out<double>(d_noise), core::out<double>(d_edges)});

@@ -32,7 +32,6 @@ namespace hepops::lartpc::larpix {
 // What may be left out or approximated.
 struct Approximation {
   double tolerance;  // of the probability of an interval, for each restart that is not followed
-  double charge;     // that flows between two nodes of restarts [e]
   int64_t longest;   // ticks between two nodes of restarts
 };
 
@@ -42,7 +41,7 @@ struct Scratch {
   double* at;
   int64_t ticks;  // more than any interval has
 
-  static constexpr int64_t columns = 16, per_look = 3 * nodes;
+  static constexpr int64_t columns = 17, per_look = 3 * nodes;
   HEPOPS_HD static int64_t size(int64_t ticks) { return (columns + 2 * per_look) * ticks + Reading::memory; }
   HEPOPS_HD double* column(int i) const { return at + i * ticks; }
   HEPOPS_HD double* looks(int i) const { return at + (columns + i * per_look) * ticks; }
@@ -64,12 +63,13 @@ class Interval {
   // first, last: the looks after the interval's own restart. reading: of the hit at the last look; without one, a
   // restart at `ends` or later finds no look.
   HEPOPS_HD Interval(const Law& law, const Chip& chip, const Grid<nodes>& grid, const Approximation& near,
-                     const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends, const Reading* reading)
-      : law_(law), chip_(chip), grid_(grid), near_(near), first_(first), last_(last), ends_(ends), reading_(reading),
+                     const NormalTable& table, const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends, const Reading* reading)
+      : law_(law), chip_(chip), grid_(grid), near_(near), table_(table), first_(first), last_(last), ends_(ends), reading_(reading),
         step_(chip.hold + chip.reset + 1), ticks_(last + chip.hold + 1), slope_(law.reset / law.look) {
     double** columns[] = {&before_, &waits_, &reached_,  &most_,      &share_,    &upper_,   &node_, &flow_,
-                          &value_,  &hit_,   &centre_, &d_reached_, &d_before_, &d_waits_, &x_[0], &x_[1]};
+                          &value_,  &hit_,   &centre_, &d_reached_, &d_before_, &d_waits_, &x_[0], &x_[1], &triggers_};
     for (int i = 0; i < Scratch<nodes>::columns; ++i) *columns[i] = scratch.column(i);
+    raw_ = d_waits_;  // which is used after it
     looks_[0] = scratch.looks(0), looks_[1] = scratch.looks(1);
   }
 
@@ -92,7 +92,6 @@ class Interval {
     bound_hits();
     if (!reading_ && most_[0] <= near_.tolerance) return neglected = most_[0], 0.0;
     quiet_ = false;
-    choose_nodes();
     rise();
     scale_ = reading_ ? nothing : 0.0;
     if (reading_)
@@ -174,16 +173,23 @@ class Interval {
       }
       return;
     }
-    double highest = nothing, largest = nothing, seen = nothing, bound = 0;
+    double highest = nothing, largest = nothing, seen = nothing, bound = 0, any = 0;
     for (int64_t t = ticks_ - 1; t > last_; --t) highest = std::fmax(highest, reached_[t]);
     for (int64_t s = last_; s >= 0; --s) {
       highest = std::fmax(highest, reached_[s]);
       largest = std::fmax(largest, highest - before_[s] + std::fabs(waits_[s]));
-      if (largest > seen) seen = largest + 5, bound = accepted(seen);  // 5 e above, so that it is asked rarely
+      if (largest > seen) seen = largest + 20, bound = accepted(seen), any = triggers(seen);  // asked rarely
       const double looks = s == 0 ? double(last_ - first_ + 1) : double(ends_ > s ? ends_ - s : 0);
-      most_[s] = std::fmin(looks * bound, 1.0);
+      most_[s] = std::fmin(looks * bound, 1.0), triggers_[s] = std::fmin(looks * any, 1.0);
     }
     most_[0] = std::fmax(most_[0], std::fmin(double(last_ - first_ + 1) * bound, 1.0));
+  }
+
+  // E[h] with this charge
+  HEPOPS_HD double triggers(double charge) const {
+    double below, above, density;
+    normal(scaled(charge) / std::sqrt(1 + slope_ * slope_), below, above, density);
+    return below;
   }
 
   // E[h A] with the same charge at the look and at the reading
@@ -200,23 +206,28 @@ class Interval {
   // -------------------------------------------------------------------------------------------------------- nodes
 
   // node_[m], m < count_: the ticks from which restarts are followed, 0 first. A restart at r counts as share_[r] at
-  // node upper_[r] and the rest at the one before.
-  HEPOPS_HD void choose_nodes() {
-    const int64_t begin = first_ + step_;
-    count_ = 1, node_[0] = 0, end_ = reading_ ? last_ : ends_;
-    if (begin > end_) return;
-    node_[1] = double(begin), share_[begin] = 1, upper_[begin] = 1, count_ = 2;
-    for (int64_t node = begin; node < end_;) {
-      // Before a hit V falls with every look that is added, the more so the fewer there are.
-      const int64_t longest = reading_ && (end_ - node) / 4 < near_.longest ? (end_ - node) / 4 : near_.longest;
-      int64_t next = node + 1;
-      double moved = flowing(node);
-      while (next < end_ && next - node < longest && (moved += flowing(next)) <= near_.charge) ++next;
-      for (int64_t r = node + 1; r <= next; ++r)
-        upper_[r] = double(count_), share_[r] = double(r - node) / double(next - node);
-      node_[count_++] = double(next);
-      node = next;
+  // node upper_[r] and the rest at the one before. The node after m is chosen when all that restarts in between is
+  // known, raw_[r]: with so much charge moved over the stretch, V is linear up to about (moved / 500 e)^2 / 8.
+  HEPOPS_HD int64_t next_node(int64_t m) {
+    const int64_t a = int64_t(node_[m]);
+    int64_t longest = near_.longest < step_ - 1 ? near_.longest : step_ - 1;
+    // Before a hit V falls with every look that is added, the more so the fewer there are.
+    if (reading_ && (end_ - a) / 4 < longest) longest = (end_ - a) / 4;
+    int64_t next = a + 1;
+    double moved = flowing(a), between = 0;
+    while (next < end_ && next - a < longest) {
+      moved += flowing(next), between += raw_[next] * weight_of(next);
+      if (between * moved * moved > near_.tolerance * (8 * 500.0 * 500.0)) break;
+      ++next;
     }
+    return next;
+  }
+  // A bound of what V[r] can contribute, as a share of P
+  HEPOPS_HD double weight_of(int64_t r) const {
+    return reading_ ? std::exp(std::fmin(most_[r] - best_, 0.0)) : most_[r];
+  }
+  HEPOPS_HD void add_node(int64_t m, int64_t tick) {
+    node_[m] = double(tick), flow_[m] = 0, hit_[m] = nothing, centre_[m] = 0, count_ = m + 1;
   }
   HEPOPS_HD double flowing(int64_t r) const {
     return std::fabs(before_[r + 1] - before_[r]) + std::fabs(waits_[r + 1] - waits_[r]);
@@ -272,6 +283,15 @@ class Interval {
 
   HEPOPS_HD void evaluate(double x, Lane* h, Lane* stay, Lane* phi) const {
     constexpr double least = -7.2;  // Phi below 3e-13
+    if (!table_.empty() && x + slope_ * grid_.z[0] < NormalTable::reach &&
+        x + slope_ * grid_.z[nodes - 1] > -NormalTable::reach) {
+      const auto place = table_.place(x + slope_ * grid_.z[0]);
+      for (int g = 0; g < groups; ++g) {
+        place.at(g * lanes, x + slope_ * z(g), h[g], phi[g]);
+        stay[g] = 1.0 - h[g];
+      }
+      return;
+    }
     for (int g = 0; g < groups; ++g) {
       if (near_.tolerance > 0 && x + slope_ * grid_.z[g * lanes + lanes - 1] < least)
         h[g] = 0.0, stay[g] = 1.0, phi[g] = 0.0;
@@ -289,27 +309,53 @@ class Interval {
   // --------------------------------------------------------------------------------------------------------- rise
 
   HEPOPS_LONG void rise() {
-    for (int64_t m = 0; m < count_; ++m) flow_[m] = 0, hit_[m] = nothing;
-    flow_[0] = 1, neglected_ = 0, best_ = nothing;
-    for (int64_t m = 0; m < count_; ++m) {
-      const int64_t s = int64_t(node_[m]), begin = m == 0 ? first_ : s;
-      if (m > 0 && !followed(m, s)) continue;
-      const int64_t stop = look(s, begin, m > 0);
-      if (m == 0) stop_ = stop, first_survived_ = survived_;
-      const Looks looks{looks_[m > 0]};
-      if (reading_) hit_[m] = hit(m, s, begin, stop, looks), best_ = std::fmax(best_, std::log(flow_[m]) + hit_[m]);
-      for (int64_t j = begin; j <= stop && j + step_ <= (reading_ ? last_ : ends_ - 1); ++j) {
-        Lane total = 0.0;
-        for (int g = 0; g < groups; ++g) {
-          const int i = g * lanes;
-          total += weight(g) * load(looks.survival(j) + i) * load(looks.h(j) + i) *
-                   (1.0 - load(looks.h(j + chip_.hold) + i));
+    const int64_t begin = first_ + step_;
+    end_ = reading_ ? last_ : ends_, neglected_ = 0, best_ = nothing;
+    for (int64_t t = 0; t <= ticks_; ++t) raw_[t] = 0;
+    add_node(0, 0);
+    flow_[0] = 1;
+    follow(0, 0, first_);
+    if (begin > end_) return;
+    add_node(1, begin);
+    upper_[begin] = 1, share_[begin] = 1, flow_[1] = raw_[begin];
+    for (int64_t m = 1, a = begin;; ++m) {
+      int64_t next = a;
+      if (a < end_) {
+        next = next_node(m);
+        add_node(m + 1, next);
+        for (int64_t r = a + 1; r <= next; ++r) {
+          upper_[r] = double(m + 1), share_[r] = double(r - a) / double(next - a);
+          flow_[m] += (1 - share_[r]) * raw_[r], flow_[m + 1] += share_[r] * raw_[r];
         }
-        const double flow = flow_[m] * sum(total);
-        const int64_t r = j + step_, to = int64_t(upper_[r]);
-        flow_[to] += share_[r] * flow;
-        if (share_[r] < 1) flow_[to - 1] += (1 - share_[r]) * flow;
       }
+      if (followed(m, a) && restarts_matter(m, a)) follow(m, a, a);
+      if (a == next) return;
+      a = next;
+    }
+  }
+
+  // Whether silent resets after this one may change P; without a hit, nothing else is asked of the rising pass.
+  HEPOPS_HD bool restarts_matter(int64_t m, int64_t s) {
+    if (reading_) return true;
+    const double bound = flow_[m] * triggers_[s] * most_[s];
+    if (bound > near_.tolerance || near_.tolerance == 0) return true;
+    neglected_ += bound;
+    return false;
+  }
+
+  HEPOPS_HD void follow(int64_t m, int64_t s, int64_t begin) {
+    const int64_t stop = look(s, begin, m > 0);
+    if (m == 0) stop_ = stop, first_survived_ = survived_;
+    const Looks looks{looks_[m > 0]};
+    if (reading_) hit_[m] = hit(m, s, begin, stop, looks), best_ = std::fmax(best_, std::log(flow_[m]) + hit_[m]);
+    for (int64_t j = begin; j <= stop && j + step_ <= (reading_ ? last_ : ends_ - 1); ++j) {
+      Lane total = 0.0;
+      for (int g = 0; g < groups; ++g) {
+        const int i = g * lanes;
+        total += weight(g) * load(looks.survival(j) + i) * load(looks.h(j) + i) *
+                 (1.0 - load(looks.h(j + chip_.hold) + i));
+      }
+      raw_[j + step_] += flow_[m] * sum(total);
     }
   }
 
@@ -570,16 +616,18 @@ class Interval {
   Chip chip_;
   const Grid<nodes>& grid_;
   Approximation near_;
+  NormalTable table_;
   int64_t first_, last_, ends_;
   const Reading* reading_;
   int64_t step_, ticks_;
   double slope_;  // of x with z
 
+  double *triggers_;                    // of each tick
   double *before_, *waits_, *reached_;  // charge before each tick, what waits then, and what has come through after it
   double *most_, *share_, *upper_;      // of each tick
   double *node_, *flow_, *value_, *hit_, *centre_;  // of each node: its tick, F, V, log H, centre
   double *d_reached_, *d_before_, *d_waits_;
-  double *x_[2], *looks_[2];
+  double *raw_, *x_[2], *looks_[2];
   int64_t count_ = 0, end_ = 0, stop_ = 0;
   double scale_ = 0, neglected_ = 0, best_ = 0, survived_ = 0, first_survived_ = 0;
   bool quiet_ = true;

@@ -30,11 +30,11 @@ def test_sampler_draws_a_gaussian():
         g = -precision @ (z - mean)
         return float(0.5 * (z - mean) @ g), g
 
-    chain = sample(density, mean + 1.0, 1500, 300, generator(2))
+    chain = sample(density, mean + 1.0, 700, 150, generator(2))
     assert not chain.diverged.any() and 0.7 < float(chain.acceptance.mean()) < 0.95
     size = covariance.diagonal().sqrt()
     independent = torch.stack([effective_size(chain.draws[None, :, k]) for k in range(5)])
-    assert (independent > 300).all()
+    assert (independent > 150).all()
     assert ((chain.draws.mean(0) - mean).abs() < 4 * size / independent.sqrt()).all()
     scaled = torch.cov(chain.draws.T) / (size * size[:, None]) - covariance / (size * size[:, None])
     assert float(scaled.abs().max()) < 4 * (2 / float(independent.min())) ** 0.5
@@ -47,10 +47,10 @@ def test_sampler_draws_a_skewed_density():
     def density(z):
         return float((z - torch.exp(z)).sum()), 1 - torch.exp(z)
 
-    chain = sample(density, torch.zeros(2).double(), 2500, 300, generator(3))
+    chain = sample(density, torch.zeros(2).double(), 1200, 150, generator(3))
     n = float(torch.stack([effective_size(chain.draws[None, :, k]) for k in range(2)]).min())
     assert float((chain.draws.mean(0) + 0.5772).abs().max()) < 4 * (math.pi**2 / 6 / n) ** 0.5
-    assert float((chain.draws.var(0) / (math.pi**2 / 6) - 1).abs().max()) < 0.25
+    assert float((chain.draws.var(0) / (math.pi**2 / 6) - 1).abs().max()) < 0.35
 
 
 def test_effective_size_of_a_known_chain():
@@ -65,7 +65,7 @@ def test_effective_size_of_a_known_chain():
 
 @pytest.fixture(scope="module")
 def result():
-    segments, sim = tracks(12), NoisyDetector()
+    segments, sim = tracks(6, spacing=1.0), NoisyDetector()
     with torch.no_grad():
         hits = sim(segments, seed=3)
     kinds = [Nuisance("time_offset", "event", prior=0.05)]
@@ -73,17 +73,17 @@ def result():
 
 
 def test_nuts_agrees_with_the_gaussian_limit(result):
-    drawn = fit.nuts(result, samples=200, warmup=60, chains=2, seed=1)
-    assert drawn.divergences == 0 and (drawn.rhat < 1.05).all() and drawn.deviations.shape == (2, 200, 12)
-    assert (drawn.effective > 60).all()
+    drawn = fit.nuts(result, samples=100, warmup=30, chains=2, seed=1)
+    assert drawn.divergences == 0 and (drawn.rhat < 1.1).all() and drawn.deviations.shape == (2, 100, 6)
+    assert (drawn.effective > 40).all()
     error = result.errors
     assert ((drawn.mean - result.values).abs() < 4 * error / drawn.effective.sqrt() + 0.1 * error).all()
-    # as many draws know a width to 7 %, the toys the information to 5 %
+    # a hundred independent draws know a width to 7 %, the toys the information to 10 %
     torch.testing.assert_close(drawn.covariance.diagonal().sqrt(), error, rtol=0.3, atol=0)
     spread = drawn.deviations.flatten(0, 1).std(0)
     torch.testing.assert_close(spread, result.nuisance_errors, rtol=0.4, atol=0)
-    again = fit.nuts(result, samples=5, warmup=5, chains=1, seed=1)
-    assert torch.equal(again.draws, fit.nuts(result, samples=5, warmup=5, chains=1, seed=1).draws)
+    again, same = (fit.nuts(result, samples=2, warmup=2, chains=1, seed=1) for _ in range(2))
+    assert torch.equal(again.draws, same.draws)
     with pytest.raises(ValueError, match="samples, warmup and chains must be positive"):
         fit.nuts(result, samples=0)
 
@@ -91,12 +91,12 @@ def test_nuts_agrees_with_the_gaussian_limit(result):
 def test_coverage_by_steps_and_by_fits():
     segments, sim = tracks(10), NoisyDetector()
     names = (*THREE, "time_offset")
-    c = fit.coverage(sim, segments, names, 80, residual=ExactLikelihood(), priors={"lifetime": (0.0, 150.0)})
-    assert c.pulls.shape == (80, 4) and c.converged.all()
-    # 80 toys know a mean to .11, a width to .08
-    assert (c.means.abs() < 0.45).all() and ((c.widths - 1).abs() < 0.32).all(), c.summary()
+    c = fit.coverage(sim, segments, names, 60, residual=ExactLikelihood(), priors={"lifetime": (0.0, 150.0)})
+    assert c.pulls.shape == (60, 4) and c.converged.all()
+    # 60 toys know a mean to .13, a width to .09
+    assert (c.means.abs() < 0.5).all() and ((c.widths - 1).abs() < 0.36).all(), c.summary()
     assert c.errors[0] < 150.0 and ((c.within(2) > 0.85) & (c.within() > 0.5)).all()
-    whole = fit.coverage(sim, segments, names[1:], 8, method="fit", residual=ExactLikelihood(), start="random")
+    whole = fit.coverage(sim, segments, names[1:], 3, method="fit", residual=ExactLikelihood(), start="random")
     assert whole.converged.all() and (whole.pulls.abs() < 5).all()
     pytest.importorskip("matplotlib")
     assert len([a for a in c.plot().axes if a.axison]) == 4

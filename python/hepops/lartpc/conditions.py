@@ -251,9 +251,13 @@ def lifetime_in_time(
         raise ValueError(f"lifetime_in_time: event {missing[0]} has no time ({len(missing)} have none)")
     at = torch.tensor([float(times[e]) for e in events], dtype=torch.float64)
     if not bool(torch.isfinite(at).all()):
-        raise ValueError(f"lifetime_in_time: the time of event {events[int((~torch.isfinite(at)).nonzero()[0])]} is not finite")
+        raise ValueError(
+            f"lifetime_in_time: the time of event {events[int((~torch.isfinite(at)).nonzero()[0])]} is not finite"
+        )
     if periods < 3 or len(events) < periods:
-        raise ValueError(f"lifetime_in_time: needs 3 periods or more and an event in each, got {periods}, {len(events)}")
+        raise ValueError(
+            f"lifetime_in_time: needs 3 periods or more and an event in each, got {periods}, {len(events)}"
+        )
     order = torch.argsort(at, stable=True)
     number = torch.empty_like(order)
     number[order] = torch.arange(len(events)) * periods // len(events)
@@ -265,7 +269,7 @@ def lifetime_in_time(
     (family,) = (f for f in target.problem.unknowns.families if f.spec.name == "lifetime")
     mine = slice(family.first, family.first + len(family))
     corner, _ = target.model(target.point).information.inverse()
-    start = float(sim.lifetime)
+    start = sim.lifetime.item()
     rates = torch.exp(-target.point.x[mine]) / start  # 1 / (start e^v)
     middle = torch.stack([at[number == k].mean() for k in range(periods)])
     low = torch.stack([at[number == k].min() for k in range(periods)])
@@ -275,5 +279,3 @@ def lifetime_in_time(
         empty = int((~(covariance.diagonal() > 0)).nonzero()[0])
         raise ValueError(f"lifetime_in_time: period {empty} has no hits that know of a lifetime")
     return Conditions(smooth(middle, rates, covariance), result, edges, period)
-
-

@@ -57,7 +57,6 @@ class Chips:
         place = (found.event, found.tpc, found.ix, found.iy, -found.log_probability)
         return Likelihood(sums.value, sums.score, sums.information, dict(sums.report), found.scores, *place)
 
-
     def _intervals(self, sim: Simulator, segments: Segments, measured: Hits, parameters: tuple[str, ...]) -> Intervals:
         if self.kept is None:
             return self.hits.intervals(sim, segments, measured, parameters)

@@ -99,7 +99,9 @@ def combine(results: Sequence[Fitted], shared: Iterable[str] | None = None) -> C
         for r, result in enumerate(results)
     ]
     names = tuple(dict.fromkeys(label for row in labels for label in row))
-    units = {label: unit for row, r in zip(labels, results, strict=True) for label, unit in zip(row, r.units, strict=True)}
+    units = {
+        label: unit for row, r in zip(labels, results, strict=True) for label, unit in zip(row, r.units, strict=True)
+    }
     information = torch.zeros((len(names), len(names)), dtype=torch.float64)
     rhs = torch.zeros(len(names), dtype=torch.float64)
     priors: dict[str, tuple[float, float]] = {}
@@ -130,9 +132,7 @@ def combine(results: Sequence[Fitted], shared: Iterable[str] | None = None) -> C
     return Combined(names, tuple(units[n] for n in names), values, covariance, chi2, ndof, config)
 
 
-def _priors(
-    result: Fitted, labels: Sequence[str], seen: dict[str, tuple[float, float]]
-) -> tuple[Tensor, Tensor]:
+def _priors(result: Fitted, labels: Sequence[str], seen: dict[str, tuple[float, float]]) -> tuple[Tensor, Tensor]:
     """Mean and weight of a result's priors (K); collected by label."""
     mean, weight = torch.zeros(len(labels), dtype=torch.float64), torch.zeros(len(labels), dtype=torch.float64)
     for k, (name, label) in enumerate(zip(result.names, labels, strict=True)):

@@ -52,7 +52,8 @@ class Coverage:
     @property
     def widths(self) -> Tensor:
         """(K) standard deviations of the pulls, each known to about `1 / sqrt(2 toys)`."""
-        return self.good.std(0)
+        good = self.good
+        return good.std(0) if len(good) > 1 else torch.full_like(self.truth, torch.nan)
 
     def within(self, sigmas: float = 1.0) -> Tensor:
         """(K) share of the toys whose pull is smaller."""
@@ -126,7 +127,7 @@ def coverage(
 
 def _truth(sim: Simulator, names: tuple[str, ...], own: Mapping[str, float]) -> Tensor:
     other = {TIME_OFFSET: 0.0, **own}
-    return torch.tensor([other[n] if n in other else float(getattr(sim, n)) for n in names], dtype=torch.float64)
+    return torch.tensor([other[n] if n in other else getattr(sim, n).item() for n in names], dtype=torch.float64)
 
 
 def _by_fits(

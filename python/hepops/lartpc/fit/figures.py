@@ -68,7 +68,9 @@ def contour(c: Contour, truth: Mapping[str, float] | None) -> Figure:
         colour = BLUE if level == c.levels[0] else ORANGE
         white = np.linalg.solve(lower, (points - best).T)
         radius = _periodic(np.hypot(*white), angle)
-        axes.plot(*(best[:, None] + lower @ (radius * circle)), color=colour, linewidth=1.6, label=f"{100 * level:.3g} %")
+        axes.plot(
+            *(best[:, None] + lower @ (radius * circle)), color=colour, linewidth=1.6, label=f"{100 * level:.3g} %"
+        )
         axes.plot(*points[good].T, "o", color=colour, markersize=3.5)
         axes.plot(*points[~good].T, "x", color=RED, markersize=5)
     axes.plot(*best, "+", color=BLUE, markersize=10, label="fit")

@@ -105,9 +105,7 @@ class Samples:
         return sum(int(chain.diverged.sum()) for chain in self.chains)
 
 
-def nuts(
-    result: FitResult | Target, samples: int = 500, warmup: int = 200, chains: int = 2, seed: int = 0
-) -> Samples:
+def nuts(result: FitResult | Target, samples: int = 500, warmup: int = 200, chains: int = 2, seed: int = 0) -> Samples:
     """Draw from the posterior of a fit, nuisances included.
 
     Args:
@@ -233,9 +231,7 @@ def _leapfrog(density: Density, s: _State, step: float) -> _State:
     return _State(z, momentum + 0.5 * step * gradient, log_density, gradient)
 
 
-def _transition(
-    density: Density, state: _State, step: float, generator: torch.Generator
-) -> tuple[_State, _Tree, int]:
+def _transition(density: Density, state: _State, step: float, generator: torch.Generator) -> tuple[_State, _Tree, int]:
     momentum = torch.randn(len(state.z), generator=generator, dtype=torch.float64)
     start = _State(state.z, momentum, state.log_density, state.gradient)
     tree = _Tree(start, start, start, 0.0, momentum, True, 0.0, 0, False)
@@ -252,9 +248,7 @@ def _transition(
     return tree.chosen, tree, depth
 
 
-def _grow(
-    density: Density, at: _State, step: float, depth: int, start: _State, generator: torch.Generator
-) -> _Tree:
+def _grow(density: Density, at: _State, step: float, depth: int, start: _State, generator: torch.Generator) -> _Tree:
     """2^depth steps beyond a state."""
     if depth == 0:
         new = _leapfrog(density, at, step)

@@ -147,7 +147,7 @@ def _common(sim: Simulator, unknowns: Unknowns, p: Tensor, objective: object) ->
         elif name == TIME_OFFSET:
             values[name] = 0.0
         else:
-            values[name] = float(own[name]) if name in own else float(getattr(sim, name))
+            values[name] = float(own[name]) if name in own else getattr(sim, name).item()
     return values
 
 

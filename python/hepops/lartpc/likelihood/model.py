@@ -98,7 +98,7 @@ class HitLikelihood:
 
     chip: Chip | None = None
     time_offset: float = 0.0
-    tolerance: float = 1e-8
+    tolerance: float = 1e-4
     method: Literal["operator", "formula"] = "operator"
 
     def at(self, time_offset: float | None = None, **values: Value) -> HitLikelihood:

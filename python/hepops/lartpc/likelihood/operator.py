@@ -29,7 +29,7 @@ def hit_likelihood(
     threshold: Tensor,
     noise: Tensor,
     clock: Clock | None = None,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-4,
 ) -> Outcome:
     r"""log P of what self-triggering LArPix chips measured, given the current of each pixel.
 
