@@ -56,7 +56,7 @@ def test_commands_of_the_pages_exist():
     for page in PAGES:
         for block in blocks(page, "sh", ""):
             for line in block.replace("\\\n", " ").splitlines():
-                match = re.match(r"hepops (\w+)([^#]*)", line)
+                match = re.match(r"hepops (\w[\w-]*)([^#]*)", line)
                 if match is None:
                     continue
                 assert match[1] in commands, f"{relative(page)}: hepops {match[1]}"

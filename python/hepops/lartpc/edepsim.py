@@ -49,9 +49,10 @@ def read_segments(
     """Segments of edep-sim files, or of arrays with edep-sim's names.
 
     Args:
-        source: An HDF5 file with a dataset `segments`, a list of such files, a numpy structured array, or a mapping of
-            names to arrays or tensors (num_segments). Needed are eventID (or event_id), x_start ... z_end [cm] and
-            dE [MeV]; used where they are there dEdx [MeV/cm], dx [cm], t0 or t [us], pdgId (pdg_id), trackID (traj_id).
+        source: An HDF5 file with a dataset `segments`, a ROOT file (.root, see `edepsim_root`), a list of such files, a
+            numpy structured array, or a mapping of names to arrays or tensors (num_segments). Needed are eventID (or
+            event_id), x_start ... z_end [cm] and dE [MeV]; used where they are there dEdx [MeV/cm], dx [cm], t0 or t
+            [us], pdgId (pdg_id), trackID (traj_id).
         events: Ids, or a slice that counts in the sorted list of ids; default all.
         offset: Added to all positions, x y z [cm]. Files made in the frame of DUNE's module0, whose box is centred at
             y = -21.8236 cm, need offset=(0, 21.8236, 0) to lie in `Detector.module0()`, which is centred at 0.
@@ -159,7 +160,7 @@ def segment_table(
 def _tables(source: Any) -> Iterator[tuple[str, dict[str, Array]]]:
     """A name for errors, and the columns, of each part of the source."""
     if isinstance(source, str | Path):
-        yield str(source), _read_hdf5(source)
+        yield str(source), _read_file(source)
     elif isinstance(source, Mapping):
         arrays = {
             str(k): v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in source.items()
@@ -171,9 +172,18 @@ def _tables(source: Any) -> Iterator[tuple[str, dict[str, Array]]]:
         for path in source:
             if not isinstance(path, str | Path):
                 raise TypeError(f"source: a list must hold paths, got {type(path).__name__}")
-            yield str(path), _read_hdf5(path)
+            yield str(path), _read_file(path)
     else:
         raise TypeError(f"source must be a path, paths, a structured array or a mapping, got {type(source).__name__}")
+
+
+def _read_file(path: str | Path) -> dict[str, Array]:
+    if Path(path).suffix != ".root":
+        return _read_hdf5(path)
+    from .edepsim_root import read_root
+
+    table = read_root(Path(path))
+    return _columns(str(path), list(table), table.__getitem__)
 
 
 def _read_hdf5(path: str | Path) -> dict[str, Array]:

@@ -39,7 +39,7 @@ class Channels:
         >>> channels.digitise(charge, pixel)
         tensor([ 96, 117])
         >>> channels.calibrate(torch.tensor([96, 117]), pixel).round()
-        tensor([19681., 40157.], dtype=torch.float64)
+        tensor([19673., 40149.], dtype=torch.float64)
     """
 
     gain: Tensor  # float64 (num_pixels) [mV/e]

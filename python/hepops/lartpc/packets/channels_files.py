@@ -31,6 +31,7 @@ _MODULE = {"pedestal_mv": "pedestal", "vref_mv": "v_ref", "vcm_mv": "v_cm", "gai
 _STATUS = {"good": 0, "dead": 1, "noisy": 2}
 _GAIN = 0.1  # [mV/e]: gains of larnd-sim's tables are 4e-3, thresholds thousands (or, in Coulomb, 1e-15)
 _COULOMB = 1e-9
+_E = 1.602176634e-19  # elementary charge [C], exact (SI 2019)
 
 
 def save(channels: "Channels", path: Path) -> None:
@@ -79,16 +80,19 @@ def load(default: "Channels", path: Path, channel_map: ChannelMap | None, missin
 
 
 def _npz(path: Path) -> dict[str, Array]:
-    with np.load(path) as file:
-        table = {name: file[name] for name in file.files}
+    try:
+        with np.load(path) as file:
+            table = {name: file[name] for name in file.files}
+    except ValueError:  # no archive at all
+        raise TypeError("no .npz archive") from None
     if {"keys", "values"} <= table.keys():
         values = table["values"].astype(np.float64)
         largest = float(np.nanmax(np.abs(values), initial=0.0))
         name = "gain" if _COULOMB < largest < _GAIN else "threshold"
-        scale = 1 / 1.602176634e-19 if largest <= _COULOMB else 1.0
-        found = {"pixel": table["keys"], name: values * scale}
+        unit = _E if largest <= _COULOMB else 1.0
+        found = {"pixel": table["keys"], name: values / unit}
         if "default" in table:
-            found[f"default {name}"] = table["default"].astype(np.float64).reshape(-1) * scale
+            found[f"default {name}"] = table["default"].astype(np.float64).reshape(-1) / unit
         return found
     return table
 

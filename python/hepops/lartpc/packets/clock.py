@@ -36,12 +36,18 @@ class Clock(Record):
     period: PositiveInt = PPS_PERIOD  # ticks from reset to reset
     synced: bool = True  # every reset has a sync packet in each io_group
     delay: int = 0  # added to the tick of the crossing, where it is written [ticks]
-    disorder: NonNegativeInt = 100_000  # a packet may stand behind others that are later by so much [ticks]
+    disorder: NonNegativeInt = 10_000  # a packet may stand behind others that are later by so much [ticks]
 
     @classmethod
     def pps(cls, delay: int = 0) -> Self:
         """Reset by a pulse per second, as in DUNE's modules."""
         return cls(delay=delay)
+
+    @classmethod
+    def of(cls, tick: float) -> Self:
+        """Reset by a pulse per second, of another tick [us]."""
+        period = round(1e6 / tick)
+        return cls(tick=tick, period=period, disorder=period // 1000)
 
     @classmethod
     def rollover(cls, delay: int = 0) -> Self:
@@ -100,6 +106,7 @@ class Unroller:
         period = self.clock.period
         inside_before = self.inside
         resets = self._resets(packets, timed)
+        seconds = self._seconds(packets, resets)
         rows = np.concatenate([timed, resets])
         order = np.argsort(rows, kind="stable")
         is_reset = (np.arange(len(rows)) >= len(timed))[order]
@@ -113,7 +120,10 @@ class Unroller:
         tick = before + np.cumsum(self.clock.step(stamp, np.append(before % period, stamp[:-1])))
         if len(resets):
             head = stamp[: int(np.argmax(is_reset))]
-            tick = self._mend(packets, rows, tick, is_reset, inside_before or bool(self._well_inside(head).any()))
+            inside = inside_before or bool(self._well_inside(head).any())
+            tick, lost = self._mend(tick, is_reset, seconds, inside)
+            if lost.any() and self.first_missing is None:
+                self.first_missing = self.rows - len(packets) + int(resets[np.argmax(lost > 0)])
         if self.start is None:
             self.start = int(tick[0])
         self.backwards += int((np.diff(tick, prepend=before) < 0).sum())
@@ -151,8 +161,11 @@ class Unroller:
         self.inside |= bool(len(inside)) and (not len(rows) or bool(inside[-1] > rows[-1]))
         return np.array(chosen, np.int64)
 
-    def _mend(self, packets: Array, rows: Array, tick: Array, is_reset: Array, inside: bool) -> Array:
-        """Ticks, moved by whole periods so that every reset is at least one period after the one before."""
+    def _mend(self, tick: Array, is_reset: Array, seconds: Array, inside: bool) -> tuple[Array, Array]:
+        """Ticks, moved by whole periods so that every reset is at least one period after the one before.
+
+        Also how many resets before each of them had no sync packet.
+        """
         period = self.clock.period
         at = np.flatnonzero(is_reset)
         naive = tick[at] // period  # exact: a reset is at phase 0
@@ -163,22 +176,18 @@ class Unroller:
         else:
             first = (self.start if self.start is not None else int(tick[0])) // period
         increment = np.maximum(np.diff(naive, prepend=first), 1)
-        seconds = self._seconds(packets, rows[at])
         if period * self.clock.tick == 1e6:
             then = np.concatenate([[self.second_then], seconds[:-1]])
             passed = np.where((then >= 0) & (seconds >= 0), seconds - then, 0)
             # A timestamp packet may be late by a second; what exceeds that are resets that nothing else shows.
             increment = np.where(passed > increment + 1, passed, increment)
         lost = increment - 1
-        if lost.any() and self.first_missing is None:
-            self.first_missing = self.rows - len(packets) + int(rows[at[np.flatnonzero(lost)[0]]])
         self.missing += int(lost.sum())
         self.resets += int(increment.sum())
         base = first + np.cumsum(increment)
         shift = np.concatenate([[0], (base - naive) * period])
         self.since, self.second_then = int(base[-1]) * period, int(seconds[-1])
-        moved: Array = tick + shift[np.searchsorted(at, np.arange(len(rows)), side="right")]
-        return moved
+        return tick + shift[np.searchsorted(at, np.arange(len(tick)), side="right")], lost
 
     def _seconds(self, packets: Array, rows: Array) -> Array:
         """Unix seconds of the last timestamp packet before each row, -1 where there is none."""

@@ -135,18 +135,20 @@ class Builder:
         zeros = np.array(opened, np.int64)
         begins, ends = zeros - before + self.clock.delay, zeros + window + self.clock.delay
         final = latest == _FOREVER
-        # Nothing earlier than this can change any more.
-        waiting = ends >= latest
-        border = latest if final else min(int(begins[waiting].min(initial=latest)), latest - before)
+        # Packets before this cannot change any more, nor can the windows before the first that is open there.
+        border = latest if final else latest - before + min(self.clock.delay, 0)
+        closed = len(zeros) if final else int((ends <= border).sum())
+        if closed < len(zeros):
+            border = min(border, int(begins[closed]))
         end = int(np.searchsorted(tick, border))
         which = np.searchsorted(begins, tick, side="right") - 1
         within = (which >= 0) & (tick < np.append(ends, 0)[which])
         done = np.arange(len(tick)) < end
         numbers = self._numbers(which, done & within)
-        closed = int((ends <= border).sum())
-        spent = (
-            int(zeros[closed]) if closed < len(zeros) else _FOREVER if final else opened[-1] + window if opened else 0
-        )
+        if closed < len(zeros):
+            spent = int(zeros[closed])
+        else:
+            spent = _FOREVER if final else opened[-1] + window if opened else 0
         self.counts["hits outside every trigger's window"] += int((done & ~within).sum())
         self.counts["triggers without hits"] += closed - len(np.unique(which[done & within]))
         self.counts["triggers within an open window"] += int((single < spent).sum()) - closed

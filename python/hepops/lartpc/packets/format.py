@@ -58,18 +58,11 @@ _PARITY = (
 )  # fmt: skip
 
 
-def association(entries: int) -> np.dtype[Any]:
-    """larnd-sim's `mc_packets_assn`: for every packet its event, and the segments and trajectories that made it."""
+def association(entries: int, trajectories: bool) -> np.dtype[Any]:
+    """larnd-sim's `mc_packets_assn`: for every packet its event, and the segments (and trajectories) that made it."""
     ids, shares = ("i8", (entries,)), ("f8", (entries,))
-    return np.dtype(
-        [
-            ("event_ids", "i8", (1,)),
-            ("segment_ids", *ids),
-            ("fraction", *shares),
-            ("file_traj_ids", *ids),
-            ("fraction_traj", *shares),
-        ]
-    )
+    fields: list[Any] = [("event_ids", "i8", (1,)), ("segment_ids", *ids), ("fraction", *shares)]
+    return np.dtype(fields + ([("file_traj_ids", *ids), ("fraction_traj", *shares)] if trajectories else []))
 
 
 def parity(packets: Array) -> Array:

@@ -57,8 +57,8 @@ def read_packets(
         Hits, sorted by (event, tpc, iy, ix, time), on the CPU: `adc` as read, `charge` from it (float64), `time` since
         the event's time zero [us], `x` from it with the drift velocity of the nominal field. `reports["packets"]`
         counts what the file holds and what was left out, by reason; `reports["event_start"]` has the events' ids and
-        their time zero in ticks since the first reset of the file's clock. By truth an event must be shorter than half the
-        clock's period. Deterministic; not differentiable.
+        their time zero in ticks since the first reset of the file's clock. By truth an event must be shorter than half
+        the clock's period. Deterministic; not differentiable.
 
     Raises:
         ValueError: a foreign or truncated file, a missing field, another format version; what on_bad or missing_sync
@@ -96,6 +96,12 @@ def iterate_packets(
         if done is not None:
             yield reader.hits(done)
     yield reader.hits(reader.builder.ready(True))
+
+
+def default_events(path: str | Path) -> Literal["truth", "gap"]:
+    """How `read_packets` builds events where nothing is said."""
+    with open_hdf5(path) as file:
+        return "truth" if "mc_packets_assn" in file else "gap"
 
 
 def read_truth(path: str | Path) -> dict[str, Array]:
@@ -149,7 +155,7 @@ class _Reader:
             packets = check_packets(self.path, file)
             self.total = len(packets)
             self.association = self._association(file)
-            clock = self.clock or _clock_of(file)
+            clock = self.clock or _clock_of(file, self.detector.tick)
             self.names = packets.dtype.names
         rule = self.events
         if rule is None:
@@ -326,6 +332,8 @@ class _Reader:
         if found is None:
             names = ("tick", "pixel", "adc", "event", "start", "time")
             found = {name: np.zeros(0, np.int64) for name in names}
+            if self.truth and self.association:
+                found |= {"segment": np.zeros((0, 1), np.int64), "fraction": np.zeros((0, 1))}
         event, pixel, time = found["event"], found["pixel"], found["time"]
         order = np.lexsort((time, pixel, event))
         event, pixel, time = event[order], pixel[order], time[order]
@@ -341,6 +349,7 @@ class _Reader:
         _, y, z = self.detector.pixel_centre(tpc, ix, iy).unbind(-1)
         nominal = self.detector.nominal
         drifted = float(velocity(nominal.efield, nominal.temperature)) * seconds
+        truth = self._truth(found, order)
         starts, first = np.unique(event, return_index=True)
         reports = {
             "packets": self.report(),
@@ -351,7 +360,7 @@ class _Reader:
             event=torch.from_numpy(event), tpc=tpc, ix=ix, iy=iy,
             x=self.detector.drift_position(drifted, tpc), y=y, z=z,
             time=seconds, charge=self.constants.calibrate(adc, place), adc=adc, row=torch.from_numpy(row),
-            rank=torch.from_numpy(rank), truth=self._truth(found, order), reports=reports,
+            rank=torch.from_numpy(rank), truth=truth, reports=reports,
         )  # fmt: skip
 
     def _truth(self, found: Columns, order: Array) -> Truth | None:
@@ -382,9 +391,9 @@ class _Reader:
         }
 
 
-def _clock_of(file: Any) -> Clock:
+def _clock_of(file: Any, tick: float) -> Clock:
     text = file["_header"].attrs.get(CLOCK) if "_header" in file else None
-    return Clock() if text is None else Clock.from_json(text.decode() if isinstance(text, bytes) else text)
+    return Clock.of(tick) if text is None else Clock.from_json(text.decode() if isinstance(text, bytes) else text)
 
 
 def _segment_ids(file: Any, ids: str) -> tuple[Array | None, Array | None]:

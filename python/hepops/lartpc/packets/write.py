@@ -102,7 +102,7 @@ def write_packets(
 
     from hepops import _core
 
-    clock = clock or Clock(tick=channel_map.detector.tick)
+    clock = clock or Clock.of(channel_map.detector.tick)
     detector = channel_map.detector
     hits = hits.to("cpu")
     kept, address, adc, excluded = _choose(hits, channel_map, channels, on_absent, noisy)
@@ -114,13 +114,11 @@ def write_packets(
             f"write_packets: times begin at tick {int(min(tick.min(), begin[1].min()))}, before the first reset"
         )
     rows, order = _packets(tick, address, adc, begin[1], channel_map.io_groups, clock, unix)
-    table, cut = _truth(kept, event, segments, associations)
+    row_of = np.empty(len(order), np.int64)
+    row_of[order] = np.flatnonzero(rows["packet_type"] == DATA)
+    assn, cut = _truth(kept, event, segments, associations, row_of, len(rows))
     if cut:
         excluded["truth entries beyond associations"] = cut
-    assn: Array = np.zeros(len(rows), table.dtype)
-    for column in ("event_ids", "segment_ids", "file_traj_ids"):
-        assn[column][:] = -1
-    assn[rows["packet_type"] == DATA] = table[order]
     copied = _copied(source)
     noted = clock.replace(disorder=0)
     now = time.time()
@@ -244,11 +242,10 @@ def _packets(
     """All packets in the order of time, and the hits in the order of the data packets."""
     period, per_second = clock.period, 1e6 / clock.tick
     ends = [int(f(np.concatenate([tick, begin]))) if len(begin) else 0 for f in (np.min, np.max)]
-    resets = (
-        np.arange(ends[0] // period, ends[1] // period + 1, dtype=np.int64) if clock.synced else np.zeros(1, np.int64)
-    )
-    if len(resets) > _MOST_RESETS:
-        raise ValueError(f"write_packets: starts span {len(resets)} resets of the clock, more than {_MOST_RESETS}")
+    first, last = ends[0] // period, ends[1] // period
+    if clock.synced and last - first >= _MOST_RESETS:
+        raise ValueError(f"write_packets: starts span {last - first + 1} resets of the clock, more than {_MOST_RESETS}")
+    resets = np.arange(first, last + 1, dtype=np.int64) if clock.synced else np.zeros(1, np.int64)
     each, repeat = np.array(groups, np.uint8), len(groups)
 
     def service(kind: int, at: Array, stamp: Array, **fields: int) -> tuple[Array, Array]:
@@ -289,33 +286,36 @@ def _data(tick: Array, address: Address, adc: Array, period: int) -> Array:
     return rows
 
 
-def _truth(hits: Hits, event: Array, segments: Segments | None, associations: int | None) -> tuple[Array, int]:
-    """One row of `mc_packets_assn` per hit, largest shares first, and how many entries did not fit."""
-    n = len(hits)
+def _truth(
+    hits: Hits, event: Array, segments: Segments | None, associations: int | None, row_of: Array, rows: int
+) -> tuple[Array, int]:
+    """`mc_packets_assn`, where `row_of` has the row of each hit, and how many entries did not fit."""
     truth = hits.truth or Truth(*(torch.zeros(0, dtype=d) for d in (torch.int64, torch.int64, torch.float64)))
     hit, segment = truth.hit.numpy(), truth.segment.numpy()
     share = truth.fraction.detach().double().numpy()
     most = int(np.bincount(hit, minlength=1).max()) if len(hit) else 0
     if associations is not None and associations < 1:
         raise ValueError(f"write_packets: associations must be positive, got {associations}")
-    width = associations or max(LEAST, most)
-    table = np.zeros(n, association(width))
-    table["event_ids"][:, 0] = event
-    cut = _ranked(table["segment_ids"], table["fraction"], hit, segment, share)
-    table["file_traj_ids"] = -1
-    if segments is not None and len(hit):
-        if int(segment.max()) >= len(segments):
-            raise ValueError(
-                f"write_packets: truth names segment {segment.max()}, but there are {len(segments)} segments"
-            )
-        track = segments.track.numpy()[segment]
-        pairs, of = np.unique(np.stack([hit, track], 1), axis=0, return_inverse=True)
-        sums = np.bincount(of.ravel(), weights=share, minlength=len(pairs))
-        _ranked(table["file_traj_ids"], table["fraction_traj"], pairs[:, 0], pairs[:, 1], sums)
+    table: Array = np.zeros(rows, association(associations or max(LEAST, most), segments is not None))
+    table["event_ids"] = -1
+    table["event_ids"][row_of, 0] = event
+    cut = _ranked(table["segment_ids"], table["fraction"], hit, segment, share, row_of)
+    if segments is not None:
+        pairs: Array = np.zeros((0, 2), np.int64)
+        sums: Array = np.zeros(0)
+        if len(hit):
+            if int(segment.max()) >= len(segments):
+                raise ValueError(
+                    f"write_packets: truth names segment {segment.max()}, but there are {len(segments)} segments"
+                )
+            track = segments.track.cpu().numpy()[segment]
+            pairs, of = np.unique(np.stack([hit, track], 1), axis=0, return_inverse=True)
+            sums = np.bincount(of.ravel(), weights=share, minlength=len(pairs))
+        _ranked(table["file_traj_ids"], table["fraction_traj"], pairs[:, 0], pairs[:, 1], sums, row_of)
     return table, cut
 
 
-def _ranked(ids: Array, shares: Array, hit: Array, value: Array, share: Array) -> int:
+def _ranked(ids: Array, shares: Array, hit: Array, value: Array, share: Array, row_of: Array) -> int:
     """Fill a hit's row with its values, largest shares first, -1 where there is none; entries that do not fit."""
     ids[:] = -1
     order = np.lexsort((-np.abs(share), hit))
@@ -323,8 +323,9 @@ def _ranked(ids: Array, shares: Array, hit: Array, value: Array, share: Array) -
     begins = np.flatnonzero(np.diff(hit, prepend=-1)) if len(hit) else np.zeros(0, np.int64)
     rank = np.arange(len(hit)) - np.repeat(begins, np.diff(begins, append=len(hit)))
     fits = rank < ids.shape[1]
-    ids[hit[fits], rank[fits]] = value[fits]
-    shares[hit[fits], rank[fits]] = share[fits]
+    row, rank = row_of[hit[fits]], rank[fits]
+    ids[row, rank] = value[fits]
+    shares[row, rank] = share[fits]
     return int((~fits).sum())
 
 
