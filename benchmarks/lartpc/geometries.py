@@ -80,7 +80,7 @@ def pixels(kind: str, data: Path | None, short: bool = False):
 def wires(kind: str, short: bool = False):
     detector = WireDetector.dune_apa()
     segments = wire_shots(detector)
-    segments = segments.select([0, 4]) if short else segments
+    segments = segments.select([0, 1, 4, 5]) if short else segments
     with torch.no_grad():
         measured = WireSimulator(detector, Parameters(**HIDDEN), torch.float64)(segments)
     result = fit_wires(WireSimulator(detector, Parameters(), torch.float64), segments, measured)

@@ -190,7 +190,7 @@ def test_array_display_has_every_hit_in_three_views(modules):
 def test_a_plane_of_small_pixels_is_drawn_with_its_pitch(modules):
     detector, hits = modules
     axes = plot.pixel_plane(hits, detector, int(hits.tpc.max())).axes[0]
-    assert np.diff(axes.collections[0].get_coordinates()[0, :, 0]) == pytest.approx(0.387975)
+    np.testing.assert_allclose(np.diff(axes.collections[0].get_coordinates()[0, :, 0]), 0.387975, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def array_display(hits: Hits, detector: Detector, event: int | None = None) -> "
 
     Args:
         hits: Of one or more events.
-        detector: The detector that made them; its drift volumes are drawn, with the numbers of the modules that are hit.
+        detector: The detector that made them; its drift volumes are drawn, and the numbers of the modules that are hit.
         event: Which event; None: the first.
 
     Raises:
@@ -358,7 +358,7 @@ def _scale(hits: Hits) -> "LogNorm":
     from matplotlib.colors import LogNorm
 
     low = max(float(np.percentile(_numpy(hits.charge), 1)) / KILO, 0.1)
-    return LogNorm(low, max(float(hits.per_pixel().charge.max()) / KILO, 2 * low), clip=True)
+    return LogNorm(low, max(float(hits.per_pixel().charge.detach().max()) / KILO, 2 * low), clip=True)
 
 
 def _label(bar: "Colorbar") -> None:
