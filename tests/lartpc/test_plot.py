@@ -4,7 +4,8 @@ import hepops
 import numpy as np
 import pytest
 import torch
-from hepops.lartpc import Detector, Parameters, Segments, Simulator, gun
+from hepops.lartpc import Detector, ModularSimulator, Parameters, Segments, Simulator, gun
+from hepops.lartpc.wires import WireDetector, WireSimulator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 plot = pytest.importorskip("hepops.lartpc.plot")
@@ -161,3 +162,63 @@ def test_what_cannot_be_drawn_is_refused(event):
         plot.event_display(hits[:0], detector)
     with pytest.raises(ValueError, match="no hit in TPC 7"):
         plot.pixel_plane(hits, detector, 7)
+
+
+# ---- several modules, wires
+
+
+@pytest.fixture(scope="module")
+def modules():
+    detector = Detector.two_by_two()
+    parts = [gun.shoot(detector.module(n), 1, directions=(0.8, -0.6, 0.5), seed=7, first_event=0) for n in (1, 3)]
+    with torch.no_grad():
+        return detector, ModularSimulator(detector)(Segments.cat(parts))
+
+
+def test_array_display_has_every_hit_in_three_views(modules):
+    detector, hits = modules
+    figure = plot.array_display(hits, detector)
+    views = figure.axes[:3]
+    for axes, (a, b) in zip(views, (("z", "x"), ("z", "y"), ("x", "y")), strict=True):
+        at = np.asarray(axes.collections[0].get_offsets())
+        mine = torch.stack((getattr(hits, a), getattr(hits, b)), 1).numpy()
+        np.testing.assert_allclose(at[np.lexsort(at.T)], mine[np.lexsort(mine.T)], rtol=1e-6)
+    assert {text.get_text() for text in views[0].texts} == {"1", "3"}  # the modules that are hit
+    check_layout(figure)
+
+
+def test_a_plane_of_small_pixels_is_drawn_with_its_pitch(modules):
+    detector, hits = modules
+    axes = plot.pixel_plane(hits, detector, int(hits.tpc.max())).axes[0]
+    np.testing.assert_allclose(np.diff(axes.collections[0].get_coordinates()[0, :, 0]), 0.387975, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "detector", [Detector.two_by_two(), Detector.nd_lar(), WireDetector.dune_apa()], ids=lambda d: d.name
+)
+def test_detector_drawing(detector):
+    figure = plot.detector_drawing(detector)
+    check_layout(figure)
+    heights = {float(y) for line in figure.axes[0].lines for y in line.get_ydata()}
+    assert {x for t in detector.tpcs for x in (t.anode, t.cathode)} <= heights
+
+
+def test_wire_views_show_the_voltages():
+    detector = WireDetector.microboone()
+    segments = gun.shoot(detector.volumes, 1, energy=60.0, topology="inside", seed=2)
+    with torch.no_grad():
+        images = WireSimulator(detector)(segments)
+    figure = plot.wire_views(images)
+    check_layout(figure)
+    for k, (axes, plane) in enumerate(zip(figure.axes, detector.planes, strict=False)):
+        assert plane.name in axes.get_title() and plane.kind in axes.get_title()
+        mesh, (image, first) = axes.collections[0], images.dense(0, 0, k)
+        shown = mesh.get_array()
+        assert float(np.nanmax(shown.filled(np.nan))) == float(image.max())
+        tick, wire = np.unravel_index(np.nanargmax(shown.filled(np.nan)), shown.shape)
+        number, at = divmod(int(image.argmax()), image.shape[1])
+        corner = mesh.get_coordinates()[tick, wire]
+        assert corner[0] == pytest.approx(detector.span(k)[0] + number * plane.pitch)
+        assert corner[1] == pytest.approx((first + at) * detector.tick)
+    with pytest.raises(ValueError, match="there is no image of event 5"):
+        plot.wire_views(images, 5)

@@ -30,7 +30,7 @@ Shard = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Part I = 0 ... N-1 of the events; `merge` joins the parts."),
 ]
-DetectorName = Annotated[str, typer.Option("--detector", help="A built-in detector: module0.")]
+DetectorName = Annotated[str, typer.Option("--detector", help="A built-in detector: module0, 2x2, fsd or ndlar.")]
 Properties = Annotated[
     Path | None, typer.Option("--properties", metavar="YAML", help="Detector properties, in larnd-sim's format.")
 ]
@@ -167,15 +167,21 @@ def build_detector(name: str, properties: Path | None, layout: list[Path] | None
     """The built-in detector, or that of the files."""
     from hepops.lartpc import Detector
 
+    built_in = {"module0": Detector.module0, "2x2": Detector.two_by_two, "fsd": Detector.fsd, "ndlar": Detector.nd_lar}
     if properties is None and not layout:
-        if module is not None:
-            raise ValueError("--module belongs to --properties and --layout")
-        if name != "module0":
-            raise ValueError(f"--detector must be module0 (others come from --properties and --layout), got {name!r}")
-        return Detector.module0()
-    if properties is None or not layout:
+        if name not in built_in:
+            known = ", ".join(built_in)
+            raise ValueError(f"--detector must be {known} (others come from --properties and --layout), got {name!r}")
+        detector = built_in[name]()
+        detector = detector if module is None else detector.module(module)
+    elif properties is None or not layout:
         raise ValueError("--properties and --layout belong together, one of them is missing")
-    return Detector.from_yaml(properties, layout[0] if len(layout) == 1 else layout, module=module)
+    else:
+        detector = Detector.from_yaml(properties, layout[0] if len(layout) == 1 else layout, module=module)
+    if not detector.is_uniform:
+        numbers = list(detector.module_numbers)
+        raise ValueError(f"the modules of {detector.name} differ in pitch, front end or parameters: --module {numbers}")
+    return detector
 
 
 def detector_of(

@@ -110,7 +110,7 @@ def array_display(hits: Hits, detector: Detector, event: int | None = None) -> "
 
     Args:
         hits: Of one or more events.
-        detector: The detector that made them; its drift volumes are drawn, with the numbers of the modules that are hit.
+        detector: The detector that made them; its drift volumes are drawn, and the numbers of the modules that are hit.
         event: Which event; None: the first.
 
     Raises:
@@ -155,7 +155,9 @@ def detector_drawing(detector: "Detector | WireDetector") -> "Figure":
     left, right = figure.subplots(1, 2)
     for tpc in detector.tpcs:
         for axes, low, high in ((left, tpc.z[0], tpc.z[1]), (right, tpc.y[0], tpc.y[1])):
-            axes.plot([low, high, high, low, low], [tpc.anode] * 2 + [tpc.cathode] * 2 + [tpc.anode], color=FAINT, lw=0.8)
+            axes.plot(
+                [low, high, high, low, low], [tpc.anode] * 2 + [tpc.cathode] * 2 + [tpc.anode], color=FAINT, lw=0.8
+            )
             axes.plot([low, high], [tpc.anode] * 2, color=BLUE, lw=1.8)
             axes.plot([low, high], [tpc.cathode] * 2, color=RED, lw=1.8)
     left.set(xlabel="z, beam [cm]", ylabel="x, drift [cm]", aspect="equal")
@@ -243,7 +245,13 @@ def _outlines(axes: "Axes", detector: Detector, a: str, b: str, hit: set[int]) -
         (u0, u1), (v0, v1) = sides[a], sides[b]
         if (i in hit, u0, u1, v0, v1) not in seen:
             seen.add((i in hit, u0, u1, v0, v1))
-            axes.plot([u0, u1, u1, u0, u0], [v0, v0, v1, v1, v0], color=GREY if i in hit else FAINT, lw=0.8, zorder=1 + (i in hit))
+            axes.plot(
+                [u0, u1, u1, u0, u0],
+                [v0, v0, v1, v1, v0],
+                color=GREY if i in hit else FAINT,
+                lw=0.8,
+                zorder=1 + (i in hit),
+            )
 
 
 def _module_names(axes: "Axes", detector: Detector, hit: set[int]) -> None:
@@ -350,7 +358,7 @@ def _scale(hits: Hits) -> "LogNorm":
     from matplotlib.colors import LogNorm
 
     low = max(float(np.percentile(_numpy(hits.charge), 1)) / KILO, 0.1)
-    return LogNorm(low, max(float(hits.per_pixel().charge.max()) / KILO, 2 * low), clip=True)
+    return LogNorm(low, max(float(hits.per_pixel().charge.detach().max()) / KILO, 2 * low), clip=True)
 
 
 def _label(bar: "Colorbar") -> None:

@@ -38,7 +38,7 @@ def wire_potential(detector: WireDetector, plane: int, across: Tensor, distance:
 
     Example:
         >>> apa = WireDetector.dune_apa()
-        >>> z = torch.tensor([0.0, 0.475, 0.95, 1.425])
+        >>> z = torch.tensor([0.0, 0.475, 0.95, 1.425], dtype=torch.float64)
         >>> [wire_potential(apa, k, torch.tensor(0.0), z)[0].round(decimals=9).tolist() for k in range(3)]
         [[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
     """
