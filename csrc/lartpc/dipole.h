@@ -4,9 +4,8 @@
 //   phi(x, y, z) = sum_n f(x, y, z + 2 n L),   f = (p^2 / 2 pi) (1 + p^2/24 (d_x^2 + d_y^2)) z / R^3
 //
 // f is the weighting potential of a square pad of pitch p in a grounded plane, to the second moment of the square (the
-// dipole alone is 5 % off at a distance of 2.5 p, this 0.2 %); n runs over the images in the cathode at z = L: those up
-// to +-m as they are, all others together as a polynomial in z and rho, good to 1e-2 of itself where rho < (m + 1) L
-// / 2.
+// dipole alone is 3.2 % off at a distance of 2.5 p, this 0.05 %); n runs over the images in the cathode at z = L: those
+// up to +-m as they are, the others as a polynomial in z and rho, good to 1e-2 of itself where rho < (m + 1) L / 2.
 //
 // W. Shockley, J. Appl. Phys. 9 (1938) 635; S. Ramo, Proc. IRE 27 (1939) 584; J. D. Jackson, Classical Electrodynamics,
 // 3rd ed., sections 2.2 and 4.1.

@@ -59,7 +59,7 @@ def anode_field(alpha: float | Tensor) -> Tensor:
 
     Example:
         >>> round(anode_field(0.5).item(), 4)
-        0.9565
+        0.9581
     """
     a = torch.as_tensor(alpha, dtype=torch.float64)
     if not 0 <= float(a.detach()) < 2:
