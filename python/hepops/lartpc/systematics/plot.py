@@ -1,0 +1,82 @@
+"""Figures of systematics, in the style of hepops.lartpc.plot; matplotlib is loaded when the first is drawn."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ..plot import BLUE, GREY, ORANGE, _figure
+from .bands import Covariance, Envelope
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def band_plot(
+    edges: Tensor, nominal: Tensor, envelope: Envelope, *, xlabel: str, ylabel: str = "hits per bin", scale: float = 1.0
+) -> "Figure":
+    """A histogram with its envelope: the outer quantiles as a band, and below the ratio to the nominal.
+
+    Args:
+        edges: (K + 1) of the bins; divided by `scale` on the axis.
+        nominal: (K) the histogram itself.
+        envelope: Of the same histogram over the universes.
+    """
+    if nominal.shape != envelope.mean.shape or len(edges) != len(nominal) + 1:
+        raise ValueError(
+            f"band_plot: edges {tuple(edges.shape)}, nominal {tuple(nominal.shape)} and envelope "
+            f"{tuple(envelope.mean.shape)} do not fit"
+        )
+    x = edges.cpu().numpy() / scale
+    centre = nominal.cpu().numpy()
+    low, high = envelope.quantiles[0].cpu().numpy(), envelope.quantiles[-1].cpu().numpy()
+    least, most = envelope.low.cpu().numpy(), envelope.high.cpu().numpy()
+    figure = _figure(6.4, 4.6)
+    top, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
+    share = f"{envelope.levels[-1] - envelope.levels[0]:.0%} of universes"
+    safe = np.where(centre > 0, centre, np.nan)
+    for axes, scaled in ((top, 1.0), (ratio, safe)):
+        _band(axes, x, least / scaled, most / scaled, ORANGE, 0.25, "all universes")
+        _band(axes, x, low / scaled, high / scaled, BLUE, 0.35, share)
+        axes.stairs(centre / scaled, x, color="black", linewidth=1.2, label="nominal", baseline=None)
+        axes.spines[["top", "right"]].set_visible(False)
+    top.set_ylabel(ylabel)
+    top.set_ylim(bottom=0)
+    top.legend(frameon=False)
+    ratio.set_ylabel("ratio")
+    ratio.set_xlabel(xlabel)
+    ratio.axhline(1.0, color=GREY, linewidth=0.6)
+    ratio.set_xlim(x[0], x[-1])
+    return figure
+
+
+def _band(axes: object, x: "np.ndarray", low: "np.ndarray", high: "np.ndarray", colour: str, alpha: float, label: str) -> None:  # type: ignore[type-arg]
+    repeat = np.repeat(x, 2)[1:-1]
+    axes.fill_between(  # type: ignore[attr-defined]
+        repeat, np.repeat(low, 2), np.repeat(high, 2), color=colour, alpha=alpha, linewidth=0, label=label
+    )
+
+
+def correlation_plot(covariance: Covariance, edges: Tensor | None = None, *, label: str = "bin", scale: float = 1.0) -> "Figure":
+    """The correlation matrix of an observable's bins, and the share of the variance of its principal directions."""
+    matrix = covariance.correlation.cpu().numpy()
+    n = len(matrix)
+    ends: Sequence[float] = (0, n) if edges is None else (float(edges[0]) / scale, float(edges[-1]) / scale)
+    figure = _figure(8.0, 3.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    image = left.imshow(
+        matrix, vmin=-1, vmax=1, cmap="RdBu_r", origin="lower", extent=(*ends, *ends), interpolation="nearest"
+    )
+    left.set_xlabel(label)
+    left.set_ylabel(label)
+    figure.colorbar(image, ax=left, label="correlation")
+    values, _ = covariance.principal()
+    share = (values / values.sum().clamp(min=1e-300)).cpu().numpy()[:12]
+    right.bar(np.arange(1, len(share) + 1), share, color=BLUE)
+    right.set_yscale("log")
+    right.set_ylim(max(1e-6, float(share[share > 0].min()) / 2) if (share > 0).any() else 1e-6, 2)
+    right.set_xlabel("principal direction")
+    right.set_ylabel("share of the variance")
+    right.spines[["top", "right"]].set_visible(False)
+    return figure
