@@ -49,7 +49,7 @@ def main(path: str) -> None:
     points = torch.stack([*torch.meshgrid(x, y, torch.zeros(1, dtype=torch.float64), indexing="ij")], -1).reshape(-1, 3)
     shift = maps[0].at(points).displacement.reshape(61, 81, 3)
     image = left.contourf(x, y, shift[..., 0].T, levels=16, cmap="viridis")
-    figure.colorbar(image, ax=left, label="apparent − true x [cm]")
+    figure.colorbar(image, ax=left, label="apparent - true x [cm]")
     some = (slice(6, None, 10), slice(4, None, 9))
     left.quiver(
         *torch.meshgrid(x[some[0]], y[some[1]], indexing="ij"), 0 * shift[some][..., 1], shift[some][..., 1],
