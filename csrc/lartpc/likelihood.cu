@@ -277,9 +277,10 @@ struct Backward {
 };
 
 // grad (intervals) -> gradient of the currents
-Tensor backward(const Tensor& grad, const Tensor& slopes_, const Tensor& offsets, const Tensor& ticks,
-                const Tensor& first, int64_t hold, int64_t reset) {
-  const Tensor g = core::contiguous(grad), slopes = core::contiguous(slopes_);
+Tensor backward(const Tensor& grad, const Tensor& slopes_, const Tensor& offsets_, const Tensor& ticks_,
+                const Tensor& first_, int64_t hold, int64_t reset) {
+  const Tensor g = core::contiguous(grad), slopes = core::contiguous(slopes_), offsets = core::contiguous(offsets_),
+               ticks = core::contiguous(ticks_), first = core::contiguous(first_);
   Tensor result = core::empty_like(slopes);
   core::for_floating("hit_likelihood_backward: slopes", slopes, [&]<class T>() {
     core::for_each(slopes, offsets.numel() - 1,

@@ -212,7 +212,14 @@ class HitLikelihood:
         none = left[:0]
         empty = torch.zeros(0, dtype=torch.float64, device=left.device)
         log_foreign = math.log(p) if (p := chip.foreign_probability()) > 0 else -math.inf
-        report = {"matched": 0, "without_row": len(left), "outside_window": 0, "dead_time": 0, "foreign": 0, "silenced": 0}
+        report = {
+            "matched": 0,
+            "without_row": len(left),
+            "outside_window": 0,
+            "dead_time": 0,
+            "foreign": 0,
+            "silenced": 0,
+        }
         scores = empty.new_zeros(0, parameters) if parameters else None
         return Intervals(none, none, none, none, none, empty, scores, empty, empty, left, log_foreign, report)
 

@@ -176,8 +176,10 @@ def _backward(ctx: Any, grad: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
     of_hit = torch.arange(ticks.shape[0], device=first.device)
     row = torch.searchsorted(first[1:].contiguous(), of_hit, right=True)
     of_edges = per_edge * grad[of_hit + row]
-    bar, sigma = (_by_row(grad, slope, intervals, shape) for slope, shape in zip(
-        (per_threshold, per_noise), ctx.shapes, strict=True))
+    bar, sigma = (
+        _by_row(grad, slope, intervals, shape)
+        for slope, shape in zip((per_threshold, per_noise), ctx.shapes, strict=True)
+    )
     return of_values, None, None, None, of_edges, bar, sigma, *(None,) * 7
 
 
