@@ -12,9 +12,9 @@ from torch import Tensor
 
 from . import optimise
 from .chips import of_chips
-from .optimise import Objective, Settings
 from .metric import Metric, expected
 from .nuisance import Family, Nuisances
+from .optimise import Objective, Settings
 from .problem import Point, Problem
 from .residuals import LikelihoodObject, MatchedHits, Noise, PixelSums, Residual
 from .result import FitResult

@@ -22,7 +22,9 @@ TOYS, TOYS_PER_EVENT = 2, 6  # of a fit's steps; an event alone has few hits to 
 GOOD = (0.6, 1.6)  # actual over predicted decrease that a metric must keep
 
 
-def expected(problem: Problem, objective: LikelihoodObject, x: Tensor, batches: Sequence[Batch], toys: int, seed: int) -> Arrow:  # fmt: skip
+def expected(
+    problem: Problem, objective: LikelihoodObject, x: Tensor, batches: Sequence[Batch], toys: int, seed: int
+) -> Arrow:
     """The mean over toys of the sum of outer products, common parameters physical.
 
     Gains per tile are simulated and looked at as one, which changes an information by as much as they differ.
