@@ -9,8 +9,8 @@ A stage has converged when a step changes no parameter by more than `tolerance` 
 stages but the last), or promises to lower F by no more than its rounding, 1e-12 of it (1e-7 in single precision). A
 fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it counts as converged if the
 expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma. A likelihood,
-whose F is in units of its own error, has also converged when a step promises to lower it by no more than 1e-5: scoring with
-the information of toys (metric.py) converges linearly, and less than 0.005 sigma is of no use.
+whose F is in units of its own error, has also converged when a step promises to lower it by no more than 1e-5: scoring
+with the information of toys (metric.py) converges linearly, and less than 0.005 sigma is of no use.
 
 References:
     | K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
