@@ -1,4 +1,4 @@
-r"""Do the errors hold? Toys: the same tracks measured again and again, each fitted, pulls (fit - truth) / error counted.
+r"""Do the errors hold? Toys: the same tracks measured again and again, each fitted, their pulls counted.
 
 By one scoring step from the truth (cheap: the waveforms are the same for all toys), with the expected information, the
 mean of the toys' outer products of scores, for all of them: the outer products of a single toy correlate with its
