@@ -6,6 +6,7 @@ import torch
 from hepops.lartpc import stopping
 from hepops.lartpc.calorimetry import PARTICLES, RangeTable, pdg_most_probable
 from hepops.lartpc.calorimetry.curve import Curve
+
 from lartpc.test_stopping import MUONS, pstar
 
 SOME = np.geomspace(1.3e-3, 9.9e3, 400)

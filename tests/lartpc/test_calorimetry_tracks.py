@@ -84,7 +84,7 @@ def test_a_fluctuation_moves_the_energy_of_those_before_it_alone():
 
 
 def test_losses_have_the_spread_of_the_collisions():
-    """Mean and variance over draws against the variance of the spectrum, xi W (1 - beta^2/2), where nothing is shifted."""
+    """Mean and variance over draws against the variance of the spectrum, xi W (1 - beta^2/2), unshifted."""
     short = line(2, direction=(0.4, 0.0, 0.0))
     tracks = Tracks([StoppingTrack(short, "proton", number=i, offset=5.0) for i in range(1500)])
     draws = tracks.segments(z=torch.randn(1500).double()).dE

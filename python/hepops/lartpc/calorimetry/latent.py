@@ -36,7 +36,7 @@ _LAPLACE_STEP = 0.3  # of sigma: where the determinant is read
 
 @dataclass(frozen=True, eq=False)
 class LatentFit:
-    """Parameters with honest errors, and the latent variables; tensors are float64, K parameters."""
+    """Parameters with errors and the latent variables (see docs/calorimetry.md for what the errors are worth); K parameters."""
 
     names: tuple[str, ...]
     values: Tensor  # (K) physical, of the marginal density (of the joint one where `laplace` was off)

@@ -79,7 +79,7 @@ class RangeTable:
         >>> from hepops.lartpc.calorimetry import RangeTable
         >>> muon = RangeTable("muon")
         >>> [round(float(x), 2) for x in (muon.energy(10.0), muon.dedx(10.0), muon.residual_range(100.0))]
-        [47.85, 3.12, 30.44]
+        [47.54, 3.01, 30.46]
     """
 
     def __init__(self, particle: str, density: float | Tensor = DENSITY) -> None:
