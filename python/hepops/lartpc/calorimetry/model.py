@@ -90,6 +90,7 @@ class Model:
         self.start = torch.tensor([getattr(sim, name).item() for name in names], dtype=torch.float64)
         for name, parameter in self.sim.named_parameters():
             parameter.requires_grad_(name in names)
+        self.can_stop = torch.tensor([isinstance(t, StoppingTrack) for t in tracks.tracks])
         self._event_blocks = self._blocks()
         self._colours: list[Tensor] | None = None
 
@@ -209,7 +210,9 @@ class Model:
         maps = chain(self.tracks, at.w, at.z if self.straggling else None, dE, self._event_blocks)
         second = self.per_event(at, segments)
         one = lambda D: torch.eye(D.shape[1], dtype=torch.float64)  # noqa: E731
-        return [_even(D.T @ S @ D + C + one(D)) for (D, C), S in zip(maps, second, strict=True)]
+        full = [_even(D.T @ S @ D + C + one(D)) for (D, C), S in zip(maps, second, strict=True)]
+        safe = [_even(D.T @ S @ D + one(D)) for (D, _), S in zip(maps, second, strict=True)]
+        return [f if int(torch.linalg.cholesky_ex(f)[1]) == 0 else s for f, s in zip(full, safe, strict=True)]
 
     def per_event(self, at: Point, segments: Segments) -> list[Tensor]:
         """d2(-ln L)/d(dE)^2 of the segments of every event."""
