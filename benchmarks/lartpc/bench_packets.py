@@ -1,4 +1,4 @@
-"""A million data packets written and read: with and without truth, by time windows, in parts; MB and packets per second."""
+"""A million data packets written and read: with and without truth, by time windows, in parts; packets per second."""
 
 import resource
 import sys
