@@ -119,7 +119,12 @@ class Group:
         from .simulator import CUTS
 
         cut = CUTS[sim.dtype]
-        plane = {"pitch": sim.detector.pixel_pitch, "tick": sim.detector.tick, "reach": sim.reach, "cut": cut}
+        plane: dict[str, Any] = {
+            "pitch": sim.detector.pixel_pitch,
+            "tick": sim.detector.tick,
+            "reach": sim.reach,
+            "cut": cut,
+        }
         layout = plan(self.nodes[0], self.window, self.scene.pixels, velocity[0], q, **plane)
         numbers = (plane["pitch"], plane["tick"], q.bins, sim.reach, cut, q.length, q.lead_mode)
         rows = self.rows(layout)
@@ -162,7 +167,9 @@ class Group:
             r = row[jobs]
             names = {name: getattr(rows, name)[r] for name in ("event", "tpc", "ix", "iy", "t0")}
             waves = replace(rows, **names, first_tick=first[jobs], offsets=offset, values=values)
-            yield self.part(rows, waves, universe[jobs] - begin, r, some, velocity, seed, threshold, keep, arriving, lost)
+            yield self.part(
+                rows, waves, universe[jobs] - begin, r, some, velocity, seed, threshold, keep, arriving, lost
+            )
 
     def velocity(self) -> Tensor:
         """Of every universe, float64 (n), as its own run has it."""
@@ -218,9 +225,7 @@ class Group:
         weights = call(Ops._universe_bin_weights, middle, places, pitch, bins, bins_u, bins_v)
         pairs = (layout.pair_offset, layout.pair, layout.pair[:0], layout.pair[:0])
         table = (made.positive, made.most, bins_u, extra, distance, rest)
-        reach: Tensor = call(
-            Ops._universe_reach, places, weights, *table, middle[None], velocity[:1], *pairs, *numbers
-        )
+        reach: Tensor = call(Ops._universe_reach, places, weights, *table, middle[None], velocity[:1], *pairs, *numbers)
         return reach
 
     def jobs(

@@ -25,15 +25,17 @@ def throws(
         name -> float64 (n), what `Simulator.universes` takes. The same for the same seed, whatever the threads.
 
     Raises:
-        ValueError: an unknown name, shapes that do not fit, a covariance that is not symmetric and positive (a name that
-            no data determined makes it NaN), or a mean so far outside that draws do not end.
+        ValueError: an unknown name, shapes that do not fit, a covariance that is not symmetric and positive (it is NaN
+            where no data determined a name), or a mean so far outside that draws do not end.
     """
     centre = torch.as_tensor(mean, dtype=torch.float64).cpu()
     matrix = torch.as_tensor(covariance, dtype=torch.float64).cpu()
     K = len(names)
     specs = [Parameters.spec(name) for name in names]
     if K == 0 or centre.shape != (K,) or matrix.shape != (K, K):
-        raise ValueError(f"throws: {K} names, mean {tuple(centre.shape)} and covariance {tuple(matrix.shape)} do not fit")
+        raise ValueError(
+            f"throws: {K} names, mean {tuple(centre.shape)} and covariance {tuple(matrix.shape)} do not fit"
+        )
     if n < 1:
         raise ValueError(f"throws: n must be at least 1, got {n}")
     if not bool(torch.isfinite(matrix).all()):
