@@ -63,11 +63,22 @@ class Interval {
   // first, last: the looks after the interval's own restart. reading: of the hit at the last look; without one, a
   // restart at `ends` or later finds no look.
   HEPOPS_HD Interval(const Law& law, const Chip& chip, const Grid<nodes>& grid, const Approximation& near,
-                     const NormalTable& table, const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends, const Reading* reading)
-      : law_(law), chip_(chip), grid_(grid), near_(near), table_(table), first_(first), last_(last), ends_(ends), reading_(reading),
-        step_(chip.hold + chip.reset + 1), ticks_(last + chip.hold + 1), slope_(law.reset / law.look) {
-    double** columns[] = {&before_, &waits_, &reached_,  &most_,      &share_,    &upper_,   &node_, &flow_,
-                          &value_,  &hit_,   &centre_, &d_reached_, &d_before_, &d_waits_, &x_[0], &x_[1], &triggers_};
+                     const NormalTable& table, const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends,
+                     const Reading* reading)
+      : law_(law),
+        chip_(chip),
+        grid_(grid),
+        near_(near),
+        table_(table),
+        first_(first),
+        last_(last),
+        ends_(ends),
+        reading_(reading),
+        step_(chip.hold + chip.reset + 1),
+        ticks_(last + chip.hold + 1),
+        slope_(law.reset / law.look) {
+    double** columns[] = {&before_, &waits_,  &reached_,   &most_,     &share_,   &upper_, &node_, &flow_,    &value_,
+                          &hit_,    &centre_, &d_reached_, &d_before_, &d_waits_, &x_[0],  &x_[1], &triggers_};
     for (int i = 0; i < Scratch<nodes>::columns; ++i) *columns[i] = scratch.column(i);
     raw_ = d_waits_;  // which is used after it
     looks_[0] = scratch.looks(0), looks_[1] = scratch.looks(1);
@@ -352,8 +363,8 @@ class Interval {
       Lane total = 0.0;
       for (int g = 0; g < groups; ++g) {
         const int i = g * lanes;
-        total += weight(g) * load(looks.survival(j) + i) * load(looks.h(j) + i) *
-                 (1.0 - load(looks.h(j + chip_.hold) + i));
+        total +=
+            weight(g) * load(looks.survival(j) + i) * load(looks.h(j) + i) * (1.0 - load(looks.h(j + chip_.hold) + i));
       }
       raw_[j + step_] += flow_[m] * sum(total);
     }
@@ -411,7 +422,8 @@ class Interval {
       if (!reading_) {  // an improbable silence, as an improbable hit
         const bool quiet = (m == 0 ? first_survived_ : survived_) > improbable;
         centre_[m] = 0;
-        if (!quiet && this->template back<false>(m, s, begin, stop, looks, x_[m > 0]) < improbable) hit_[m] = far_hit(m, s, begin);
+        if (!quiet && this->template back<false>(m, s, begin, stop, looks, x_[m > 0]) < improbable)
+          hit_[m] = far_hit(m, s, begin);
       }
       value_[m] = this->template back<slopes>(m, s, begin, stop, looks, x_[m > 0]);
       if (centre_[m] != 0 && hit_[m] > nothing) {
@@ -622,7 +634,7 @@ class Interval {
   int64_t step_, ticks_;
   double slope_;  // of x with z
 
-  double *triggers_;                    // of each tick
+  double* triggers_;                    // of each tick
   double *before_, *waits_, *reached_;  // charge before each tick, what waits then, and what has come through after it
   double *most_, *share_, *upper_;      // of each tick
   double *node_, *flow_, *value_, *hit_, *centre_;  // of each node: its tick, F, V, log H, centre
