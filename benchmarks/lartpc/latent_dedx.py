@@ -1,4 +1,4 @@
-"""Tracks whose dE/dx is not given: are the errors of the detector's parameters honest? docs/calorimetry.md has the table.
+"""Tracks whose dE/dx is not given: are the errors honest? docs/calorimetry.md has the table.
 
     python benchmarks/lartpc/latent_dedx.py [toys] [first seed] [sample]
 

@@ -36,7 +36,7 @@ _LAPLACE_STEP = 0.3  # of sigma: where the determinant is read
 
 @dataclass(frozen=True, eq=False)
 class LatentFit:
-    """Parameters with errors and the latent variables (see docs/calorimetry.md for what the errors are worth); K parameters."""
+    """K parameters with errors (what they are worth: docs/calorimetry.md) and the latent variables."""
 
     names: tuple[str, ...]
     values: Tensor  # (K) physical, of the marginal density (of the joint one where `laplace` was off)
@@ -245,8 +245,8 @@ def _scatter(block: Block, values: Tensor, w: Tensor, z: Tensor) -> None:
 def begin(model: Model) -> Point:
     """The origin, with the best of nine ends of every stopping track.
 
-    The loss in the last segment has its maximum, with a kink, where the particle ends at the last point: Newton's method
-    does not find the way from one side to the other.
+    The loss in the last segment has its maximum, with a kink, where the particle ends at the last point: Newton's
+    method does not find the way from one side to the other.
     """
     point = model.origin()
     grid = torch.linspace(-2.4, 2.4, 9, dtype=torch.float64)

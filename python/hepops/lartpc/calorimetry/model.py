@@ -3,8 +3,9 @@ r"""The joint density of data and latent variables about one point: gradient, an
 .. math:: F(v, l) = -\ln L(\mathrm{data} \mid p(v), d(l)) + \tfrac12 l^2 + \mathrm{priors}(p), \qquad l = (w, z)
 
 with :math:`v_k = \ln(p_k/p_k^0)`, the losses d of all segments, and the latent variables l, standard normal: nuisance
-parameters w of the tracks, normal scores z of the losses. One backward pass through the simulator gives dF/dv and dF/dd,
-whatever the number of segments; its memory is that of the waveforms. The second derivatives with respect to d couple only
+parameters w of the tracks, normal scores z of the losses.
+One backward pass through the simulator gives dF/dv and dF/dd,
+for any number of segments; its memory is that of the waveforms. Second derivatives with respect to d couple only
 segments that share a pixel, so that few differences of gradients give all of them (A. R. Curtis, M. J. D. Powell, J. K.
 Reid, J. Inst. Math. Appl. 13 (1974) 117), unless the objective brings them; those with respect to l follow by the chain
 rule, :math:`D^T F_{dd} D + \sum_i F_{d_i} \partial^2 d_i + 1`, event by event.
