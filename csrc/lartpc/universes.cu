@@ -303,6 +303,8 @@ Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, cons
       run_in_shares(f, core::in<int64_t>(likes), in.rows);
       return;
     }
+#else
+    static_cast<void>(plain);  // on a GPU there is the plain form alone
 #endif
     Tensor places = torch::stable::new_empty(in.pair, {f.n * f.N * place_size});
     Tensor weights = torch::stable::new_empty(u_table, {f.n * f.N * f.per_node()});
