@@ -40,7 +40,7 @@ class Chips:
     def with_values(self, values: dict[str, float | Tensor]) -> Chips:
         """The chip at other values. Where pixels differ already, one number moves their mean and keeps the ratios."""
         chip: Any = self.hits.chip
-        changed: dict[str, float | Tensor] = {}
+        changed: dict[str, Any] = {}
         for name, value in values.items():
             before = torch.as_tensor(getattr(chip, name), dtype=torch.float64)
             many = before.numel() > 1
