@@ -291,7 +291,7 @@ def test_demo(tmp_path):
         (["TRACKS", "TRACKS", "-o", "OUT"], "--same-event merge or renumber decides"),
         (["TRACKS", "-o", "OUT", "--detector", "module9"], "--detector must be module0"),
         (["TRACKS", "-o", "OUT", "--layout", "a.yaml"], "--properties and --layout belong together"),
-        (["TRACKS", "-o", "OUT", "--module", "1"], "--module belongs to"),
+        (["TRACKS", "-o", "OUT", "--module", "7"], "module must be one of"),
         (["TRACKS", "-o", "OUT", "--response", "none.npy"], "none.npy"),
         (["TRACKS", "-o", "OUT", "--model", "bricks"], "model must be one of"),
         (["TRACKS", "-o", "OUT", "--step", "2"], "step must be in"),
