@@ -52,7 +52,7 @@ class Scene:
 
     sim: "Simulator"
     pieces: Pieces
-    deposits: Tensor  # float64 (6, N)   what `arrive` is given
+    deposits: Tensor  # float64 (6 or 7, N)   what `arrive` is given
     at: Tensor  # float64 (2, N)
     extent: Tensor  # float64 (2, N)
     piece: Tensor  # int64 (N)
@@ -73,7 +73,7 @@ class Scene:
         result = self.deposits.new_empty(len(values), 10, self.deposits.shape[1])
         result[:, 1:3], result[:, 6:8], result[:, 9] = self.at, self.extent, self.deposits[3]
         for nodes, p in zip(result, values, strict=True):
-            nodes[[0, 3, 4, 5, 8]] = arrive(self.deposits, p, self.sim.model)
+            nodes[[0, 3, 4, 5, 8]] = arrive(self.deposits, self.sim._derived(p), self.sim.model)
         return result
 
     def groups(self, values: Tensor) -> Iterator["Group"]:
@@ -162,7 +162,9 @@ class Group:
             r = row[jobs]
             names = {name: getattr(rows, name)[r] for name in ("event", "tpc", "ix", "iy", "t0")}
             waves = replace(rows, **names, first_tick=first[jobs], offsets=offset, values=values)
-            yield self.part(rows, waves, universe[jobs] - begin, r, some, velocity, seed, threshold, keep, arriving, lost)
+            yield self.part(
+                rows, waves, universe[jobs] - begin, r, some, velocity, seed, threshold, keep, arriving, lost
+            )
 
     def velocity(self) -> Tensor:
         """Of every universe, float64 (n), as its own run has it."""
@@ -218,9 +220,7 @@ class Group:
         weights = call(Ops._universe_bin_weights, middle, places, pitch, bins, bins_u, bins_v)
         pairs = (layout.pair_offset, layout.pair, layout.pair[:0], layout.pair[:0])
         table = (made.positive, made.most, bins_u, extra, distance, rest)
-        reach: Tensor = call(
-            Ops._universe_reach, places, weights, *table, middle[None], velocity[:1], *pairs, *numbers
-        )
+        reach: Tensor = call(Ops._universe_reach, places, weights, *table, middle[None], velocity[:1], *pairs, *numbers)
         return reach
 
     def jobs(

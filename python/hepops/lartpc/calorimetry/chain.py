@@ -46,7 +46,9 @@ def _derivatives(f: Tensor, leaves: list[Tensor]) -> tuple[list[Tensor], list[li
     first = [_or_zero(g, f) for g in torch.autograd.grad(f.sum(), leaves, create_graph=True, allow_unused=True)]
     second = []
     for a, g in enumerate(first):
-        row = list(torch.autograd.grad(g.sum(), leaves, retain_graph=True, allow_unused=True)) if g.requires_grad else []
+        row = (
+            list(torch.autograd.grad(g.sum(), leaves, retain_graph=True, allow_unused=True)) if g.requires_grad else []
+        )
         row = row or [None] * len(leaves)
         second.append([_or_zero(x, f).detach() if b >= a else torch.zeros_like(f) for b, x in enumerate(row)])
     return [g.detach() for g in first], second

@@ -24,9 +24,7 @@ Objective = Callable[[Simulator, Segments], Tensor]
 class HasInformation(Protocol):
     """An objective that knows its second derivatives with respect to the deposits."""
 
-    def information(
-        self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]
-    ) -> list[Tensor]:
+    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
         """Second derivatives (n, n) with respect to dE of the segments of each block, one event each.
 
         per_dE: d(charge)/d(dE) of every segment, relative to its charge [1/MeV].
@@ -97,9 +95,7 @@ class PixelCharges:
         at = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
         return order[at], key[at] == wanted
 
-    def information(
-        self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]
-    ) -> list[Tensor]:
+    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
         """Gauss and Newton's second derivatives; the charge of a segment on a pixel is linear in its electrons."""
         with torch.no_grad():
             waves, inputs = sim._waveforms(sim._pieces(segments), ())

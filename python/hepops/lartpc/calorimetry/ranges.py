@@ -205,5 +205,3 @@ def _tensor(name: str, value: Tensor | float) -> Tensor:
 def _refuse(name: str, values: Tensor, bad: Tensor, why: str) -> None:
     if bool(bad.any()):
         raise ValueError(f"{name} {why}, got {float(values.detach()[bad].flatten()[0]):.6g}")
-
-

@@ -228,7 +228,10 @@ class Tracks:
     """
 
     def __init__(
-        self, tracks: Sequence[StoppingTrack | ThroughTrack], density: float | Tensor = DENSITY, cut: float | None = None
+        self,
+        tracks: Sequence[StoppingTrack | ThroughTrack],
+        density: float | Tensor = DENSITY,
+        cut: float | None = None,
     ) -> None:
         if not tracks:
             raise ValueError("tracks: there are none")
@@ -242,7 +245,9 @@ class Tracks:
         self.layout = self._lay_out()
         kind = [(t.particle, type(t)) for t in tracks]
         self._groups = {
-            k: torch.isin(self.layout.track, torch.tensor([i for i, other in enumerate(kind) if other == k])).nonzero()[:, 0]
+            k: torch.isin(self.layout.track, torch.tensor([i for i, other in enumerate(kind) if other == k])).nonzero()[
+                :, 0
+            ]
             for k in dict.fromkeys(kind)
         }
 

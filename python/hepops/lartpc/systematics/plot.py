@@ -51,14 +51,18 @@ def band_plot(
     return figure
 
 
-def _band(axes: object, x: "np.ndarray", low: "np.ndarray", high: "np.ndarray", colour: str, alpha: float, label: str) -> None:  # type: ignore[type-arg]
+def _band(
+    axes: object, x: "np.ndarray", low: "np.ndarray", high: "np.ndarray", colour: str, alpha: float, label: str
+) -> None:  # type: ignore[type-arg]
     repeat = np.repeat(x, 2)[1:-1]
     axes.fill_between(  # type: ignore[attr-defined]
         repeat, np.repeat(low, 2), np.repeat(high, 2), color=colour, alpha=alpha, linewidth=0, label=label
     )
 
 
-def correlation_plot(covariance: Covariance, edges: Tensor | None = None, *, label: str = "bin", scale: float = 1.0) -> "Figure":
+def correlation_plot(
+    covariance: Covariance, edges: Tensor | None = None, *, label: str = "bin", scale: float = 1.0
+) -> "Figure":
     """The correlation matrix of an observable's bins, and the share of the variance of its principal directions."""
     matrix = covariance.correlation.cpu().numpy()
     n = len(matrix)

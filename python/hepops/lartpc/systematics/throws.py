@@ -33,7 +33,9 @@ def throws(
     K = len(names)
     specs = [Parameters.spec(name) for name in names]
     if K == 0 or centre.shape != (K,) or matrix.shape != (K, K):
-        raise ValueError(f"throws: {K} names, mean {tuple(centre.shape)} and covariance {tuple(matrix.shape)} do not fit")
+        raise ValueError(
+            f"throws: {K} names, mean {tuple(centre.shape)} and covariance {tuple(matrix.shape)} do not fit"
+        )
     if n < 1:
         raise ValueError(f"throws: n must be at least 1, got {n}")
     if not bool(torch.isfinite(matrix).all()):
