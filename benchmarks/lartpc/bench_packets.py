@@ -1,4 +1,4 @@
-"""A million data packets written and read: with and without truth, by time windows, in parts; MB and packets per second."""
+"""A million data packets written and read: with and without truth, by time windows, in parts; packets per second."""
 
 import resource
 import sys
@@ -22,7 +22,7 @@ event = torch.sort(torch.randint(0, events, (n,), generator=random)).values
 tpc, ix, iy = detector.pixel_from_id(torch.randint(0, detector.num_pixels, (n,), generator=random))
 _, y, z = detector.pixel_centre(tpc, ix, iy).unbind(-1)
 hits = Hits(
-    event=event, tpc=tpc, ix=ix, iy=iy, x=y, y=y, z=z, time=torch.randint(1, 2000, (n,), generator=random) * 0.1,
+    event=event, tpc=tpc, ix=ix, iy=iy, x=y, y=y, z=z, time=torch.randint(1, 2000, (n,), generator=random).double() * 0.1,
     charge=2e4 * torch.rand(n, generator=random), adc=torch.randint(75, 256, (n,), generator=random),
     row=torch.arange(n), rank=torch.zeros(n, dtype=torch.int64),
     truth=Truth(
@@ -61,7 +61,7 @@ with tempfile.TemporaryDirectory() as folder:
             ),
             "write_packets, with truth": lambda: write_packets(path.with_name("a.h5"), hits, channel_map),
         },
-        5,
+        3,
     )
     print(f"{n} data packets, {size['packets'] / 1e6:.0f} MB, truth {size['mc_packets_assn'] / 1e6:.0f} MB")
     for name, t in timed.items():

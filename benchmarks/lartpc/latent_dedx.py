@@ -1,4 +1,4 @@
-"""Tracks whose dE/dx is not given: are the errors of the detector's parameters honest? docs/calorimetry.md has the table.
+"""Tracks whose dE/dx is not given: are the errors honest? docs/calorimetry.md has the table.
 
     python benchmarks/lartpc/latent_dedx.py [toys] [first seed] [sample]
 
@@ -31,7 +31,7 @@ def simulator() -> Simulator:
     return Simulator(detector(), TRUTH, dtype=torch.float64, step=STEP, reach=1, length=40)
 
 
-def sample(kind: str, seed: int, muons: int = 6, protons: int = 6) -> tuple[Segments, Tracks]:
+def sample(kind: str, seed: int, muons: int = 3, protons: int = 3) -> tuple[Segments, Tracks]:
     """The truth, and what the fit is told: points, particles, and ends within 0.3 cm or energies within a factor."""
     generator = torch.Generator().manual_seed(seed)
     parts, tracks = [], []
@@ -66,9 +66,7 @@ def toy(kind: str, seed: int) -> tuple[list[str], dict[str, tuple[torch.Tensor, 
     truth, tracks = sample(kind, seed)
     data = PixelCharges.measure(sim, truth, NOISE, seed)
     names = ["birks_a", "birks_k", "lifetime"] if kind == "stopping" else ["birks_a", "lifetime"]
-    prior = {"lifetime": (TRUTH.lifetime, 1000.0)}
-    if kind == "through":
-        prior = {}
+    prior = {"lifetime": (TRUTH.lifetime, 300.0)}
     full = fit_tracks(sim, tracks, data, names, priors=prior)
     bare = fit_tracks(sim, tracks, data, names, priors=prior, straggling=False)
     fits = {

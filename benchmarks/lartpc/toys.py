@@ -164,29 +164,31 @@ def stepped(rows: list[dict], kinds: tuple[str, ...], prior: float | None) -> Co
     )
 
 
+def table(title: str, c: Coverage, plot: Path | None, bars: dict[str, float]) -> None:
+    """Expected errors and pulls, beside the bars."""
+    n = len(c.pulls)
+    print(
+        f"\n{title}: {n} toys by one scoring step, a mean is known to {n**-0.5:.3f}, a width to {(2 * n) ** -0.5:.3f}"
+    )
+    for k, name in enumerate(NAMES):
+        error, mean, width = float(c.errors[k]), float(c.means[k]), float(c.widths[k])
+        relative = f"{100 * error / float(TRUTH[k]):8.4f} %" if TRUTH[k] else f"{error:.2g} us"
+        bar = f"<= {bars[name]}" if name in bars else ""
+        verdict = "ok" if abs(mean) < 0.25 and abs(width - 1) < 0.18 else "OUTSIDE"
+        print(f"  {name:24} error {relative:>12} {bar:8} mean {mean:6.3f} width {width:6.3f}  {verdict}")
+    if plot is not None:
+        c.plot().savefig(plot, dpi=80)
+
+
 def report(record: Record, plot: Path | None) -> None:
     """Tables, and whether the bars are met."""
     rows = list(record.done("steps").values())
     if len(rows) > 2:
-        for title, kinds, prior in (
-            ("muons and protons", ("muons", "protons"), None),
-            ("muons, prior on D_L", ("muons",), PRIOR),
-        ):
-            c = stepped(rows, kinds, prior)
-            print(f"\n{title}: {len(rows)} toys by one scoring step, a mean is known to {len(rows) ** -0.5:.3f}, a width "
-                  f"to {(2 * len(rows)) ** -0.5:.3f}")  # fmt: skip
-            for k, name in enumerate(NAMES):
-                relative = (
-                    f"{100 * float(c.errors[k] / TRUTH[k]):8.4f} %" if TRUTH[k] else f"{float(c.errors[k]):.2g} us"
-                )
-                bar = f"<= {BARS[name]}" if prior is None and name in BARS else ""
-                inside = abs(float(c.means[k])) < 0.25 and abs(float(c.widths[k]) - 1) < 0.18
-                print(f"  {name:24} error {relative:>12} {bar:8} mean {float(c.means[k]):6.3f} width {float(c.widths[k]):6.3f}"
-                      f"  {'ok' if inside else 'OUTSIDE'}")  # fmt: skip
-            if plot is not None and prior is None:
-                c.plot().savefig(plot, dpi=80)
-        print(f"  seconds of processor time per toy: {sum(r['seconds'] for r in rows) / len(rows):.1f}; neglected "
-              f"probability per toy: {max(r[k]['neglected'] for r in rows for k in ('muons', 'protons')):.2g}")  # fmt: skip
+        table("muons and protons", stepped(rows, ("muons", "protons"), None), plot, BARS)
+        table("muons, with a prior of 10 % on D_L", stepped(rows, ("muons",), PRIOR), None, {})
+        seconds = sum(row["seconds"] for row in rows) / len(rows)
+        neglected = max(row[k]["neglected"] for row in rows for k in ("muons", "protons"))
+        print(f"  {seconds:.1f} s of processor time per toy; neglected, summed over all intervals: {neglected:.2g}")
     for number, row in record.done("fits").items():
         print(f"fit {number}: converged {row['converged']} in {row['iterations']}, worst pull "
               f"{max(abs(p) for p in row['pulls']):.2f}")  # fmt: skip

@@ -3,7 +3,8 @@
 //
 // The normal tail is e^{-z^2/2} times Mills' ratio m(z) / sqrt(2 pi) = e^{z^2/2} Phi(-z), a polynomial in
 // (z - 5) / (z + 5) for z in [0, 10]: a Chebyshev interpolant of degree 18 made with mpmath in 50 digits, in powers of
-// s = 3/2 t + 1/2; within 9e-16 of its value (tests/lartpc/test_blob_cpu.cpp). Beyond z = 10 the tail is below 1e-23.
+// s = 3/2 t + 1/2; within 9e-16 of its value, relative. Beyond z = 10 the tail is below 1e-23. Tested through the currents
+// of both forms (tests/lartpc/test_universes.py).
 #include "core/packed.h"
 #include "lartpc/waveforms.h"
 
@@ -13,13 +14,12 @@ using core::Packed;
 
 // e^{z^2/2} Phi(-z) for 0 <= z <= 10
 inline Packed scaled_tail(Packed z) {
-  constexpr double c[] = {0.1413313313805753,      -0.17105231981247915,    0.10640201474243526,
-                          -0.052867108648323419,   0.020750798406129155,    -0.0062068239880509911,
-                          0.0012868365500033432,   -0.00012748058775166352, -1.7451689460573739e-05,
-                          7.3600082093623296e-06,  -2.0846645168434024e-07, -2.9207949991466343e-07,
-                          2.7604145883080456e-08,  1.2784183348384862e-08,  -1.5394131245377445e-09,
-                          -6.5599260449166634e-10, 6.4285000577429738e-11,  3.0398042931776742e-11,
-                          -1.5555656365197729e-12};
+  constexpr double c[] = {
+      0.1413313313805753,      -0.17105231981247915,   0.10640201474243526,     -0.052867108648323419,
+      0.020750798406129155,    -0.0062068239880509911, 0.0012868365500033432,   -0.00012748058775166352,
+      -1.7451689460573739e-05, 7.3600082093623296e-06, -2.0846645168434024e-07, -2.9207949991466343e-07,
+      2.7604145883080456e-08,  1.2784183348384862e-08, -1.5394131245377445e-09, -6.5599260449166634e-10,
+      6.4285000577429738e-11,  3.0398042931776742e-11, -1.5555656365197729e-12};
   const Packed s = 1.5 * ((z - 5.0) / (z + 5.0)) + 0.5, ss = s * s;
   Packed even = c[18], odd = c[17];  // two chains: half the wait
 #pragma GCC unroll 16

@@ -197,8 +197,8 @@ Result forward(const Tensor& values_, const Tensor& offsets_, const Tensor& tick
   const int64_t rows = offsets.numel() - 1, hits = ticks.numel();
   core::check_value(first.numel() == rows + 1, "hit_likelihood: first must be (", rows + 1, ",), got ",
                     core::Shape{first});
-  core::check_value(edges.dim() == 2 && edges.size(0) == 2 && edges.size(1) == hits, "hit_likelihood: edges must be (2, ",
-                    hits, "), got ", core::Shape{edges});
+  core::check_value(edges.dim() == 2 && edges.size(0) == 2 && edges.size(1) == hits,
+                    "hit_likelihood: edges must be (2, ", hits, "), got ", core::Shape{edges});
   core::check_value(threshold.numel() == 1 || threshold.numel() == rows,
                     "hit_likelihood: threshold must be one number or one per row, ", rows, ", got ",
                     core::Shape{threshold});
@@ -217,22 +217,23 @@ Result forward(const Tensor& values_, const Tensor& offsets_, const Tensor& tick
          d_values = torch::stable::new_empty(values, {derivatives ? values.numel() : 0});
   const Approximation near{tolerance, tolerance > 0 ? 16 : 1};
   core::for_floating("hit_likelihood: currents", values, [&]<class T>() {
-    const Measured measured{core::in<int64_t>(ticks), core::in<int64_t>(first),  core::in<double>(edges), hits,
-                            core::in<double>(threshold), core::in<double>(noise), threshold.numel() > 1,
-                            noise.dim() == 2};
+    const Measured measured{
+        core::in<int64_t>(ticks),    core::in<int64_t>(first), core::in<double>(edges), hits,
+        core::in<double>(threshold), core::in<double>(noise),  threshold.numel() > 1,   noise.dim() == 2};
     const auto run = [&]<int nodes>() {
       const Grid<nodes> grid;
       NormalTable table;
 #ifndef __CUDACC__
       core::Buffer<double> memory;
       const double* sigma = core::in<double>(noise);
-      const double stride = noise.dim() == 2 || nodes > 32 ? 0.0 : sigma[0] / std::hypot(sigma[1], sigma[2]) * grid.spacing;
+      const double stride =
+          noise.dim() == 2 || nodes > 32 ? 0.0 : sigma[0] / std::hypot(sigma[1], sigma[2]) * grid.spacing;
       if (NormalTable::serves(stride))
         table = NormalTable(stride, nodes, memory.reserve(NormalTable::size(stride, nodes)));
 #endif
       for_rows(values, rows, room,
-               Evaluate<T, nodes>{core::in<T>(values), core::in<int64_t>(offsets), measured, tick, chip, grid, near, table,
-                                  core::out<double>(log_p), core::out<double>(neglected),
+               Evaluate<T, nodes>{core::in<T>(values), core::in<int64_t>(offsets), measured, tick, chip, grid, near,
+                                  table, core::out<double>(log_p), core::out<double>(neglected),
                                   derivatives ? core::out<T>(d_values) : nullptr, core::out<double>(d_threshold),
                                   core::out<double>(d_noise), core::out<double>(d_edges)});
     };
@@ -283,12 +284,12 @@ Tensor backward(const Tensor& grad, const Tensor& slopes_, const Tensor& offsets
                ticks = core::contiguous(ticks_), first = core::contiguous(first_);
   Tensor result = core::empty_like(slopes);
   core::for_floating("hit_likelihood_backward: slopes", slopes, [&]<class T>() {
-    core::for_each(slopes, offsets.numel() - 1,
-                   Backward<T>{{core::in<int64_t>(offsets), core::in<int64_t>(ticks), core::in<int64_t>(first),
-                                hold + reset + 1},
-                               core::in<double>(g),
-                               core::in<T>(slopes),
-                               core::out<T>(result)});
+    core::for_each(
+        slopes, offsets.numel() - 1,
+        Backward<T>{{core::in<int64_t>(offsets), core::in<int64_t>(ticks), core::in<int64_t>(first), hold + reset + 1},
+                    core::in<double>(g),
+                    core::in<T>(slopes),
+                    core::out<T>(result)});
   });
   return result;
 }
@@ -332,14 +333,14 @@ Tensor scores(const Tensor& slopes_, const Tensor& tangents_, const Tensor& offs
   const int64_t rows = offsets.numel() - 1, directions = tangents.size(0);
   Tensor result = torch::stable::new_empty(slopes, {rows + ticks.numel(), directions}, ScalarType::Double);
   core::for_floating("hit_scores: slopes", slopes, [&]<class T>() {
-    core::for_each(slopes, rows,
-                   Contract<T>{{core::in<int64_t>(offsets), core::in<int64_t>(ticks), core::in<int64_t>(first),
-                                hold + reset + 1},
-                               core::in<T>(slopes),
-                               core::in<T>(tangents),
-                               directions,
-                               slopes.numel(),
-                               core::out<double>(result)});
+    core::for_each(
+        slopes, rows,
+        Contract<T>{{core::in<int64_t>(offsets), core::in<int64_t>(ticks), core::in<int64_t>(first), hold + reset + 1},
+                    core::in<T>(slopes),
+                    core::in<T>(tangents),
+                    directions,
+                    slopes.numel(),
+                    core::out<double>(result)});
   });
   return result;
 }

@@ -22,9 +22,11 @@
 
 // A function of its own, not one copy for each caller: these are long.
 #ifdef __CUDACC__
-#define HEPOPS_LONG __host__ __device__
+#define HEPOPS_LONG __host__ __device__ __noinline__
+#define HEPOPS_ROLLED _Pragma("unroll 1")  // else a thread's loops over the nodes become minutes of compilation
 #else
 #define HEPOPS_LONG [[gnu::noinline]]
+#define HEPOPS_ROLLED
 #endif
 
 namespace hepops::lartpc::larpix {
@@ -63,11 +65,22 @@ class Interval {
   // first, last: the looks after the interval's own restart. reading: of the hit at the last look; without one, a
   // restart at `ends` or later finds no look.
   HEPOPS_HD Interval(const Law& law, const Chip& chip, const Grid<nodes>& grid, const Approximation& near,
-                     const NormalTable& table, const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends, const Reading* reading)
-      : law_(law), chip_(chip), grid_(grid), near_(near), table_(table), first_(first), last_(last), ends_(ends), reading_(reading),
-        step_(chip.hold + chip.reset + 1), ticks_(last + chip.hold + 1), slope_(law.reset / law.look) {
-    double** columns[] = {&before_, &waits_, &reached_,  &most_,      &share_,    &upper_,   &node_, &flow_,
-                          &value_,  &hit_,   &centre_, &d_reached_, &d_before_, &d_waits_, &x_[0], &x_[1], &triggers_};
+                     const NormalTable& table, const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends,
+                     const Reading* reading)
+      : law_(law),
+        chip_(chip),
+        grid_(grid),
+        near_(near),
+        table_(table),
+        first_(first),
+        last_(last),
+        ends_(ends),
+        reading_(reading),
+        step_(chip.hold + chip.reset + 1),
+        ticks_(last + chip.hold + 1),
+        slope_(law.reset / law.look) {
+    double** columns[] = {&before_, &waits_,  &reached_,   &most_,     &share_,   &upper_, &node_, &flow_,    &value_,
+                          &hit_,    &centre_, &d_reached_, &d_before_, &d_waits_, &x_[0],  &x_[1], &triggers_};
     for (int i = 0; i < Scratch<nodes>::columns; ++i) *columns[i] = scratch.column(i);
     raw_ = d_waits_;  // which is used after it
     looks_[0] = scratch.looks(0), looks_[1] = scratch.looks(1);
@@ -195,6 +208,7 @@ class Interval {
   // E[h A] with the same charge at the look and at the reading
   HEPOPS_HD double accepted(double charge) const {
     Lane total = 0.0;
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) {
       Lane below, above, density;
       normal(scaled(charge) + slope_ * z(g), below, above, density);
@@ -254,12 +268,14 @@ class Interval {
     double* const x = x_[memory];
     Charge q = charge_from(s, begin);
     Lane survival[groups], h[groups], stay[groups], phi[groups];
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) survival[g] = 1.0, h[g] = 0.0, stay[g] = 1.0, phi[g] = 0.0;
     double known = 1e300;
     int64_t stop = last_, t = begin;
     for (; t <= stop; ++t) {
       x[t] = scaled(q(t));
       if (x[t] != known) evaluate(known = x[t], h, stay, phi);
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         store(h[g], looks.h(t) + g * lanes);
         store(phi[g], looks.phi(t) + g * lanes);
@@ -273,6 +289,7 @@ class Interval {
     for (; t <= stop + chip_.hold && t <= readings; ++t) {
       x[t] = scaled(q(t));
       if (x[t] != known) evaluate(known = x[t], h, stay, phi);
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         store(h[g], looks.h(t) + g * lanes);
         store(phi[g], looks.phi(t) + g * lanes);
@@ -286,12 +303,14 @@ class Interval {
     if (!table_.empty() && x + slope_ * grid_.z[0] < NormalTable::reach &&
         x + slope_ * grid_.z[nodes - 1] > -NormalTable::reach) {
       const auto place = table_.place(x + slope_ * grid_.z[0]);
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         place.at(g * lanes, x + slope_ * z(g), h[g], phi[g]);
         stay[g] = 1.0 - h[g];
       }
       return;
     }
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) {
       if (near_.tolerance > 0 && x + slope_ * grid_.z[g * lanes + lanes - 1] < least)
         h[g] = 0.0, stay[g] = 1.0, phi[g] = 0.0;
@@ -302,6 +321,7 @@ class Interval {
 
   HEPOPS_HD double left(const Lane* survival) const {
     Lane total = 0.0;
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) total += weight(g) * survival[g];
     return sum(total);
   }
@@ -350,10 +370,11 @@ class Interval {
     if (reading_) hit_[m] = hit(m, s, begin, stop, looks), best_ = std::fmax(best_, std::log(flow_[m]) + hit_[m]);
     for (int64_t j = begin; j <= stop && j + step_ <= (reading_ ? last_ : ends_ - 1); ++j) {
       Lane total = 0.0;
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         const int i = g * lanes;
-        total += weight(g) * load(looks.survival(j) + i) * load(looks.h(j) + i) *
-                 (1.0 - load(looks.h(j + chip_.hold) + i));
+        total +=
+            weight(g) * load(looks.survival(j) + i) * load(looks.h(j) + i) * (1.0 - load(looks.h(j + chip_.hold) + i));
       }
       raw_[j + step_] += flow_[m] * sum(total);
     }
@@ -378,6 +399,7 @@ class Interval {
       Lane total = 0.0;
       double edge = 0;
       const double mean = charge_at(s, last_ + chip_.hold);
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         Lane shift;
         const Lane part = weight(g) * load(looks.survival(last_) + g * lanes) * load(looks.h(last_) + g * lanes) *
@@ -411,7 +433,8 @@ class Interval {
       if (!reading_) {  // an improbable silence, as an improbable hit
         const bool quiet = (m == 0 ? first_survived_ : survived_) > improbable;
         centre_[m] = 0;
-        if (!quiet && this->template back<false>(m, s, begin, stop, looks, x_[m > 0]) < improbable) hit_[m] = far_hit(m, s, begin);
+        if (!quiet && this->template back<false>(m, s, begin, stop, looks, x_[m > 0]) < improbable)
+          hit_[m] = far_hit(m, s, begin);
       }
       value_[m] = this->template back<slopes>(m, s, begin, stop, looks, x_[m > 0]);
       if (centre_[m] != 0 && hit_[m] > nothing) {
@@ -426,11 +449,13 @@ class Interval {
     const bool own = reading_ && centre_[m] == 0 && stop == last_ && hit_[m] > nothing;
     const double per_x = flow_[m] / law_.look;
     Lane U[groups], along_z = 0.0, along_x = 0.0;
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) U[g] = reading_ || centre_[m] != 0 ? 0.0 : 1.0;
     double moved = 0, kept = 0;
     for (int64_t j = stop; j >= begin; --j) {
       const double V = value_at(j + step_);
       Lane at_look = 0.0, at_reading = 0.0;
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         const int i = g * lanes;
         const Lane h = load(looks.h(j) + i), wS = weight(g) * load(looks.survival(j) + i);
@@ -512,6 +537,7 @@ class Interval {
 
   // log of the hit's integrand at nodes about `centre`, and its largest
   HEPOPS_LONG double integrand(int64_t s, int64_t begin, double centre, Lane* log_p, int& top) const {
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) {
       const Lane at = z(g) + centre;
       log_p[g] = -0.5 * (at * at) - log_root_2pi;
@@ -519,6 +545,7 @@ class Interval {
     Charge q = charge_from(s, begin);
     for (int64_t t = begin; t <= last_; ++t) {
       const double x = scaled(q(t));
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         Lane log_phi, unused;
         const Lane at = x + slope_ * (z(g) + centre);
@@ -528,6 +555,7 @@ class Interval {
     }
     const double mean = charge_at(s, last_ + chip_.hold);
     double most = -1e308;
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) {
       using core::log;
       if (reading_) {
@@ -563,6 +591,7 @@ class Interval {
   HEPOPS_HD double mass(const Lane* log_p, double most) const {
     using core::exp;
     Lane total = 0.0;
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) total += exp(log_p[g] - most);
     return sum(total);
   }
@@ -573,6 +602,7 @@ class Interval {
     int top;
     const double centre = centre_[m], most = integrand(s, begin, centre, p, top);
     const double scale = flow_[m] * std::exp(hit_[m] - scale_) / mass(p, most);
+    HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) p[g] = scale * exp(p[g] - most);
     double moved = 0, kept = 0;
     Lane along_z = 0.0, along_x = 0.0;
@@ -580,6 +610,7 @@ class Interval {
     for (int64_t t = begin; t <= last_; ++t) {
       const double x = scaled(q(t));
       Lane total = 0.0;
+      HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
         Lane log_phi, slope;
         const Lane at = x + slope_ * (z(g) + centre);
@@ -622,7 +653,7 @@ class Interval {
   int64_t step_, ticks_;
   double slope_;  // of x with z
 
-  double *triggers_;                    // of each tick
+  double* triggers_;                    // of each tick
   double *before_, *waits_, *reached_;  // charge before each tick, what waits then, and what has come through after it
   double *most_, *share_, *upper_;      // of each tick
   double *node_, *flow_, *value_, *hit_, *centre_;  // of each node: its tick, F, V, log H, centre
@@ -637,4 +668,5 @@ class Interval {
 
 }  // namespace hepops::lartpc::larpix
 
+#undef HEPOPS_ROLLED
 #undef HEPOPS_LONG

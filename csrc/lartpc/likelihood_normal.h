@@ -36,7 +36,12 @@ constexpr double inverse_root_2pi = 0.39894228040143267794, log_root_2pi = 0.918
 // degree 18, relative error 5e-14 (M. M. Shepherd, J. G. Laframboise, Math. Comp. 36 (1981) 249, for the form).
 template <class V>
 HEPOPS_HD V mills(const V& a) {
-  constexpr double c[] = {1.1832619145677588, -0.242399670521876, 0.035091880243760504, 0.07169048120683254, -0.08070800997981982, 0.04495912895189182, -0.012539099716200338, -0.0007159495785855266, 0.0017418229349723208, -0.00023670949120353145, -0.00022011676990312266, 5.329419774220185e-05, 3.3926626920443144e-05, -8.666951404029296e-06, -6.210159234601176e-06, 1.1069354252105546e-06, 1.0745237383287822e-06, -8.340657732780486e-08, -1.1361428325421794e-07};
+  constexpr double c[] = {
+      1.1832619145677588,     -0.242399670521876,      0.035091880243760504,    0.07169048120683254,
+      -0.08070800997981982,   0.04495912895189182,     -0.012539099716200338,   -0.0007159495785855266,
+      0.0017418229349723208,  -0.00023670949120353145, -0.00022011676990312266, 5.329419774220185e-05,
+      3.3926626920443144e-05, -8.666951404029296e-06,  -6.210159234601176e-06,  1.1069354252105546e-06,
+      1.0745237383287822e-06, -8.340657732780486e-08,  -1.1361428325421794e-07};
   const V t = (a - 4.0) / (a + 4.0);
   V p = c[18];
 #ifdef __CUDACC__
@@ -105,7 +110,10 @@ class NormalTable {
   static int64_t size(double stride, int nodes) { return 2 * fine * columns(stride, nodes); }
 
   NormalTable(double stride, int nodes, double* memory)
-      : step_(stride / fine), first_(-reach - nodes * stride), columns_(columns(stride, nodes)), h_(memory),
+      : step_(stride / fine),
+        first_(-reach - nodes * stride),
+        columns_(columns(stride, nodes)),
+        h_(memory),
         phi_(memory + fine * columns_) {
     for (int row = 0; row < fine; ++row)
       for (int64_t k = 0; k < columns_; ++k) {

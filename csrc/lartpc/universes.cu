@@ -42,11 +42,11 @@ Input check(const Tensor& nodes, const Tensor& velocity, const Tensor& pair_offs
   core::check_value(nodes.dim() == 3 && nodes.size(1) == num_fields, "universes: nodes must be (n, ", int(num_fields),
                     ", N), got ", core::Shape{nodes});
   core::check_value(velocity.numel() == nodes.size(0), "universes: velocity must be (n), got ", core::Shape{velocity});
-  core::check_value(job_universe.numel() == job_row.numel(), "universes: jobs have two lengths, ",
-                    job_universe.numel(), " and ", job_row.numel());
-  core::check_value(pitch > 0 && dt > 0 && bins > 0 && bins % 2 == 0 && reach >= 0 && cut > 0 && M > 0 && mode >= 0 &&
-                        mode <= 2,
-                    "universes: pitch, tick, bins, reach, cut, length or lead is out of range");
+  core::check_value(job_universe.numel() == job_row.numel(), "universes: jobs have two lengths, ", job_universe.numel(),
+                    " and ", job_row.numel());
+  core::check_value(
+      pitch > 0 && dt > 0 && bins > 0 && bins % 2 == 0 && reach >= 0 && cut > 0 && M > 0 && mode >= 0 && mode <= 2,
+      "universes: pitch, tick, bins, reach, cut, length or lead is out of range");
   return {core::contiguous(nodes),
           checked("velocity", velocity, ScalarType::Double, nodes),
           checked("pair_offset", pair_offset, ScalarType::Long, nodes),
@@ -80,12 +80,12 @@ Universes<T> universes_of(const Input& in) {
   return f;
 }
 
-#define HEPOPS_UNIVERSES_ARGUMENTS                                                                               \
-  const Tensor &nodes, const Tensor &velocity, const Tensor &pair_offset, const Tensor &pair,                    \
-      const Tensor &job_universe, const Tensor &job_row, double pitch, double dt, int64_t bins, int64_t reach,   \
+#define HEPOPS_UNIVERSES_ARGUMENTS                                                                             \
+  const Tensor &nodes, const Tensor &velocity, const Tensor &pair_offset, const Tensor &pair,                  \
+      const Tensor &job_universe, const Tensor &job_row, double pitch, double dt, int64_t bins, int64_t reach, \
       double cut, int64_t M, int64_t mode
-#define HEPOPS_UNIVERSES_SCHEMA                                                                                    \
-  "Tensor nodes, Tensor velocity, Tensor pair_offset, Tensor pair, Tensor job_universe, Tensor job_row, "          \
+#define HEPOPS_UNIVERSES_SCHEMA                                                                           \
+  "Tensor nodes, Tensor velocity, Tensor pair_offset, Tensor pair, Tensor job_universe, Tensor job_row, " \
   "float pitch, float tick, int bins, int reach, float cut, int length, int lead_mode"
 #define HEPOPS_UNIVERSES_PASS \
   nodes, velocity, pair_offset, pair, job_universe, job_row, pitch, dt, bins, reach, cut, M, mode
@@ -158,8 +158,8 @@ Tensor bound(const Tensor& charges, const Tensor& reach, const Tensor& pair_offs
   const int64_t rows = o.numel() - 1;
   Tensor result = torch::stable::new_empty(q, {rows, q.size(1)});
   core::for_each(q, rows,
-                 RowBound{core::in<double>(q), core::in<double>(r), core::in<int64_t>(o), core::in<int64_t>(p),
-                          squares, q.size(1), core::out<double>(result)});
+                 RowBound{core::in<double>(q), core::in<double>(r), core::in<int64_t>(o), core::in<int64_t>(p), squares,
+                          q.size(1), core::out<double>(result)});
   return result;
 }
 
@@ -242,8 +242,9 @@ void run_in_shares(const Universes<T>& f, const int64_t* like, int64_t rows) {
 
 // likes (n): universes of one number differ in their charges alone
 Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, const Tensor& which, const Tensor& basis,
-                const Tensor& X, const Tensor& D, const Tensor& potential, const Tensor& created, const Tensor& like, double dz, int64_t bins_u, int64_t bins_v,
-                int64_t taps, int64_t total, bool plain, HEPOPS_UNIVERSES_ARGUMENTS) {
+                const Tensor& X, const Tensor& D, const Tensor& potential, const Tensor& created, const Tensor& like,
+                double dz, int64_t bins_u, int64_t bins_v, int64_t taps, int64_t total, bool plain,
+                HEPOPS_UNIVERSES_ARGUMENTS) {
   const Input in = check(HEPOPS_UNIVERSES_PASS);
   core::check_value(bins_u <= max_bins && bins_v <= max_bins, "universes: a node covers ", std::max(bins_u, bins_v),
                     " bins, more than ", max_bins, ": is its diffusion right?");
@@ -302,6 +303,8 @@ Tensor currents(const Tensor& first, const Tensor& offset, const Tensor& U, cons
       run_in_shares(f, core::in<int64_t>(likes), in.rows);
       return;
     }
+#else
+    static_cast<void>(plain);  // on a GPU there is the plain form alone
 #endif
     Tensor places = torch::stable::new_empty(in.pair, {f.n * f.N * place_size});
     Tensor weights = torch::stable::new_empty(u_table, {f.n * f.N * f.per_node()});
@@ -323,8 +326,8 @@ const core::Operators operators{
     core::op<bound>("_universe_bound(Tensor charge, Tensor reach, Tensor pair_offset, Tensor pair, int squares) -> "
                     "Tensor"),
     core::op<currents>("_universe_currents(Tensor first, Tensor offset, Tensor U, Tensor which, Tensor basis, Tensor "
-                       "X, Tensor D, Tensor potential, Tensor created, Tensor like, float dz, int bins_u, int bins_v, int taps, int total, bool plain, "
-                       HEPOPS_UNIVERSES_SCHEMA ") -> Tensor"),
+                       "X, Tensor D, Tensor potential, Tensor created, Tensor like, float dz, int bins_u, int bins_v, "
+                       "int taps, int total, bool plain, " HEPOPS_UNIVERSES_SCHEMA ") -> Tensor"),
 };
 
 }  // namespace

@@ -11,8 +11,8 @@
 //
 //   current[k] = sum_l sum_j S[j][l] B_l[k - j],    S[j][l] = sum_nodes q alpha_l W[j],   alpha_l = sum_b w_b U_b[l]
 //
-// l = 0 is the tick p = 0 alone, which takes what was induced before. Here: the plain form, one text for a GPU block and
-// a CPU thread, node by node. universes_cpu.h has the tuned one.
+// l = 0 is the tick p = 0 alone, which takes what was induced before. Here: the plain form, one text for a GPU block
+// and a CPU thread, node by node. universes_cpu.h has the tuned one.
 #include "lartpc/waveforms.h"
 
 namespace hepops::lartpc {
@@ -160,9 +160,7 @@ struct PairReach {
   double* reach;
 
   // The least row of the quadrant among bins [low, high) from the centre.
-  HEPOPS_HD static int64_t nearest_row(int64_t low, int64_t high) {
-    return low > 0 ? low : high <= 0 ? -high : 0;
-  }
+  HEPOPS_HD static int64_t nearest_row(int64_t low, int64_t high) { return low > 0 ? low : high <= 0 ? -high : 0; }
 
   HEPOPS_HD void operator()(int64_t j) const {
     const int64_t side = plane.side(), i = pair[j] / (side * side), slot = pair[j] % (side * side);
@@ -202,9 +200,9 @@ struct CreatedPotential {
       const int64_t i = pair[j] / (side * side), slot = pair[j] % (side * side);
       const int64_t cu = pixel_under(nodes(u, i), plane) + slot / side - plane.reach;
       const int64_t cv = pixel_under(nodes(v, i), plane) + slot % side - plane.reach;
-      created[j] = weighting_potential(nodes(u, i) - (double(cu) + 0.5) * plane.pitch,
-                                       nodes(v, i) - (double(cv) + 0.5) * plane.pitch, nodes(depth, i),
-                                       0.5 * plane.pitch);
+      created[j] =
+          weighting_potential(nodes(u, i) - (double(cu) + 0.5) * plane.pitch,
+                              nodes(v, i) - (double(cv) + 0.5) * plane.pitch, nodes(depth, i), 0.5 * plane.pitch);
     }
   }
 };

@@ -6,8 +6,8 @@
 //
 //   C[g][c] = sum_{j < G, l} S[g G + j][l] X[j][l][c],    current[g G + p] += sum_c C[g][c] D_c[p],
 //
-// two products of matrices, of four groups of ticks against a block of X or D. Rows of few nodes over many ticks, and nodes created within
-// reach of the plane, whose curve begins late, go the way of the plain form.
+// two products of matrices, of four groups of ticks against a block of X or D. Rows of few nodes over many ticks, and
+// nodes created within reach of the plane, whose curve begins late, go the way of the plain form.
 #include "core/simd.h"
 #include "lartpc/blob_cpu.h"
 #include "lartpc/universes.h"
@@ -144,8 +144,7 @@ class UniverseScratch {
     const T* r = table + ((cu.low + x) * B + cv.low) * f_.L;
     for (int64_t y = 0; y < cv.n; ++y, r += f_.L) {
       const T w = cv.w[0][y];
-      core::unroll<Rows * W>(
-          HEPOPS_UNROLLED(n) { sum[n] += w * V::load(r + (n / W) * next + (n % W) * V::lanes); });
+      core::unroll<Rows * W>(HEPOPS_UNROLLED(n) { sum[n] += w * V::load(r + (n / W) * next + (n % W) * V::lanes); });
     }
     core::unroll<Rows * W>(HEPOPS_UNROLLED(n) { alpha[n % W] += cu.w[0][x + n / W] * sum[n]; });
   }
@@ -177,9 +176,11 @@ class UniverseScratch {
     }
     int64_t l = 0;
     for (; l + 2 * V::lanes <= f_.L; l += 2 * V::lanes)
-      for (int k = 0; k < n; ++k) contract<2>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
+      for (int k = 0; k < n; ++k)
+        contract<2>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
     for (; l < f_.L; l += V::lanes)
-      for (int k = 0; k < n; ++k) contract<1>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
+      for (int k = 0; k < n; ++k)
+        contract<1>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
   }
 
   // phi_w where the node was created
@@ -284,8 +285,7 @@ class UniverseScratch {
     for (; c + 2 * V::lanes <= f_.columns; c += 2 * V::lanes) compress<groups, 2>(S, f_.X + c, C_.data() + c);
     for (; c < f_.columns; c += V::lanes) compress<groups, 1>(S, f_.X + c, C_.data() + c);
     int64_t k = 0;
-    for (; k + 5 <= registers; k += 5)
-      meet<groups, 5>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
+    for (; k + 5 <= registers; k += 5) meet<groups, 5>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
     for (; k < registers; ++k) meet<groups, 1>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
   }
 

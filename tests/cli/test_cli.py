@@ -199,6 +199,20 @@ def test_calibrate_goes_on_after_a_kill(folder, tmp_path):
     assert torch.equal(a.values, b.values) and torch.equal(a.covariance, b.covariance) and a.trace == b.trace
 
 
+def test_a_detector_of_modules_that_differ(tmp_path):
+    """The whole 2x2, whose third module has another pitch: shot at, simulated, one parameter of one module fitted."""
+    whole = ["--detector", "2x2"]
+    done("gun", "-o", tmp_path / "tracks.h5", "-n", 6, "--seed", 1, *SHORT, *whole)
+    words = ["-o", tmp_path / "hits.h5", "--dtype", "float64", *whole]
+    done("simulate", tmp_path / "tracks.h5", *words)
+    detector = read_config(tmp_path / "hits.h5")["detector"]
+    assert not detector.is_uniform and len(read_hits(tmp_path / "hits.h5").tpc.unique()) > 2
+    fit = ["--tracks", tmp_path / "tracks.h5", "-o", tmp_path / "fit", "--fit", "birks_a", "--start", "birks_a=0.82"]
+    done("calibrate", tmp_path / "hits.h5", *fit, "--no-plots")
+    found = FitResult.load(tmp_path / "fit" / "result.h5")
+    assert found["birks_a"] == pytest.approx(detector.nominal.birks_a, rel=1e-6)
+
+
 def test_calibrate_of_hits_with_noise(folder, tmp_path):
     """By the likelihood; who compares hits is warned."""
     done("simulate", folder / "tracks.h5", "-o", tmp_path / "noisy.h5", "--noise")
@@ -277,7 +291,7 @@ def test_demo(tmp_path):
         (["TRACKS", "TRACKS", "-o", "OUT"], "--same-event merge or renumber decides"),
         (["TRACKS", "-o", "OUT", "--detector", "module9"], "--detector must be module0"),
         (["TRACKS", "-o", "OUT", "--layout", "a.yaml"], "--properties and --layout belong together"),
-        (["TRACKS", "-o", "OUT", "--module", "1"], "--module belongs to"),
+        (["TRACKS", "-o", "OUT", "--module", "7"], "module must be one of"),
         (["TRACKS", "-o", "OUT", "--response", "none.npy"], "none.npy"),
         (["TRACKS", "-o", "OUT", "--model", "bricks"], "model must be one of"),
         (["TRACKS", "-o", "OUT", "--step", "2"], "step must be in"),

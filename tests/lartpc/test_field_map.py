@@ -366,7 +366,7 @@ def test_arrive_without_a_map_gets_six_rows():
 
 
 def test_a_map_that_folds_space_is_refused_by_place():
-    """Charge from farther away must not arrive earlier, and paths must not cross; nodes beyond the TPC may do as they like."""
+    """Charge from farther away must not arrive earlier, and paths must not cross; nodes beyond the TPC are free."""
     steps = torch.zeros(*SHAPE, 3, dtype=torch.float64)
     steps[2:, :, :, 0] = -7.75  # as far as the nodes are apart: two places arrive at once
     good = uniform()

@@ -65,7 +65,7 @@ def test_effective_size_of_a_known_chain():
 
 @pytest.fixture(scope="module")
 def result():
-    segments, sim = tracks(6, spacing=1.0), NoisyDetector()
+    segments, sim = tracks(4, spacing=1.5), NoisyDetector()
     with torch.no_grad():
         hits = sim(segments, seed=3)
     kinds = [Nuisance("time_offset", "event", prior=0.05)]
@@ -73,15 +73,15 @@ def result():
 
 
 def test_nuts_agrees_with_the_gaussian_limit(result):
-    drawn = fit.nuts(result, samples=100, warmup=30, chains=2, seed=1)
-    assert drawn.divergences == 0 and (drawn.rhat < 1.1).all() and drawn.deviations.shape == (2, 100, 6)
-    assert (drawn.effective > 40).all()
+    drawn = fit.nuts(result, samples=60, warmup=20, chains=2, seed=1)
+    assert drawn.divergences == 0 and (drawn.rhat < 1.15).all() and drawn.deviations.shape == (2, 60, 4)
+    assert (drawn.effective > 25).all()
     error = result.errors
     assert ((drawn.mean - result.values).abs() < 4 * error / drawn.effective.sqrt() + 0.1 * error).all()
-    # a hundred independent draws know a width to 7 %, the toys the information to 10 %
-    torch.testing.assert_close(drawn.covariance.diagonal().sqrt(), error, rtol=0.3, atol=0)
+    # some fifty independent draws know a width to 10 %, the toys the information to 10 %
+    torch.testing.assert_close(drawn.covariance.diagonal().sqrt(), error, rtol=0.4, atol=0)
     spread = drawn.deviations.flatten(0, 1).std(0)
-    torch.testing.assert_close(spread, result.nuisance_errors, rtol=0.4, atol=0)
+    torch.testing.assert_close(spread, result.nuisance_errors, rtol=0.5, atol=0)
     again, same = (fit.nuts(result, samples=2, warmup=2, chains=1, seed=1) for _ in range(2))
     assert torch.equal(again.draws, same.draws)
     with pytest.raises(ValueError, match="samples, warmup and chains must be positive"):

@@ -45,7 +45,7 @@ def fisher(segments, names):
 
 
 def test_scoring_finds_truth_and_errors(data, result):
-    assert result.converged and [step.stage for step in result.trace][0] == 0 and result.trace[-1].stage == 1
+    assert result.converged and result.trace[0].stage == 0 and result.trace[-1].stage == 1
     assert (result.pulls(NOMINAL).abs() < 3).all()
     expected = torch.linalg.inv(fisher(data[0], THREE))
     # outer products: the few hits of most charge say most of the recombination
@@ -349,14 +349,16 @@ def test_refusals_name_what_is_wrong(data):
         ("nuisance: 'lifetme' is not one of time_offset, gain, lifetime", THREE, {"nuisance": {"lifetme": "tpc"}}),
         ("nuisance lifetime: per must be one of event, run", THREE, {"nuisance": {"lifetime": "day"}}),
         ("nuisance lifetime: per event is not provided for", THREE, {"nuisance": {"lifetime": "event"}}),
-        ("time_offset per event and the common time_offset are degenerate", ("time_offset",), {"nuisance": {"time_offset": "event"}}),
+        ("time_offset per event and the common time_offset are degenerate", ("time_offset",),
+         {"nuisance": {"time_offset": "event"}}),
         ("gain and birks_a are degenerate", ("gain", "birks_a"), {}),
         ("gain and w_ion are degenerate", ("gain", "w_ion"), {}),
         ("w_ion and birks_a are degenerate", ("w_ion", "birks_a"), {}),
         ("density and birks_k are degenerate", ("density", "birks_k"), {}),
         ("event 1 has no run", ("efield",), {"nuisance": [Nuisance("lifetime", "run", runs={0: 0})]}),
         ("lifetime per tpc is given twice", ("efield",), {"nuisance": [Nuisance("lifetime", "tpc")] * 2}),
-        ("lifetime per tpc and per run are degenerate", ("efield",), {"nuisance": [Nuisance("lifetime", "tpc"), Nuisance("lifetime", "run")]}),
+        ("lifetime per tpc and per run are degenerate", ("efield",),
+         {"nuisance": [Nuisance("lifetime", "tpc"), Nuisance("lifetime", "run")]}),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             fit(sim, segments, hits, names, residual=exact, **options)

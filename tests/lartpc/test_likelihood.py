@@ -190,7 +190,7 @@ def test_scores_are_sums_over_an_intervals_ticks():
     assert_close(scores(slopes, tangents, *args[1:4], SHORT), expected, rtol=1e-12, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------ the object
+# ---- the object
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_absurd_hits_are_counted_and_cost_their_rate(muon):
     assert_close(dirty.score, clean.score, rtol=1e-9, atol=1e-9)
 
 
-# -------------------------------------------------------------------------------------------------------------- matching
+# ---- matching
 
 
 class Rows:
@@ -312,7 +312,7 @@ def test_times_between_ticks_are_those_of_the_next_end():
     assert trigger_tick(0.1 * (torch.arange(100_000, **F64) + 1), 0.1).equal(torch.arange(100_000))
 
 
-# ------------------------------------------------------------------------------------------------------------- bad input
+# ---- bad input
 
 
 @pytest.mark.parametrize(

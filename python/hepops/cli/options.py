@@ -178,9 +178,6 @@ def build_detector(name: str, properties: Path | None, layout: list[Path] | None
         raise ValueError("--properties and --layout belong together, one of them is missing")
     else:
         detector = Detector.from_yaml(properties, layout[0] if len(layout) == 1 else layout, module=module)
-    if not detector.is_uniform:
-        numbers = list(detector.module_numbers)
-        raise ValueError(f"the modules of {detector.name} differ in pitch, front end or parameters: --module {numbers}")
     return detector
 
 

@@ -1,4 +1,4 @@
-r"""Conditions that drift: the electron lifetime as a smooth function of time, with a scale that the data set themselves.
+r"""Conditions that drift: the electron lifetime as a smooth function of time, with a scale that the data set.
 
 What drifts is the concentration of impurities, :math:`c = 1/\tau`, in which the likelihood is nearly Gaussian, too. A
 fit gives :math:`c_i` of each period with their covariance C; between them stands a Gaussian process
@@ -140,11 +140,10 @@ def smooth(times: Tensor, rates: Tensor, covariance: Tensor) -> Smooth:
     typical = float(covariance.diagonal().mean().sqrt())
     mean = float(rates.mean())
     low, high = math.log(1e-2 * typical), math.log(10 * max(typical, float(rates.std()), abs(mean)))
-    shortest = math.log(0.5 * span / n)
+    shortest, longest = math.log(0.5 * span / n), math.log(5 * span)
     scales = torch.stack(
-        torch.meshgrid(torch.linspace(low, high, GRID), torch.linspace(shortest, math.log(5 * span), GRID), indexing="ij"),
-        -1,
-    ).double()  # fmt: skip
+        torch.meshgrid(torch.linspace(low, high, GRID), torch.linspace(shortest, longest, GRID), indexing="ij"), -1
+    ).double()
 
     def evidence(scale: Tensor) -> Tensor:
         kernel = torch.exp(2 * scale[0]) * _matern(times, times, torch.exp(scale[1]))
@@ -152,7 +151,7 @@ def smooth(times: Tensor, rates: Tensor, covariance: Tensor) -> Smooth:
 
     values = torch.stack([evidence(scale) for scale in scales.reshape(-1, 2)])
     best = scales.reshape(-1, 2)[int(values.argmax())].clone()
-    best = _refined(evidence, best, (low, high), (shortest, math.log(5 * span)))
+    best = _refined(evidence, best, (low, high), (shortest, longest))
     constant = float(_evidence(rates - mean, covariance + (BROAD * mean) ** 2))
     found = float(evidence(best))
     if found <= constant:

@@ -1,16 +1,15 @@
 """The responses at many velocities as sums of few curves: what many universes share.
 
-r_b(v)[p] = sum_l U_b(v)[l] B_l[p]: l = 0 is the tick p = 0 alone, the others are the leading right singular vectors of the
-responses of all bins b at all velocities. As many are kept as leave no error above `TOLERANCE` of the largest current.
-The built-in response is an analytic function of the velocity: U is interpolated between Chebyshev points of an interval,
-and both the interpolation and the truncation are checked where they are worst. A table's response is not smooth in the
-velocity: U is made at every one.
+r_b(v)[p] = sum_l U_b(v)[l] B_l[p]: l = 0 is the tick p = 0 alone, the others are the leading right singular vectors of
+the responses of all bins b at all velocities, as many as leave no error above `TOLERANCE` of the largest current. The
+built-in response is an analytic function of the velocity: U is interpolated between Chebyshev points of an interval.
+A table's response is not smooth in the velocity: U is made at every one.
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -74,16 +73,22 @@ def chebyshev(low: float, high: float, n: int) -> Tensor:
     return (low + high) / 2 + (high - low) / 2 * torch.cos((k + 0.5) * math.pi / n)
 
 
-_made: "WeakKeyDictionary[Simulator, Curves]" = WeakKeyDictionary()
+_made: "OrderedDict[tuple[Any, ...], tuple[Curves, Any]]" = OrderedDict()
+KEPT = 8  # of different simulators; some megabytes each
 
 
 def curves(sim: "Simulator", velocity: Tensor) -> Curves:
     """The curves of a simulator for some velocities, float64 (n); kept for as long as they cover what is asked for."""
-    kept = _made.get(sim)
-    if kept is None or kept.U.device != velocity.device or not kept.covers(velocity):
-        kept = _make(sim, velocity)
-        _made[sim] = kept
-    return kept
+    detector = sim.detector
+    key = (sim.dtype, sim.length, sim.reach, sim.lead, detector.pixel_pitch, detector.tick, id(sim.table))
+    key = (*key, str(velocity.device))
+    made, _ = _made.pop(key, (None, None))
+    if made is None or not made.covers(velocity):
+        made = _make(sim, velocity)
+    _made[key] = made, sim.table  # the table is held, so that its id stays its own
+    while len(_made) > KEPT:
+        _made.popitem(last=False)
+    return made
 
 
 def _make(sim: "Simulator", velocity: Tensor) -> Curves:
@@ -101,7 +106,13 @@ def _make(sim: "Simulator", velocity: Tensor) -> Curves:
     responses = [_response(sim, v) for v in distinct]
     r = torch.stack([x.r for x in responses])  # float64
     length = responses[0].length
-    basis = _basis(r[..., 1 : length + 1].flatten(0, 2), TOLERANCE[sim.dtype])
+    size = r.shape[1]
+    once = torch.ones(size, size, dtype=torch.bool, device=r.device).triu()  # a square pad: x and y change places
+    if sim.table is not None:
+        once = torch.ones_like(once)
+    ends = sorted({0, len(r) // 2, len(r) - 1}) if smooth else list(range(len(r)))
+    some = r[ends][:, once]
+    basis = _basis(some[..., 1 : length + 1].flatten(0, 1), TOLERANCE[sim.dtype])
     rank = len(basis) + 1
     U = r.new_zeros(*r.shape[:3], -(-rank // LANES) * LANES)
     U[..., 0] = r[..., 0]
@@ -111,22 +122,22 @@ def _make(sim: "Simulator", velocity: Tensor) -> Curves:
     wide[1:, 1 : length + 1] = basis
     shared = responses[0]
     shared = replace(shared, potential=shared.potential.to(sim.dtype))
-    X, D = _shifted(U[..., :rank], wide, length, TOLERANCE[sim.dtype] * float(r[..., 1:].abs().max()))
+    X, D = _shifted(U[[0, -1]][:, once][..., :rank], wide, length, TOLERANCE[sim.dtype] * float(r[..., 1:].abs().max()))
     positive = _positive(sim, r, responses, float(distinct.max()))
     most = positive.flip(0, 1).cummax(0).values.cummax(1).values.flip(0, 1)
     whole = torch.cat([positive.flip(0), positive])
     whole = torch.cat([whole.flip(1), whole], 1).contiguous()
-    tables = (x.to(sim.dtype) for x in (U, wide, X, D))
-    return Curves(*tables, distinct, smooth, whole, most.contiguous(), shared)
+    U, wide, X, D = (x.to(sim.dtype) for x in (U, wide, X, D))
+    return Curves(U, wide, X, D, distinct, smooth, whole, most.contiguous(), shared)
 
 
 def _shifted(U: Tensor, basis: Tensor, length: int, error: float) -> tuple[Tensor, Tensor]:
-    """X (G, L, columns) and D (curves, stride) with B_l[p - j] = sum_c X[j][l][c] D_c[p], as good as all responses need.
+    """X (G, L, columns) and D (curves, stride): B_l[p - j] = sum_c X[j][l][c] D_c[p], as good as all responses need.
 
     G is the number of ticks of which the products cost least: a group of G takes (G L + stride) columns multiply-adds.
     """
     rank, stride = basis.shape
-    some = U[[0, -1]].flatten(0, 2)[:, 1:]
+    some = U.flatten(0, 1)[:, 1:]
     best: tuple[float, Tensor, Tensor] | None = None
     for ticks in (8, 4, 1):
         if length + ticks > stride:

@@ -238,7 +238,7 @@ class FieldMap:
 
 
 def per_tpc(maps: "FieldMap | Sequence[FieldMap]", detector: Detector) -> tuple[FieldMap, ...]:
-    """One map per TPC, from one for all or as many as there are; refuses one that does not cover its TPC or folds it."""
+    """One map per TPC, from one for all or as many as there are; refuses one that does not cover or folds its TPC."""
     if not isinstance(maps, FieldMap | Sequence):
         raise TypeError(f"Simulator: field_map must be a FieldMap or a sequence of them, got {type(maps).__name__}")
     count = len(detector.tpcs)

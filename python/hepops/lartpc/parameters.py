@@ -29,8 +29,21 @@ class Spec(NamedTuple):
     ceiling: float
 
 
+class Specs(dict[str, Spec]):
+    """Specs by name. The parameter of one module, "lifetime@3", is known wherever that of all is."""
+
+    def __missing__(self, name: str) -> Spec:
+        base, at, _ = name.partition("@")
+        if at and base in self:
+            return self[base]
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.partition("@")[0])
+
+
 # Nominal values and ranges of the six: larnd-sim-jax, and its forerunner arXiv:2309.04639.
-SPEC: dict[str, Spec] = {
+_SPEC: dict[str, Spec] = {
     "lifetime": Spec("us", 2200.0, 500.0, 5000.0, None, 1.0, 1e9),
     "efield": Spec("kV/cm", 0.50, 0.45, 0.55, None, 1e-3, 10.0),
     # S. Amoruso et al. (ICARUS), Nucl. Instrum. Meth. A 523 (2004) 275: A = 0.800 +- 0.003, k = 0.0486 +- 0.0006.
@@ -51,6 +64,8 @@ SPEC: dict[str, Spec] = {
     "w_ion": Spec("MeV", 23.6e-6, 22.0e-6, 25.0e-6, 0.4e-6, 1e-6, 1e-4),
 }
 
+SPEC = Specs(_SPEC)
+
 
 class Parameters(Record):
     """Values of the physical parameters; those that are not given keep their nominal value.
@@ -68,7 +83,7 @@ class Parameters(Record):
         0.52
     """
 
-    SPEC: ClassVar[dict[str, Spec]] = SPEC
+    SPEC: ClassVar[Specs] = SPEC
     SIX: ClassVar[tuple[str, ...]] = tuple(SPEC)[:6]
 
     lifetime: float = SPEC["lifetime"].nominal  # electron lifetime [us]

@@ -133,6 +133,13 @@ class Simulator(nn.Module):
     temperature: nn.Parameter
     w_ion: nn.Parameter
 
+    def __new__(cls, detector: Detector | None = None, *arguments: Any, **options: Any) -> "Simulator":
+        if cls is Simulator and detector is not None and (not detector.is_uniform or "per_module" in options):
+            from .modular import ModularSimulator  # each module with its own pitch, front end and parameters
+
+            cls = ModularSimulator
+        return super().__new__(cls)
+
     def __init__(
         self,
         detector: Detector,

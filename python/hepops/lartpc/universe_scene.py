@@ -119,7 +119,12 @@ class Group:
         from .simulator import CUTS
 
         cut = CUTS[sim.dtype]
-        plane = {"pitch": sim.detector.pixel_pitch, "tick": sim.detector.tick, "reach": sim.reach, "cut": cut}
+        plane: dict[str, Any] = {
+            "pitch": sim.detector.pixel_pitch,
+            "tick": sim.detector.tick,
+            "reach": sim.reach,
+            "cut": cut,
+        }
         layout = plan(self.nodes[0], self.window, self.scene.pixels, velocity[0], q, **plane)
         numbers = (plane["pitch"], plane["tick"], q.bins, sim.reach, cut, q.length, q.lead_mode)
         rows = self.rows(layout)

@@ -117,7 +117,7 @@ def _wander(kind: Species, launch: Launch, walk: Walk, volume: Volume, rng: Rng)
 def _soft(kind: Species, T: float, after: float, thickness: float, table: Range, walk: Walk, rng: Rng) -> float:
     """The energy after a step's collisions below the cut, which fluctuate as a Gaussian.
 
-    Their variance is that of the spectrum, xi (cut - beta^2 cut^2 / 2W). A hard collision in the step makes the particle
+    Their variance is the spectrum's, xi (cut - beta^2 cut^2 / 2W). A hard collision in the step makes the particle
     slower, and what follows costs more: half of the hard loss, in the mean, acts on the soft one.
     """
     assert walk.cut is not None

@@ -2,7 +2,7 @@ r"""Derivatives of the losses with respect to the latent variables, from derivat
 
 .. math:: d_i = f_i(w, z_i, \varrho_i), \qquad \varrho = U s, \qquad s_j = s_j(w, z_j)
 
-f and s know one segment each, U sums over those downstream. Nine backward passes give all first and second derivatives of
+f and s know one segment each, U sums those downstream. Nine backward passes give all first and second derivatives of
 all f and s; the rest is the chain rule in matrices of one track.
 """
 

@@ -15,6 +15,7 @@ References:
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -148,9 +149,9 @@ def _pieces(kind: Kind, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     ]
     angle = np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1)
     for borders, to_lambda, function in families:
-        for a, b in zip(borders[:-1], borders[1:], strict=True):
+        for a, b in pairwise(borders):
             x = (a + b) / 2 + (b - a) / 2 * np.cos(angle)
-            wrong = kind == "below" and function is not _left or kind == "above" and function is _left
+            wrong = (kind == "below" and function is not _left) or (kind == "above" and function is _left)
             y = np.zeros_like(x) if wrong else function(kind, to_lambda(x))
             c = 2 / (_DEGREE + 1) * np.cos(np.outer(np.arange(_DEGREE + 1), angle)) @ y
             c[0] /= 2

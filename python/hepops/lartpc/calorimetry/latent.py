@@ -17,7 +17,7 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,12 +30,13 @@ from .tracks import Tracks
 
 _LONGEST = 0.3  # of ln p in one step
 _HALVINGS = 12
+_KINK = 1e-6  # how near to its last point an end may come [cm]
 _LAPLACE_STEP = 0.3  # of sigma: where the determinant is read
 
 
 @dataclass(frozen=True, eq=False)
 class LatentFit:
-    """Parameters with honest errors, and the latent variables; tensors are float64, K parameters."""
+    """K parameters with errors (what they are worth: docs/calorimetry.md) and the latent variables."""
 
     names: tuple[str, ...]
     values: Tensor  # (K) physical, of the marginal density (of the joint one where `laplace` was off)
@@ -130,7 +131,7 @@ def fit_tracks(
         raise ValueError(f"max_iterations and tolerance must be positive, got {max_iterations}, {tolerance}")
     model = Model(sim, tracks, objective, tuple(parameters), priors or {}, straggling)
     point, gradient, curvature, iterations, done, message = _newton(model, max_iterations, tolerance)
-    solved = _Arrow(model, curvature)
+    solved = _Arrow(model, curvature, soften=not done)
     joint, v = model.physical(point.v), point.v
     if laplace and straggling:
         shift = _laplace_shift(model, point, solved)
@@ -165,7 +166,7 @@ class _Arrow:
 
     def __init__(self, model: Model, curvature: Curvature, soften: bool = False) -> None:
         self.blocks = curvature.blocks
-        self.factors = [_factor(block, soften) for block in self.blocks]
+        self.factors = [_factor(block) for block in self.blocks]
         self.solved = [torch.cholesky_solve(b.cross.T, L) for b, L in zip(self.blocks, self.factors, strict=True)]
         self.schur = curvature.shared - sum(
             (b.cross @ s for b, s in zip(self.blocks, self.solved, strict=True)), torch.zeros_like(curvature.shared)
@@ -217,13 +218,14 @@ class _Arrow:
         return w.sqrt(), z.sqrt()
 
 
-def _factor(block: Block, soften: bool) -> Tensor:
-    """Cholesky's factor of a block; with `soften` that of Gauss and Newton's, where far from the maximum it has none."""
+def _factor(block: Block) -> Tensor:
+    """Cholesky's factor of a block, or of Gauss and Newton's, which is positive, where the block is not.
+
+    That is so far from the maximum, and where a particle ends within rounding of its last point, at the kink.
+    """
     L, info = torch.linalg.cholesky_ex(block.local)
     if int(info) == 0:
         return L
-    if not soften:
-        raise ValueError("the latent variables are not at a maximum of the joint density: more iterations are needed")
     L, info = torch.linalg.cholesky_ex(block.safe)
     if int(info) == 0:
         return L
@@ -241,13 +243,13 @@ def _scatter(block: Block, values: Tensor, w: Tensor, z: Tensor) -> None:
 
 
 def begin(model: Model) -> Point:
-    """The origin, with the best of eleven ends of every stopping track.
+    """The origin, with the best of nine ends of every stopping track.
 
-    The loss in the last segment has its maximum, with a kink, where the particle ends at the last point: Newton's method
-    does not find the way from one side to the other.
+    The loss in the last segment has its maximum, with a kink, where the particle ends at the last point: Newton's
+    method does not find the way from one side to the other.
     """
     point = model.origin()
-    grid = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)
+    grid = torch.linspace(-2.4, 2.4, 9, dtype=torch.float64)
     for event in model.events():
         for track in model.stopping(event):
             values = []
@@ -259,22 +261,24 @@ def begin(model: Model) -> Point:
 
 
 def _newton(model: Model, most: int, tolerance: float) -> tuple[Point, Gradient, Curvature, int, bool, str]:
-    """To the maximum of the joint density."""
+    """To the maximum of the joint density, every end on the side of its last point where it begins."""
     point = begin(model)
+    side = torch.where(model.tracks.nuisance(point.w) < 0, -1.0, 1.0).double()
     gradient = model.gradient(point)
     for iteration in range(1, most + 1):
         curvature = model.curvature(point, gradient)
-        arrow = _Arrow(model, curvature, soften=True)
-        step, promise = arrow.step(point, gradient)
+        held = _at_kink(model, point) & (gradient.w * side > 0)
+        arrow = _Arrow(model, _without(curvature, held), soften=True)
+        step, promise = arrow.step(point, replace(gradient, w=gradient.w.masked_fill(held, 0.0)))
         if promise < tolerance:
             return point, gradient, curvature, iteration, True, "converged"
         share = min(1.0, _LONGEST / max(float(step.v.abs().max()), 1e-300))
         # a track's end or a loss beyond four of its widths in one step is beyond what a parabola can promise
         share = min(share, 4.0 / max(float(step.w.abs().max()), float(step.z.abs().max()), 1e-300))
         for _ in range(_HALVINGS):
-            trial = Point(point.v + share * step.v, point.w + share * step.w, point.z + share * step.z)
-            value = model.value(trial)
-            if value < gradient.value - 1e-4 * share * promise:
+            w = _on_side(model, point.w + share * step.w, side)
+            trial = Point(point.v + share * step.v, w, point.z + share * step.z)
+            if model.value(trial) < gradient.value - 1e-4 * share * promise:
                 break
             share /= 2
         else:
@@ -282,6 +286,29 @@ def _newton(model: Model, most: int, tolerance: float) -> tuple[Point, Gradient,
         point = trial
         gradient = model.gradient(point)
     return point, gradient, model.curvature(point, gradient), most, False, f"not converged after {most} iterations"
+
+
+def _at_kink(model: Model, point: Point) -> Tensor:
+    """Stopping tracks that end at their last point."""
+    return model.can_stop & (model.tracks.nuisance(point.w).abs() < 2 * _KINK)
+
+
+def _on_side(model: Model, w: Tensor, side: Tensor) -> Tensor:
+    """Ends that would pass their last point stay there, on their side of it."""
+    layout = model.tracks.layout
+    crossed = model.can_stop & (model.tracks.nuisance(w) * side < _KINK)
+    return torch.where(crossed, (side * _KINK - layout.mean) / layout.sigma, w)
+
+
+def _without(curvature: Curvature, held: Tensor) -> Curvature:
+    """The same with some nuisance parameters out of the step."""
+    blocks = []
+    for block in curvature.blocks:
+        out = torch.cat([held[block.tracks], torch.zeros(len(block.segments), dtype=torch.bool)])
+        either, one = out | out[:, None], torch.diag(out.double())
+        local, safe = (m.masked_fill(either, 0.0) + one for m in (block.local, block.safe))
+        blocks.append(replace(block, local=local, safe=safe, cross=block.cross.masked_fill(out, 0.0)))
+    return Curvature(curvature.shared, blocks)
 
 
 def _laplace_shift(model: Model, point: Point, arrow: _Arrow) -> Tensor:

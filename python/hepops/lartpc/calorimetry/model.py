@@ -3,8 +3,9 @@ r"""The joint density of data and latent variables about one point: gradient, an
 .. math:: F(v, l) = -\ln L(\mathrm{data} \mid p(v), d(l)) + \tfrac12 l^2 + \mathrm{priors}(p), \qquad l = (w, z)
 
 with :math:`v_k = \ln(p_k/p_k^0)`, the losses d of all segments, and the latent variables l, standard normal: nuisance
-parameters w of the tracks, normal scores z of the losses. One backward pass through the simulator gives dF/dv and dF/dd,
-whatever the number of segments; its memory is that of the waveforms. The second derivatives with respect to d couple only
+parameters w of the tracks, normal scores z of the losses.
+One backward pass through the simulator gives dF/dv and dF/dd,
+for any number of segments; its memory is that of the waveforms. Second derivatives with respect to d couple only
 segments that share a pixel, so that few differences of gradients give all of them (A. R. Curtis, M. J. D. Powell, J. K.
 Reid, J. Inst. Math. Appl. 13 (1974) 117), unless the objective brings them; those with respect to l follow by the chain
 rule, :math:`D^T F_{dd} D + \sum_i F_{d_i} \partial^2 d_i + 1`, event by event.
@@ -90,6 +91,7 @@ class Model:
         self.start = torch.tensor([getattr(sim, name).item() for name in names], dtype=torch.float64)
         for name, parameter in self.sim.named_parameters():
             parameter.requires_grad_(name in names)
+        self.can_stop = torch.tensor([isinstance(t, StoppingTrack) for t in tracks.tracks])
         self._event_blocks = self._blocks()
         self._colours: list[Tensor] | None = None
 
@@ -209,7 +211,9 @@ class Model:
         maps = chain(self.tracks, at.w, at.z if self.straggling else None, dE, self._event_blocks)
         second = self.per_event(at, segments)
         one = lambda D: torch.eye(D.shape[1], dtype=torch.float64)  # noqa: E731
-        return [_even(D.T @ S @ D + C + one(D)) for (D, C), S in zip(maps, second, strict=True)]
+        full = [_even(D.T @ S @ D + C + one(D)) for (D, C), S in zip(maps, second, strict=True)]
+        safe = [_even(D.T @ S @ D + one(D)) for (D, _), S in zip(maps, second, strict=True)]
+        return [f if int(torch.linalg.cholesky_ex(f)[1]) == 0 else s for f, s in zip(full, safe, strict=True)]
 
     def per_event(self, at: Point, segments: Segments) -> list[Tensor]:
         """d2(-ln L)/d(dE)^2 of the segments of every event."""

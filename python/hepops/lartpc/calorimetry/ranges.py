@@ -79,7 +79,7 @@ class RangeTable:
         >>> from hepops.lartpc.calorimetry import RangeTable
         >>> muon = RangeTable("muon")
         >>> [round(float(x), 2) for x in (muon.energy(10.0), muon.dedx(10.0), muon.residual_range(100.0))]
-        [47.85, 3.12, 30.44]
+        [47.54, 3.01, 30.46]
     """
 
     def __init__(self, particle: str, density: float | Tensor = DENSITY) -> None:
@@ -157,7 +157,7 @@ class RangeTable:
     def _checked(self, residual_range: Tensor | float) -> Tensor:
         R = _tensor("residual_range", residual_range)
         _refuse("residual_range", R, R < 0, "must not be negative [cm]")
-        most = float(self.longest)
+        most = float(self.longest.detach())
         _refuse("residual_range", R, R > most * (1 + 1e-6), f"is beyond the table, which ends at {most:.6g} cm")
         return R
 

@@ -6,7 +6,7 @@ At a residual range R the loss over a segment of length :math:`\ell` is
           \varepsilon_i = \xi_i\, y(z_i; \kappa_i, \beta_i^2), \qquad
           \varrho_i = \sum_{j\ \mathrm{downstream}} \varepsilon_j / (\rho S_j)
 
-with z standard normal (`vavilov`) and :math:`\varrho` the range straggling: what fluctuated below makes the particle, as
+with z standard normal (`vavilov`) and :math:`\varrho` the range straggling: what fluctuated below makes it, as
 seen from its end, one of a longer or shorter range. Fluctuations thus fade on the way back, as they do in nature, where
 a particle that lost too much is slower and loses more still. Neglected: that a loss is drawn at the energy before, not
 after it, which shifts the mean by xi W / (S T l), 0.1 % of the loss for muons of 10 MeV and less above.

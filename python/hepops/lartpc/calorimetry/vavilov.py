@@ -54,7 +54,7 @@ def vavilov(z: Tensor, kappa: Tensor, beta2: Tensor) -> Tensor:
         >>> from hepops.lartpc.calorimetry import vavilov
         >>> kappa, beta2 = torch.tensor([0.01, 1.0]).double(), torch.tensor([0.9, 0.5]).double()
         >>> vavilov(torch.zeros(2).double(), kappa, beta2)  # medians lie below the mean
-        tensor([-2.1102, -0.0814], dtype=torch.float64)
+        tensor([-2.1102, -0.0751], dtype=torch.float64)
     """
     z, kappa, beta2 = torch.broadcast_tensors(z.double(), kappa.double(), beta2.double())
     if not bool((kappa.detach() > 0).all()) or not bool(((beta2.detach() >= 0) & (beta2.detach() <= 1)).all()):

@@ -1,4 +1,4 @@
-r"""Symmetric matrices with a border: a dense corner of common unknowns and a diagonal of those that each event has alone.
+r"""Symmetric matrices with a border: a dense corner of common unknowns, a diagonal of those of single events.
 
 .. math:: M = \begin{pmatrix} A & B \\ B^T & D \end{pmatrix}, \qquad
     M^{-1} = \begin{pmatrix} S^{-1} & -S^{-1} B D^{-1} \\ \cdot & D^{-1} + D^{-1} B^T S^{-1} B D^{-1} \end{pmatrix},

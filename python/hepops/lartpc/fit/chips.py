@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hepops.lartpc.likelihood import HitLikelihood, Intervals
     from hepops.lartpc.segments import Segments
     from hepops.lartpc.simulator import Simulator
+    from hepops.lartpc.waveforms import Waveforms
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Chips:
     """A `HitLikelihood` whose chip is known, as a `LikelihoodObject` with parameters of its own."""
 
     hits: HitLikelihood
-    kept: list[tuple[object, ...]] | None = None  # waveforms of the last question, where many are asked at one point
+    kept: list[tuple[Segments, object, Waveforms]] | None = None  # waveforms of the present point
 
     def keeping(self) -> Chips:
         """The same, which keeps the waveforms while segments and simulator stay what they are."""
@@ -39,7 +40,7 @@ class Chips:
     def with_values(self, values: dict[str, float | Tensor]) -> Chips:
         """The chip at other values. Where pixels differ already, one number moves their mean and keeps the ratios."""
         chip: Any = self.hits.chip
-        changed: dict[str, float | Tensor] = {}
+        changed: dict[str, Any] = {}
         for name, value in values.items():
             before = torch.as_tensor(getattr(chip, name), dtype=torch.float64)
             many = before.numel() > 1
@@ -62,16 +63,13 @@ class Chips:
             return self.hits.intervals(sim, segments, measured, parameters)
         physical = tuple(name for name in parameters if name not in self.own)
         now = (sim.parameters_now, physical)
-        for known, values, waves in self.kept:
-            if known is segments and values == now:
-                break
-        else:
+        here = [waves for known, values, waves in self.kept if known is segments and values == now]
+        if not here:
             with torch.no_grad():
-                waves = sim.waveforms(segments, tangents=physical)
+                here = [sim.waveforms(segments, tangents=physical)]
             self.kept[:] = [entry for entry in self.kept if entry[1] == now]
-            self.kept.append((segments, now, waves))
-        found: Any = self.hits.of_waveforms(waves, sim.detector, measured, parameters)  # type: ignore[arg-type]
-        return found  # type: ignore[no-any-return]
+            self.kept.append((segments, now, here[0]))
+        return self.hits.of_waveforms(here[0], sim.detector, measured, parameters)
 
 
 def _plain(value: float | Tensor) -> bool:

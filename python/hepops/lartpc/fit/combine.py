@@ -115,9 +115,9 @@ def combine(results: Sequence[Fitted], shared: Iterable[str] | None = None) -> C
         mean, weight = _priors(result, row, priors)
         information[at[:, None], at] += own - torch.diag(weight)
         rhs[at] += own @ result.values - weight * mean
-    for label, (mean, sigma) in priors.items():
+    for label, (centre, sigma) in priors.items():
         information[names.index(label), names.index(label)] += sigma**-2
-        rhs[names.index(label)] += mean * sigma**-2
+        rhs[names.index(label)] += centre * sigma**-2
     size = information.diagonal().clamp_min(1e-300).rsqrt()
     scaled = information * size * size[:, None]
     least, vectors = torch.linalg.eigh(scaled)

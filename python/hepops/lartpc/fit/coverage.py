@@ -1,4 +1,4 @@
-r"""Do the errors hold? Toys: the same tracks measured again and again, each fitted, pulls (fit - truth) / error counted.
+r"""Do the errors hold? Toys: the same tracks measured again and again, each fitted, their pulls counted.
 
 By one scoring step from the truth (cheap: the waveforms are the same for all toys), with the expected information, the
 mean of the toys' outer products of scores, for all of them: the outer products of a single toy correlate with its
@@ -68,8 +68,9 @@ class Coverage:
             error, mean, width, one, two = (float(c[k]) for c in columns)
             lines.append(f"{name:24} {error:10.3g} {mean:7.2f} {width:7.2f} {one:6.1%} {two:6.1%}")
         lost = len(self.converged) - n
+        known = f": a mean is known to {n**-0.5:.2f}, a width to {(2 * n) ** -0.5:.2f}" if n else ""
         lines.append(
-            f"{n} toys, by {self.method}: a mean is known to {n**-0.5:.2f}, a width to {(2 * n) ** -0.5:.2f}"
+            f"{n} toys, by {self.method}{known}"
             + (f"; {lost} of {len(self.converged)} did not converge and are left out" if lost else "")
         )
         return "\n".join(lines)

@@ -420,6 +420,7 @@ def _result(
     if point is not None and isinstance(objective, LikelihoodObject):
         if config["toys"]:
             information = expected(problem, objective, point.x, problem.batches, config["toys"], config["seed"])
+            assert point.likelihood is not None
             point = replace(point, likelihood=replace(point.likelihood, information=information))
         target = Target(problem, objective, point, Metric(problem, objective))
     covariance, spread, chi2, count = _statistics(point, problem, objective)

@@ -79,6 +79,7 @@ def contour(c: Contour, truth: Mapping[str, float] | None) -> Figure:
     axes.plot([], [], color=FAINT, linestyle="--", label="covariance")
     axes.set(xlabel=_name(c.names[0], c.units[0]), ylabel=_name(c.names[1], c.units[1]))
     _numbers(axes)
+    axes.margins(0.08)
     axes.legend(fontsize=8.5)
     _frame(axes)
     return figure
@@ -96,7 +97,7 @@ def _periodic(radius: Any, angle: Any) -> Any:
 def pulls(c: Coverage) -> Figure:
     """One histogram per parameter, beside the normal distribution with as many entries."""
     count = len(c.names)
-    columns = min(4 if count > 6 else 3, count)
+    columns = 2 if count == 4 else min(4 if count > 6 else 3, count)
     rows = -(-count // columns)
     figure = _figure(2.9 * columns + 0.3, 2.4 * rows + 0.3)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()

@@ -20,6 +20,7 @@ from .residuals import LikelihoodObject
 from .sections import Batch
 
 TOYS, TOYS_PER_EVENT = 2, 6  # of a fit's steps; an event alone has few hits to know its offset's information from
+ENOUGH, MOST = 2000, 20  # hits of all toys together that know an information to a few percent; toys at most
 GOOD = (0.6, 1.6)  # actual over predicted decrease that a metric must keep
 
 
@@ -47,7 +48,8 @@ class Metric:
     def __init__(self, problem: Problem, objective: LikelihoodObject):
         self.problem, self.objective = problem, objective
         single = any(f.spec.per == "event" for f in problem.unknowns.families)
-        self.toys = TOYS_PER_EVENT if single else TOYS
+        hits = max(1, sum(len(batch.measured) for batch in problem.batches))
+        self.toys = max(TOYS_PER_EVENT if single else TOYS, min(MOST, -(-ENOUGH // hits)))
         self.where: list[float] = []
         self.arrow: Arrow | None = None
 

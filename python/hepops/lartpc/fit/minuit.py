@@ -27,7 +27,7 @@ def to_minuit(result: FitResult | Target) -> Any:
     """
     target = target_of(result, "to_minuit")
     try:
-        from iminuit import Minuit
+        from iminuit import Minuit  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         raise ImportError("to_minuit needs iminuit: pip install iminuit") from None
     space, k = target.problem.space, len(target.names)

@@ -205,8 +205,8 @@ def sample(
         else:
             rows.append((state.z, state.log_density, rate, depth, tree.diverged))
     z, density_, rates, depths, diverged = zip(*rows, strict=True)
-    numbers = (torch.tensor(c, dtype=torch.float64) for c in (density_, rates))
-    return Chain(torch.stack(z), *numbers, torch.tensor(depths), torch.tensor(diverged), step)
+    log_densities, acceptance = (torch.tensor(c, dtype=torch.float64) for c in (density_, rates))
+    return Chain(torch.stack(z), log_densities, acceptance, torch.tensor(depths), torch.tensor(diverged), step)
 
 
 def _first_step(density: Density, state: _State, generator: torch.Generator) -> float:

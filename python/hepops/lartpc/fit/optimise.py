@@ -8,9 +8,9 @@ where a hit crosses the threshold on the way, F jumps, which says nothing about 
 A stage has converged when a step changes no parameter by more than `tolerance` of its value (a hundredth for all
 stages but the last), or promises to lower F by no more than its rounding, 1e-12 of it (1e-7 in single precision). A
 fit that finds no lower value although :math:`\lambda` has grown beyond 1e8 has stalled: it counts as converged if the
-expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma. A likelihood, whose
-F is in units of its own error, has also converged when a step promises to lower it by no more than 1e-5: scoring with
-the information of toys (metric.py) converges linearly, and less than 0.005 sigma is of no use.
+expected distance to the minimum, :math:`\frac12 g^T H^{-1} g`, is below 1e-4, a hundredth of a sigma. A likelihood,
+whose F is in units of its own error, has also converged when a step promises to lower it by no more than 1e-5: scoring
+with the information of toys (metric.py) converges linearly, and less than 0.005 sigma is of no use.
 
 References:
     | K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. W. Marquardt, SIAM J. Appl. Math. 11 (1963) 431
@@ -171,7 +171,7 @@ def attempt(
 
 
 def _held(point: Point, model: Model, frozen: Tensor | None) -> Tensor:
-    """Parameters at the end of their range that the gradient would move beyond it, and those that are frozen (K + M)."""
+    """Parameters that the gradient would move beyond the end of their range, and those that are frozen (K + M)."""
     k = len(point.u)
     held = torch.zeros(len(point.x), dtype=torch.bool) if frozen is None else frozen.clone()
     held[:k] |= (point.u.abs() > FARTHEST - 1e-9) & (model.gradient[:k] * point.u < 0)

@@ -1,8 +1,8 @@
 r"""What a fit minimises: the objective at a point u, with its gradient and information, summed over batches of events.
 
 For residuals :math:`F(u) = \sum_i \rho(r_i) + \frac12 \sum_k (p_k - \mu_k)^2/\sigma_k^2`, with gradient
-:math:`\sum_i w_i r_i J_i` and information :math:`\sum_i w_i J_i^T J_i`; a likelihood brings its own three. The vector of
-unknowns x is u followed by the nuisances' deviations v, which residuals do not know.
+:math:`\sum_i w_i r_i J_i` and information :math:`\sum_i w_i J_i^T J_i`; a likelihood brings its own three. The vector
+of unknowns x is u followed by the nuisances' deviations v, which residuals do not know.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class Problem:
             return objective(self._hits(u, p, batch, derivatives), batch.measured)
 
     def _weight(self, batches: Sequence[Batch | FileBatch]) -> Tensor:
-        """(K + M) of the deviations' priors: those of events that are absent do not count, the others by their share."""
+        """(K + M) of the deviations' priors: absent events do not count, the others by their share."""
         if len(batches) == len(self.batches) or not self.unknowns.families:
             return self.unknowns.weight
         weight = self.unknowns.weight * sum(batch.events for batch in batches) / self.num_events

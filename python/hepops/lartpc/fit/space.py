@@ -117,7 +117,7 @@ def space(
     known = (*Parameters.SPEC, TIME_OFFSET, *CHIP)
     for what, given in (("parameters", names), ("fixed", held), ("bounds", tuple(bounds or ()))):
         for name in given:
-            if name not in known:
+            if name.partition("@")[0] not in known:  # "lifetime@3": of module 3 alone
                 raise ValueError(f"{what}: {name!r} is not one of {', '.join(known)}")
         if len(set(given)) != len(given):
             raise ValueError(f"{what} names one twice: {', '.join(given)}")

@@ -81,7 +81,7 @@ def formula(
     edges: Tensor,
     threshold: Tensor,
     noise: Tensor,
-    clock: Clock = Clock(),  # noqa: B008  (frozen)
+    clock: Clock = Clock(),
 ) -> Tensor:
     r"""log P of each interval of one row, exact but for a quadrature in r (1e-10) and one in Q.
 

@@ -139,7 +139,7 @@ class Linear:
         return Validity(lost, ticks.double().mean(1), rms_t, rms_q, unmatched, good)
 
     def compare(self, universes: Sequence[Hits], parameters: Mapping[str, Any] | Sequence[Parameters]) -> Tensor:
-        """Against simulated universes, (n, 4): share of hits that disappear, that appear, rms of time and charge/charge."""
+        """Against simulated universes, (n, 4): share that disappears, that appears, rms of time [us] and charge."""
         rows = []
         for true, guess in zip(universes, self.predict(parameters), strict=True):
             mine, theirs = _match(guess, true)

@@ -10,7 +10,10 @@ from ..plot import BLUE, GREY, ORANGE, _figure
 from .bands import Covariance, Envelope
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ..plot import Array
 
 
 def band_plot(
@@ -51,11 +54,9 @@ def band_plot(
     return figure
 
 
-def _band(
-    axes: object, x: "np.ndarray", low: "np.ndarray", high: "np.ndarray", colour: str, alpha: float, label: str
-) -> None:  # type: ignore[type-arg]
+def _band(axes: "Axes", x: "Array", low: "Array", high: "Array", colour: str, alpha: float, label: str) -> None:
     repeat = np.repeat(x, 2)[1:-1]
-    axes.fill_between(  # type: ignore[attr-defined]
+    axes.fill_between(
         repeat, np.repeat(low, 2), np.repeat(high, 2), color=colour, alpha=alpha, linewidth=0, label=label
     )
 
@@ -65,9 +66,11 @@ def correlation_plot(
 ) -> "Figure":
     """The correlation matrix of an observable's bins, and the share of the variance of its principal directions."""
     matrix = covariance.correlation.cpu().numpy()
+    still = (covariance.matrix.diagonal() == 0).cpu().numpy()
+    matrix[still], matrix[:, still] = np.nan, np.nan  # a number that never varies has no correlation
     n = len(matrix)
     ends: Sequence[float] = (0, n) if edges is None else (float(edges[0]) / scale, float(edges[-1]) / scale)
-    figure = _figure(8.0, 3.6)
+    figure = _figure(8.4, 4.0)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     image = left.imshow(
         matrix, vmin=-1, vmax=1, cmap="RdBu_r", origin="lower", extent=(*ends, *ends), interpolation="nearest"

@@ -25,8 +25,8 @@ def throws(
         name -> float64 (n), what `Simulator.universes` takes. The same for the same seed, whatever the threads.
 
     Raises:
-        ValueError: an unknown name, shapes that do not fit, a covariance that is not symmetric and positive (a name that
-            no data determined makes it NaN), or a mean so far outside that draws do not end.
+        ValueError: an unknown name, shapes that do not fit, a covariance that is not symmetric and positive (it is NaN
+            where no data determined a name), or a mean so far outside that draws do not end.
     """
     centre = torch.as_tensor(mean, dtype=torch.float64).cpu()
     matrix = torch.as_tensor(covariance, dtype=torch.float64).cpu()
