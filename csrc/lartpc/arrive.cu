@@ -17,28 +17,22 @@ using core::Vec;
 constexpr int num_deposit = DepositField::count, num_parameters = ParameterField::count,
               num_arrival = ArrivalField::count;
 
-// local: a seventh row of the deposits holds the ratio of the local field to E. A template, so that without it nothing
-// is computed but what was before there were field maps.
-template <bool local>
 struct Inputs {
   const double *deposits, *parameters;
   int64_t N;
   int model;
+  bool local;  // whether a seventh row of the deposits holds the ratio of the local field to E
 
   // Deposits first, then parameters.
   HEPOPS_HD void read(int64_t i, double* x) const {
     for (int k = 0; k < num_deposit; ++k) x[k] = deposits[k * N + i];
     for (int k = 0; k < num_parameters; ++k) x[num_deposit + k] = parameters[k];
   }
-  HEPOPS_HD double ratio(int64_t i) const {
-    if constexpr (local) return deposits[num_deposit * N + i];
-    return 1.0;
-  }
+  HEPOPS_HD double ratio(int64_t i) const { return local ? deposits[num_deposit * N + i] : 1.0; }
 };
 
-template <bool local>
 struct Forward {
-  Inputs<local> in;
+  Inputs in;
   double* out;
   HEPOPS_HD void operator()(int64_t i) const {
     double x[arrive_inputs];
@@ -49,9 +43,8 @@ struct Forward {
 };
 
 // Writes the gradient of each deposit, returns what it adds to those of the parameters.
-template <bool local>
 struct Backward {
-  Inputs<local> in;
+  Inputs in;
   const double* grad;
   double* grad_deposits;
   HEPOPS_HD Vec<double, num_parameters> operator()(int64_t i) const {
@@ -69,7 +62,7 @@ struct Backward {
           grad_parameters[6 * (g - 1) + s] = sum;
       }
     }
-    if constexpr (local) {
+    if (in.local) {
       const double charge = arrive<double>(x, x + num_deposit, in.model, in.ratio(i))[ArrivalField::charge];
       grad_deposits[num_deposit * in.N + i] =
           grad[ArrivalField::charge * in.N + i] * charge * charge_per_ratio(x, in.model, in.ratio(i));
@@ -78,9 +71,8 @@ struct Backward {
   }
 };
 
-template <bool local>
 struct Tangent {
-  Inputs<local> in;
+  Inputs in;
   const double* seeds;  // (K, num_parameters)
   int64_t K;
   double* out;  // (K, num_arrival, N)
@@ -100,18 +92,7 @@ struct Tangent {
 
 struct Checked {
   Tensor deposits, parameters;
-  int64_t N;
-  int model;
-
-  // f(inputs), of the kind that the rows of the deposits tell.
-  template <class F>
-  void with_inputs(const F& f) const {
-    const double *d = core::in<double>(deposits), *p = core::in<double>(parameters);
-    if (deposits.size(0) > num_deposit)
-      f(Inputs<true>{d, p, N, model});
-    else
-      f(Inputs<false>{d, p, N, model});
-  }
+  Inputs in;
 };
 
 Checked check(const Tensor& deposits, const Tensor& parameters, int64_t model) {
@@ -125,15 +106,13 @@ Checked check(const Tensor& deposits, const Tensor& parameters, int64_t model) {
                     core::Shape{parameters});
   core::check_value(model >= 0 && model <= 2, "arrive: model must be 0, 1 or 2, got ", model);
   const Tensor d = core::contiguous(deposits), p = core::contiguous(parameters);
-  return {d, p, d.size(1), int(model)};
+  return {d, p, {core::in<double>(d), core::in<double>(p), d.size(1), int(model), d.size(0) > num_deposit}};
 }
 
 Tensor forward(const Tensor& deposits, const Tensor& parameters, int64_t model) {
   const Checked c = check(deposits, parameters, model);
-  Tensor result = torch::stable::new_empty(c.deposits, {num_arrival, c.N});
-  c.with_inputs([&]<bool local>(const Inputs<local>& in) {
-    core::for_each(c.deposits, c.N, Forward<local>{in, core::out<double>(result)});
-  });
+  Tensor result = torch::stable::new_empty(c.deposits, {num_arrival, c.in.N});
+  core::for_each(c.deposits, c.in.N, Forward{c.in, core::out<double>(result)});
   return result;
 }
 
@@ -141,15 +120,13 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& deposits, 
                                     int64_t model) {
   const Checked c = check(deposits, parameters, model);
   core::check_same_kind("arrive_backward: grad", grad, deposits);
-  core::check_value(grad.dim() == 2 && grad.size(0) == num_arrival && grad.size(1) == c.N,
-                    "arrive_backward: grad has shape ", core::Shape{grad}, ", expected (", num_arrival, ", ", c.N, ")");
+  core::check_value(grad.dim() == 2 && grad.size(0) == num_arrival && grad.size(1) == c.in.N,
+                    "arrive_backward: grad has shape ", core::Shape{grad}, ", expected (", num_arrival, ", ", c.in.N,
+                    ")");
   const Tensor g = core::contiguous(grad);
   Tensor grad_deposits = core::empty_like(c.deposits);
-  Tensor grad_parameters = torch::stable::new_empty(c.deposits, {num_parameters});
-  c.with_inputs([&]<bool local>(const Inputs<local>& in) {
-    grad_parameters = core::reduce<double, num_parameters>(
-        c.deposits, c.N, Backward<local>{in, core::in<double>(g), core::out<double>(grad_deposits)});
-  });
+  Tensor grad_parameters = core::reduce<double, num_parameters>(
+      c.deposits, c.in.N, Backward{c.in, core::in<double>(g), core::out<double>(grad_deposits)});
   return {grad_deposits, grad_parameters};
 }
 
@@ -160,10 +137,8 @@ Tensor jvp(const Tensor& deposits, const Tensor& parameters, const Tensor& seeds
                     num_parameters, "), got ", core::Shape{seeds});
   const Tensor s = core::contiguous(seeds);
   const int64_t K = s.size(0);
-  Tensor result = torch::stable::new_empty(c.deposits, {K, num_arrival, c.N});
-  c.with_inputs([&]<bool local>(const Inputs<local>& in) {
-    core::for_each(c.deposits, c.N, Tangent<local>{in, core::in<double>(s), K, core::out<double>(result)});
-  });
+  Tensor result = torch::stable::new_empty(c.deposits, {K, num_arrival, c.in.N});
+  core::for_each(c.deposits, c.in.N, Tangent{c.in, core::in<double>(s), K, core::out<double>(result)});
   return result;
 }
 
