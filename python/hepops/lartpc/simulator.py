@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -445,6 +445,11 @@ class Simulator(nn.Module):
         near = rows_of.near if isinstance(rows_of, FarPlan) else None
         return waves, _Inputs(*fixed, arriving.tolist(), lost.tolist(), several, near)
 
+    def _blocks(self, segments: Segments, tangents: Sequence[str]) -> Iterator["Block"]:
+        """Waveforms of whole events, chunk by chunk."""
+        for pieces in self._chunks(self._pieces(segments)):
+            yield Block(self.detector, self._waveforms(pieces, tangents)[0])
+
     def _chunks(self, pieces: Pieces) -> Iterator[Pieces]:
         """Whole events, in order, of about `chunk` nodes together."""
         if len(pieces) == 0:
@@ -549,6 +554,20 @@ class Simulator(nn.Module):
                 f"got {tuple(threshold.shape)}"
             )
         return threshold.to(waves.values)[self.detector.pixel_id(waves.tpc, waves.ix, waves.iy)]
+
+
+class Block(NamedTuple):
+    """Waveforms of some events in TPCs that are alike."""
+
+    detector: Detector  # with the front end of these TPCs
+    waves: Waveforms
+    tpcs: Tensor | None = None  # int64; None: all
+
+    def holds(self, tpc: Tensor) -> Tensor:
+        """Whether the block is about these TPCs, bool (n)."""
+        return (
+            torch.ones_like(tpc, dtype=torch.bool) if self.tpcs is None else torch.isin(tpc, self.tpcs.to(tpc.device))
+        )
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Chips:
         if self.kept is None:
             return self.hits.intervals(sim, segments, measured, parameters)
         physical = tuple(name for name in parameters if name not in self.own)
-        now = (sim.parameters_now, physical)
+        now = (tuple(p.item() for p in sim.parameters()), physical)  # those of every module
         here = [waves for known, values, waves in self.kept if known is segments and values == now]
         if not here:
             with torch.no_grad():
