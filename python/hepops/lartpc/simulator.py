@@ -101,7 +101,8 @@ class Simulator(nn.Module):
         field_map: Distortion of the drift field, a `FieldMap` or one for each TPC: where charge arrives, when, and the
             field in which it recombines (docs/field-maps.md). It may be set anew, ``sim.field_map = map``.
         far_field: Pixels on each side that see a charge from far away, beyond `reach`, as a dipole with its images in
-            the cathode; 0: none. Rows then cover the whole drift, and there are many more of them.
+            the cathode; 0: none. Rows then cover the whole drift, and there are many more of them. A table must cover
+            all pixels up to `reach`.
         attachment: "constant": the lifetime does not follow the field. "O2", "O2-Bakale", "N2O" or "SF6": `lifetime` is
             that in the detector's nominal field, and `efield` changes it as the capture by this impurity.
         density_law: "parameter", or "boiling": the density follows the temperature along the boiling line, and the
@@ -188,6 +189,13 @@ class Simulator(nn.Module):
             self.table = None
         else:
             self.table = Table.read(response, detector.pixel_pitch)
+        if far_field and self.table is not None:  # where the table ends before the far field begins, pads see nothing
+            covers = (2 * max(self.table.current.shape[:2]) - self.table.bins) // (2 * self.table.bins)
+            if covers < reach:
+                raise ValueError(
+                    f"Simulator: the table covers {covers} pixels on each side, the far field begins beyond {reach}: "
+                    f"reach must be at most {covers}"
+                )
         values = parameters if parameters is not None else detector.nominal
         for name in NAMES:
             self.register_parameter(name, nn.Parameter(torch.tensor(getattr(values, name), dtype=torch.float64)))
