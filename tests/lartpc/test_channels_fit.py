@@ -10,7 +10,7 @@ from hepops.lartpc.likelihood import Chip, HitLikelihood
 from hepops.lartpc.packets import ChannelMap, Channels, Clock, read_packets, write_packets
 
 DETECTOR = Detector.module0()
-SEGMENTS = gun.shoot(DETECTOR, 1, energy=100.0, topology="inside", seed=3)
+SEGMENTS = gun.shoot(DETECTOR, 1, energy=60.0, topology="inside", seed=3)
 TRUTH = Parameters(lifetime=1500.0)
 
 
@@ -70,14 +70,16 @@ def test_codes_in_fit_out(tmp_path):
     )
     assert right.report["masked"] == int((CHANNELS.status[pixel_of(hits)] == 2).sum()) > 30
     assert right.report["without_row"] == 0 and right.report["foreign"] == 0
-    assert wrong.report["without_row"] > 10 and wrong.report["foreign"] > 0.2 * len(hits)
+    assert wrong.report["without_row"] > 10 and wrong.report["foreign"] > 10
     assert float(wrong.value) > 2 * float(right.value)
     objective = HitLikelihood(CHANNELS.chip(DETECTOR))
     result = hepops.lartpc.fit(
         Simulator(DETECTOR, dtype=torch.float64), SEGMENTS, hits, ["lifetime"], residual=objective
     )
-    assert result.converged  # its toys have the channels' thresholds, gains and pedestals: else it creeps
-    assert abs(result["lifetime"] - TRUTH.lifetime) < 4 * float(result.errors[0]) < 1200
+    assert (
+        result.converged and len(result.trace) < 25
+    )  # its toys have the channels' thresholds, gains and pedestals: else it creeps
+    assert abs(result["lifetime"] - TRUTH.lifetime) < 4 * float(result.errors[0])
 
 
 def pixel_of(hits):
@@ -124,7 +126,7 @@ def test_dead_channels_need_no_constants():
     chip = channels.chip(DETECTOR)
     assert chip.masked.nonzero()[:, 0].tolist() == [0, 5] and chip.gain[5] == DETECTOR.frontend.gain
     sim = Simulator(DETECTOR)
-    assert len(sim(SEGMENTS, seed=1, threshold=channels.threshold)) > 100
+    assert len(sim(SEGMENTS, seed=1, threshold=channels.threshold)) > 50
     with pytest.raises(ValueError, match="Channels: gain of pixel 0 is nan"):
         channels.with_status([0], "good")
 

@@ -239,7 +239,7 @@ def simulated(
             _set(sim, name, number)
         at: Any = objective
         chips = {n: v for n, v in section.values.items() if n in CHIP}
-        chip = getattr(at.with_values(chips) if chips else at, "chip", None)
+        chip: Any = getattr(at.with_values(chips) if chips else at, "chip", None)
         many = {n: v for n, v in ({} if chip is None else chip.values()).items() if torch.as_tensor(v).numel() > 1}
         bars: dict[str, Any] = {"threshold": many["threshold"]} if "threshold" in many else {}
         with _stated(sim, chip), warnings.catch_warnings(), torch.no_grad():
