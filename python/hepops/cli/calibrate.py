@@ -12,6 +12,7 @@ from .display import write_figures
 from .provenance import check_apart, check_writable, provenance, write_json
 
 if TYPE_CHECKING:
+    from hepops.lartpc import Detector
     from hepops.lartpc.fit import FitResult
 
 SUMMARY, VALUES, DONE = "summary.txt", "parameters.json", "provenance.json"
@@ -126,7 +127,8 @@ def calibrate(
     sim = chain.simulator(described, parameter).to(where)
     index = ranks.agree(lambda: o.scan_tracks(tracks, config, offset))
     index = index.select(o.choose_events(index.events, events, shard))
-    noisy = config.get("seed") is not None  # a clock made them: its phase must not be taken for a field
+    # A clock made them: its phase must not be taken for a field.
+    noisy = config.get("seed") is not None or bool(config.get("measured"))
     names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * noisy)
     compare = residual or ("likelihood" if noisy and method == "lm" else "hits")
     if noisy and compare == "hits" and ranks.rank == 0:
@@ -140,7 +142,7 @@ def calibrate(
         index,
         measured,
         names,
-        residual="likelihood" if compare == "likelihood" else None,
+        residual=_likelihood(hits[0], config, described) if compare == "likelihood" else None,
         method=method,
         start=_start(start),
         starts=starts,
@@ -215,6 +217,16 @@ def write_results(folder: Path, result: "FitResult", truth: dict[str, float] | N
         write_figures(folder / "correlations.png", [plot.correlations(result)])
         write_figures(folder / "residuals.png", [plot.residuals(result)])
         write_figures(folder / "overview.png", [plot.overview(result, truth)])
+
+
+def _likelihood(path: Path, config: dict[str, Any], detector: "Detector") -> Any:
+    """That of the front end; of the constants that `import-packets` has left beside the hits where there are any."""
+    from hepops.lartpc import Channels
+    from hepops.lartpc.likelihood import HitLikelihood
+
+    if "channels" not in config:
+        return "likelihood"
+    return HitLikelihood(Channels.load(path.with_name(config["channels"]), detector).chip(detector))
 
 
 def _prepare(folder: Path, overwrite: bool, processes: int, held: list[Any]) -> list[dict[str, Any]]:

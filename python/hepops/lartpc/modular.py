@@ -236,6 +236,18 @@ class ModularSimulator(Simulator):
         hits = _join(parts, self._reports(pieces) | sums)
         return replace(hits, reports=hits.reports | self._reports(pieces)).sort()
 
+    def universes(
+        self, parameters: "Sequence[Parameters] | Mapping[str, Any]", segments: Segments, **options: Any
+    ) -> Any:
+        """Not of modules that differ.
+
+        Raises:
+            ValueError: always; `sim.module(n).universes(...)` are those of one module.
+        """
+        raise ValueError(
+            f"Simulator.universes: the modules of {self.detector.name} differ; ask sim.module(n).universes(...) for one"
+        )
+
     def _directions(self, group: _Group, tangents: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
         """The tangents that move a group, by the group's own names, and which of all they are."""
         names, rows = [], []

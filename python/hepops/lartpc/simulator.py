@@ -160,6 +160,8 @@ class Simulator(nn.Module):
         density_law: str = "parameter",
     ) -> None:
         super().__init__()
+        if detector.is_uniform and (detector.modules or any(t.pitch for t in detector.tpcs)):
+            detector = detector.view(detector.module_numbers[0])  # what all modules have stands in front
         if dtype not in CUTS:
             raise TypeError(f"Simulator: dtype must be torch.float32 or torch.float64, got {dtype}")
         if model not in MODELS:

@@ -37,6 +37,11 @@ class Chips:
         chip: Any = self.hits.chip
         return {n: float(torch.as_tensor(v, dtype=torch.float64).mean()) for n, v in chip.values().items()}
 
+    @property
+    def chip(self) -> Any:
+        """The chip, as toys are to simulate it."""
+        return self.hits.chip
+
     def with_values(self, values: dict[str, float | Tensor]) -> Chips:
         """The chip at other values. Where pixels differ already, one number moves their mean and keeps the ratios."""
         chip: Any = self.hits.chip

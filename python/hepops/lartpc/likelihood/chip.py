@@ -105,7 +105,8 @@ class Chip:
         for name in values:
             if name not in FITTED:
                 raise ValueError(f"Chip: {name!r} cannot be fitted, {nearest(name, list(FITTED))}")
-        return replace(self, **values)
+        changes: dict[str, Any] = dict(values)
+        return replace(self, **changes)
 
     def values(self) -> Mapping[str, Value]:
         """What may be fitted, by name."""
@@ -151,6 +152,12 @@ class Chip:
                 f"Chip: masked has {len(self.masked)} values, there is none for pixel id {int(pixel.max())}"
             )
         return self.masked.to(pixel.device)[pixel]
+
+    def digitise(self, charge: Tensor, pixel: Tensor) -> Tensor:
+        """ADC codes of charges [e] on pixels, int64 (num_hits); not differentiable."""
+        volts = charge.detach().double() * self.at("gain", pixel) + self.at("pedestal", pixel) - self.v_cm
+        counts = volts.clamp(min=0) * (self.codes / (self.v_ref - self.v_cm))
+        return counts.round().clamp(max=self.codes - 1).long()
 
     def edges(self, adc: Tensor, charge: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Edges of the charge of readings, and their slopes.

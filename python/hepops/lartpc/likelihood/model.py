@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Intervals:
     def select(self, keep: Tensor) -> Intervals:
         """Some of the intervals, by a mask; hits left over and the report stay."""
         names = ("event", "tpc", "ix", "iy", "hit", "log_probability", "scores", "known", "neglected")
-        columns = {name: getattr(self, name) for name in names}
+        columns: dict[str, Any] = {name: getattr(self, name) for name in names}
         return dataclasses.replace(self, **{name: None if c is None else c[keep] for name, c in columns.items()})
 
     @property
