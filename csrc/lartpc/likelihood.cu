@@ -215,7 +215,7 @@ Result forward(const Tensor& values_, const Tensor& offsets_, const Tensor& tick
   Tensor log_p = empty({intervals}), neglected = empty({intervals}), d_threshold = empty({kept}),
          d_noise = empty({kept, 3}), d_edges = empty({2, derivatives ? hits : 0}),
          d_values = torch::stable::new_empty(values, {derivatives ? values.numel() : 0});
-  const Approximation near{tolerance, tolerance > 0 ? 16 : 1};
+  const Approximation near{tolerance, tolerance > 0 ? 19 : 1};
   core::for_floating("hit_likelihood: currents", values, [&]<class T>() {
     const Measured measured{
         core::in<int64_t>(ticks),    core::in<int64_t>(first), core::in<double>(edges), hits,

@@ -402,7 +402,10 @@ class Interval {
 
   HEPOPS_HD void follow(int64_t m, int64_t s, int64_t begin) {
     const int64_t stop = look(s, begin, m > 0);
-    if (m == 0) stop_ = stop, first_survived_ = survived_;
+    if (m == 0)
+      stop_ = stop, first_survived_ = survived_;
+    else
+      held_ = m, held_stop_ = stop, held_survived_ = survived_;
     const Looks looks{looks_[m > 0]};
     if (reading_) hit_[m] = hit(m, s, begin, stop, looks), best_ = std::fmax(best_, std::log(flow_[m]) + hit_[m]);
     for (int64_t j = begin; j <= stop && j + step_ <= (reading_ ? last_ : ends_ - 1); ++j) {
@@ -472,10 +475,12 @@ class Interval {
     for (int64_t m = count_ - 1; m >= 0; --m) {
       if (flow_[m] == 0) continue;
       const int64_t s = int64_t(node_[m]), begin = m == 0 ? first_ : s;
-      const int64_t stop = m == 0 ? stop_ : look(s, begin, 1);
+      if (m > 0 && held_ != m) held_stop_ = look(s, begin, 1), held_survived_ = survived_;
+      const int64_t stop = m == 0 ? stop_ : held_stop_;
       const Looks looks{looks_[m > 0]};
       if (!reading_) {  // an improbable silence, as an improbable hit
-        const bool quiet = (m == 0 ? first_survived_ : survived_) > improbable;
+        const bool quiet = (m == 0 ? first_survived_ : held_survived_) > improbable ||
+                           (m > 0 && flow_[m] * improbable <= 1e-2 * near_.tolerance * first_survived_);
         centre_[m] = 0;
         if (!quiet && this->template back<false>(m, s, begin, stop, looks, x_[m > 0]) < improbable)
           hit_[m] = far_hit(m, s, begin);
@@ -707,7 +712,8 @@ class Interval {
   double *d_reached_, *d_before_, *d_waits_;
   double *raw_, *x_[2], *range_[2], *looks_[2];
   int64_t count_ = 0, end_ = 0, stop_ = 0;
-  double scale_ = 0, neglected_ = 0, best_ = 0, survived_ = 0, first_survived_ = 0;
+  int64_t held_ = 0, held_stop_ = 0;  // the restart whose looks are in the second memory
+  double scale_ = 0, neglected_ = 0, best_ = 0, survived_ = 0, first_survived_ = 0, held_survived_ = 0;
   bool quiet_ = true;
   Sums sums_;
   OfReading of_reading_;
