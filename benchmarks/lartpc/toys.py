@@ -14,7 +14,7 @@ noisy, clocked chips. Six parameters and a common time offset. Parts, each resum
     python benchmarks/lartpc/toys.py report --out toys.json --plot pulls.png
 
 Waveforms in float32 (their rounding is 1e-7 of a current; probabilities and scores are float64); histories of a chip
-less probable than 1e-5 are left out, which moves no parameter by 1e-4 of its error.
+less probable than 1e-5 are left out, which moved no parameter of muons_0 by 1e-4 of its error.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 #include "lartpc/trilinear.h"
 
 #include <bit>
+#include <cmath>
 #include <limits>
 #include <tuple>
 #include <vector>
@@ -169,7 +170,10 @@ Checked check(const Tensor& map, const Tensor& points, const double (&origin)[3]
                                                              : std::numeric_limits<float>::epsilon();
   Grid grid{};
   for (int a = 0; a < 3; ++a) {
-    core::check_value(spacing[a] > 0, "trilinear: spacing along ", "xyz"[a], " must be positive, got ", spacing[a]);
+    core::check_value(spacing[a] > 0 && std::isfinite(spacing[a]), "trilinear: spacing along ", "xyz"[a],
+                      " must be positive and finite, got ", spacing[a]);
+    core::check_value(std::isfinite(origin[a]), "trilinear: origin along ", "xyz"[a], " must be finite, got ",
+                      origin[a]);
     grid.n[a] = map.size(a + 1);
     grid.origin[a] = origin[a];
     grid.spacing[a] = spacing[a];

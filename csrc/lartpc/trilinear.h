@@ -45,9 +45,9 @@ HEPOPS_HD Cell<T> locate(const Grid& grid, const T* point) {
     double t = (double(point[a]) - grid.origin[a]) * grid.inverse[a];
     const bool inside = t >= -grid.slack[a] && t <= last + grid.slack[a];  // false for NaN
     cell.outside = cell.outside || !inside;
-    t = t > 0 ? t : 0;
-    t = t < last ? t : last;
-    int64_t i = int64_t(t);
+    t = t < 0 ? 0 : t;  // a NaN stays
+    t = t > last ? last : t;
+    int64_t i = t > 0 ? int64_t(t) : 0;
     i = i < grid.n[a] - 2 ? i : grid.n[a] - 2;
     cell.corner = cell.corner * grid.n[a] + i;
     cell.s[a] = T(t - double(i));

@@ -260,6 +260,7 @@ def test_charge_that_would_arrive_before_it_is_made_is_refused():
         ({"spacing": (1.0, 0.0, 1.0)}, ValueError, r"spacing must be positive \[cm\], got \(1.0, 0.0, 1.0\)"),
         ({"origin": (1.0, np.inf, 1.0)}, ValueError, "origin must be three finite numbers"),
         ({"nominal": 0.0}, ValueError, "nominal must be positive"),
+        ({"nominal": np.inf}, ValueError, "nominal must be positive and finite"),
     ],
 )
 def test_refuses(change, error, message):
@@ -362,3 +363,71 @@ def test_arrive_without_a_map_gets_six_rows():
     )
     one = torch.cat([rows, torch.ones_like(rows[:1])])
     assert torch.equal(arrive(rows, p), arrive(one, p))
+
+
+def test_a_map_that_folds_space_is_refused_by_place():
+    """Charge from farther away must not arrive earlier, and paths must not cross; nodes beyond the TPC are free."""
+    steps = torch.zeros(*SHAPE, 3, dtype=torch.float64)
+    steps[2:, :, :, 0] = -7.75  # as far as the nodes are apart: two places arrive at once
+    good = uniform()
+    with pytest.raises(ValueError, match=r"folds TPC 0 along x: from x y z = \[-23.25, .* goes from 0 to -7.75 cm"):
+        Simulator(MODULE0, field_map=FieldMap(steps, good.field, LOW, SPACING))
+    Simulator(MODULE0, field_map=FieldMap(0.99 * steps, good.field, LOW, SPACING))
+    crossing = torch.zeros(*SHAPE, 3, dtype=torch.float64)
+    crossing[:, 4:, :, 1] = -22.0
+    with pytest.raises(ValueError, match="folds TPC 0 along y"):
+        Simulator(MODULE0, field_map=FieldMap(crossing, good.field, LOW, SPACING))
+    beyond = torch.zeros(*SHAPE, 3, dtype=torch.float64)
+    beyond[5:, :, :, 0] = -8.0  # x = 7.75 cm and more: not in TPC 0, whose own map this is
+    Simulator(MODULE0, field_map=[FieldMap(beyond, good.field, LOW, SPACING), good])
+
+
+def test_numbers_in_other_units_are_refused():
+    for field in (500.0, 50.0, 0.05):  # V/cm, kV/m, MV/m
+        with pytest.raises(ValueError, match=rf"field is {field:g} kV/cm in the mean.*in other units"):
+            uniform(field=field)
+    with pytest.raises(ValueError, match=r"moves charge of TPC 0 by up to 40 cm, which is 30.27\d* cm wide"):
+        Simulator(MODULE0, field_map=uniform((40.0, 0, 0)))
+
+
+def test_a_map_set_later_is_checked_as_at_the_beginning():
+    sim, map = simulator(), uniform((0.3, 0.0, 0.0))
+    before = sim.drift(tracks()).time
+    sim.field_map = map
+    assert sim.field_map == (map, map)
+    assert torch.equal(sim.drift(tracks()).time, simulator(field_map=map).drift(tracks()).time)
+    with pytest.raises(ValueError, match="one for each of 2 TPCs, got 1"):
+        sim.field_map = [map]
+    with pytest.raises(TypeError, match="field_map must be a FieldMap or a sequence of them, got float"):
+        sim.field_map = 0.5
+    sim.field_map = None
+    assert torch.equal(sim.drift(tracks()).time, before)
+
+
+def test_segments_beyond_every_tpc_leave_nothing_for_the_maps():
+    nothing = segments([[500.0, 0.0, 0.0]])
+    for map in (uniform(), maps()):
+        with pytest.warns(UserWarning, match="outside every drift volume"):
+            assert len(simulator(field_map=map).waveforms(nothing)) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"field_map": maps()}, {"attachment": "O2"}, {"density_law": "boiling"}, {"far_field": 3}],
+    ids=["field_map", "attachment", "density_law", "far_field"],
+)
+@pytest.mark.parametrize("how", ["seed", "hits", "tangents"])
+def test_universes_know_all_options(options, how):
+    """Each universe is what a simulator of its own gives, with the same options."""
+    sim = simulator(**options)
+    extra = {"seed": {"seed": 3}, "hits": {}, "tangents": {"tangents": ("efield",)}}[how]
+    many = sim.universes(
+        {"efield": [0.48, 0.53], "temperature": [87.0, 88.5], "lifetime": [300.0, 500.0]}, tracks(), **extra
+    )
+    for i in range(2):
+        ours = many[i]
+        with changed(sim, **{name: many.parameters[name][i].item() for name in ("efield", "temperature", "lifetime")}):
+            own = sim(tracks(), **extra)
+        assert len(ours) == len(own) > 0
+        assert_close(ours.charge, own.charge.detach(), rtol=1e-9, atol=1e-6)
+        assert_close(ours.time, own.time.detach(), rtol=1e-9, atol=1e-9)

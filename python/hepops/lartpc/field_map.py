@@ -1,5 +1,6 @@
 """Field maps: where the charge made at a point arrives, and the field in which it recombines."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from .detector import TPC, Detector
 from .trilinear import trilinear
 
 AXES = "xyz"
+UNLIKELY = 8.0  # no distortion makes the mean field as many times the nominal one; other units do (V/cm, kV/m, MV/m)
 
 
 class FieldPoint(NamedTuple):
@@ -44,7 +46,8 @@ class FieldMap:
     Tensors with `requires_grad` receive gradients through a simulator.
 
     Raises:
-        ValueError: a shape, a spacing or a number does not fit; a value is not finite; a field is not positive.
+        ValueError: a shape, a spacing or a number does not fit; a value is not finite; a field is not positive, or in
+            the mean so far from the nominal one that it must be in other units; the tensors' devices differ.
         TypeError: a tensor is not float64.
 
     Example:
@@ -68,8 +71,8 @@ class FieldMap:
             object.__setattr__(self, name, numbers)
         if not all(h > 0 for h in self.spacing):
             raise ValueError(f"FieldMap: spacing must be positive [cm], got {self.spacing}")
-        if not self.nominal > 0:
-            raise ValueError(f"FieldMap: nominal must be positive [kV/cm], got {self.nominal}")
+        if not 0 < self.nominal < math.inf:
+            raise ValueError(f"FieldMap: nominal must be positive and finite [kV/cm], got {self.nominal}")
         shape = tuple(self.displacement.shape)
         if len(shape) != 4 or shape[3] != 3 or min(shape) < 2:
             raise ValueError(
@@ -83,9 +86,17 @@ class FieldMap:
                 raise TypeError(f"FieldMap: {name} must be float64, got {values.dtype}")
             if not bool(torch.isfinite(values.detach()).all()):
                 raise ValueError(f"FieldMap: {name} holds NaN or infinity")
-        weakest = float(self.magnitude.detach().min())
+        if self.displacement.device != self.field.device:
+            raise ValueError(f"FieldMap: displacement is on {self.displacement.device}, field on {self.field.device}")
+        magnitude = self.magnitude.detach()
+        weakest, mean = float(magnitude.min()), float(magnitude.mean())
         if not weakest > 0:
             raise ValueError(f"FieldMap: the field must be positive everywhere [kV/cm], its least is {weakest}")
+        if not 1 / UNLIKELY < mean / self.nominal < UNLIKELY:
+            raise ValueError(
+                f"FieldMap: the field is {mean:g} kV/cm in the mean, the nominal one {self.nominal:g} kV/cm: is one of "
+                "them in other units?"
+            )
 
     @property
     def magnitude(self) -> Tensor:
@@ -119,8 +130,49 @@ class FieldMap:
                     f"FieldMap: {name} reaches from {axis} = {low} to {high} cm, the map only from {first} to {last} cm"
                 )
 
+    def check_unfolded(self, tpc: TPC, name: str = "the TPC") -> None:
+        """Refuse a map that folds a drift volume, or throws charge farther than the volume is wide.
+
+        Charge that is made farther along an axis must arrive farther along it, on every line of nodes: paths of drift
+        do not cross, and what is made farther from the anode arrives later. Cells beyond the volume are not looked at.
+
+        Raises:
+            ValueError: names the axis, the place and the displacements.
+        """
+        wanted = (tuple(sorted((tpc.anode, tpc.cathode))), tpc.y, tpc.z)
+        some = []
+        for (low, high), o, h, n in zip(wanted, self.origin, self.spacing, self.displacement.shape[:3], strict=True):
+            first, last = math.floor((low - o) / h + 1e-9), math.ceil((high - o) / h - 1e-9)
+            some.append(slice(max(first, 0), min(last, n - 1) + 1))
+        inside = self.displacement.detach()[some[0], some[1], some[2]]
+
+        def place(index: Tensor) -> list[float]:
+            nodes = zip(self.origin, self.spacing, some, index.tolist(), strict=True)
+            return [o + h * (s.start + i) for o, h, s, i in nodes]
+
+        for axis, (low, high) in enumerate(wanted):
+            shift, h = inside[..., axis], self.spacing[axis]
+            largest = float(shift.abs().max())
+            if largest > high - low:
+                raise ValueError(
+                    f"FieldMap: along {AXES[axis]} the map moves charge of {name} by up to {largest:g} cm, which is "
+                    f"{high - low:g} cm wide: is the displacement in cm?"
+                )
+            steps = h + shift.diff(dim=axis)
+            if bool((steps <= 0).any()):
+                node = torch.nonzero(steps <= 0)[0]
+                after = node.clone()
+                after[axis] += 1
+                raise ValueError(
+                    f"FieldMap: the map folds {name} along {AXES[axis]}: from x y z = {place(node)} to {place(after)} "
+                    f"cm the displacement goes from {float(shift[tuple(node)]):g} to {float(shift[tuple(after)]):g} cm"
+                    "; where it jumps, as at a cathode, each side needs a map of its own"
+                )
+
     def to(self, device: torch.device | str) -> "FieldMap":
-        """The map on another device."""
+        """The map on another device; the map itself if it is there."""
+        if self.displacement.device == torch.empty(0, device=device).device:
+            return self
         return replace(self, displacement=self.displacement.to(device), field=self.field.to(device))
 
     def scaled(self, amplitude: float | Tensor) -> "FieldMap":
@@ -186,11 +238,14 @@ class FieldMap:
 
 
 def per_tpc(maps: "FieldMap | Sequence[FieldMap]", detector: Detector) -> tuple[FieldMap, ...]:
-    """One map per TPC, from one for all or as many as there are; refuses one that does not cover its TPC."""
+    """One map per TPC, from one for all or as many as there are; refuses one that does not cover or folds its TPC."""
+    if not isinstance(maps, FieldMap | Sequence):
+        raise TypeError(f"Simulator: field_map must be a FieldMap or a sequence of them, got {type(maps).__name__}")
     count = len(detector.tpcs)
     some = (maps,) * count if isinstance(maps, FieldMap) else tuple(maps)
     if len(some) != count or not all(isinstance(m, FieldMap) for m in some):
         raise ValueError(f"Simulator: field_map must be one FieldMap or one for each of {count} TPCs, got {len(some)}")
     for number, (tpc, m) in enumerate(zip(detector.tpcs, some, strict=True)):
         m.check_covers(tpc, f"TPC {number}")
+        m.check_unfolded(tpc, f"TPC {number}")
     return some

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .detector import Detector
+from .field_map import FieldMap
 from .hits import Hits
 from .parameters import Parameters
 from .pieces import Pieces, count_nodes
@@ -117,7 +118,18 @@ class ModularSimulator(Simulator):
         first = made[0]
         self.table = None
         self.model, self.step, self.reach, self.length = first.model, first.step, first.reach, first.length
-        self.lead, self.chunk = first.lead, first.chunk
+        self.lead, self.chunk, self.far_field = first.lead, first.chunk, first.far_field
+        self.attachment, self.density_law = first.attachment, first.density_law
+
+    @property
+    def field_map(self) -> tuple[FieldMap, ...] | None:
+        """One map for each TPC of the whole, or None."""
+        return next(self._groups).field_map
+
+    @field_map.setter
+    def field_map(self, maps: FieldMap | Sequence[FieldMap] | None) -> None:
+        for group in self._groups:
+            group.field_map = maps  # type: ignore[assignment]
 
     @property
     def _groups(self) -> Iterator[_Group]:

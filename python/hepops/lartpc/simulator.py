@@ -99,9 +99,10 @@ class Simulator(nn.Module):
         lead: False leaves that earlier part out, as the rivals' truncated tables do.
         chunk: Nodes (pieces of track) simulated at a time when hits are asked for; bounds the memory, not the result.
         field_map: Distortion of the drift field, a `FieldMap` or one for each TPC: where charge arrives, when, and the
-            field in which it recombines (docs/field-maps.md).
+            field in which it recombines (docs/field-maps.md). It may be set anew, ``sim.field_map = map``.
         far_field: Pixels on each side that see a charge from far away, beyond `reach`, as a dipole with its images in
-            the cathode; 0: none. Rows then cover the whole drift, and there are many more of them.
+            the cathode; 0: none. Rows then cover the whole drift, and there are many more of them. A table must cover
+            all pixels up to `reach`.
         attachment: "constant": the lifetime does not follow the field. "O2", "O2-Bakale", "N2O" or "SF6": `lifetime` is
             that in the detector's nominal field, and `efield` changes it as the capture by this impurity.
         density_law: "parameter", or "boiling": the density follows the temperature along the boiling line, and the
@@ -183,17 +184,33 @@ class Simulator(nn.Module):
             raise ValueError(f"Simulator: far_field must be 0, or {reach + 1} (beyond reach) to 1000, got {far_field}")
         self.lead, self.chunk, self.far_field = lead, chunk, far_field
         self.attachment, self.density_law = attachment, density_law
-        self.field_map = None if field_map is None else per_tpc(field_map, detector)
+        self.field_map = field_map
         if isinstance(response, Table):
             self.table: Table | None = response
         elif isinstance(response, str) and response == "builtin":
             self.table = None
         else:
             self.table = Table.read(response, detector.pixel_pitch)
+        if far_field and self.table is not None:  # where the table ends before the far field begins, pads see nothing
+            covers = (2 * max(self.table.current.shape[:2]) - self.table.bins) // (2 * self.table.bins)
+            if covers < reach:
+                raise ValueError(
+                    f"Simulator: the table covers {covers} pixels on each side, the far field begins beyond {reach}: "
+                    f"reach must be at most {covers}"
+                )
         values = parameters if parameters is not None else detector.nominal
         for name in NAMES:
             self.register_parameter(name, nn.Parameter(torch.tensor(getattr(values, name), dtype=torch.float64)))
         self._response: tuple[Any, Response] | None = None
+
+    @property
+    def field_map(self) -> tuple[FieldMap, ...] | None:
+        """One map for each TPC, or None; refuses what does not fit when it is set."""
+        return self._field_map
+
+    @field_map.setter
+    def field_map(self, maps: FieldMap | Sequence[FieldMap] | None) -> None:
+        self._field_map = None if maps is None else per_tpc(maps, self.detector)
 
     @property
     def parameters_now(self) -> Parameters:
@@ -289,6 +306,8 @@ class Simulator(nn.Module):
         sign = torch.stack((g.direction, torch.ones_like(g.direction), torch.ones_like(g.direction)), 1)[tpc]
         xyz = low + sign * at.flip(1)  # (u, v, depth) -> (x, y, z)
         maps = self.field_map
+        if len(at) == 0:
+            return at, (at.new_ones(0),)
         if all(m is maps[0] for m in maps):
             shift, ratio = maps[0].to(at.device).at(xyz)
         else:

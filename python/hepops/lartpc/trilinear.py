@@ -28,7 +28,7 @@ def trilinear(
         spacing: Of the nodes along each axis, three positive numbers.
         outside: What a point beyond the grid is. "error": refused, with its number, the axis and the ends; on a GPU,
             whose values are not read back, the kernel stops. "clamp": the value at the nearest point of the grid, with
-            no slope along the axes that were clamped. Beyond an end by a few roundings is inside.
+            no slope along the axes that were clamped; NaN remains NaN. Beyond an end by a few roundings is inside.
 
     Returns:
         (N, C), of the dtype of `map`.
@@ -95,7 +95,8 @@ def _slopes(grad: Tensor, map: Tensor, points: Tensor, rest: Sequence[Any]) -> t
     origin, spacing = (torch.tensor(x, dtype=torch.float64, device=map.device) for x in (rest[:3], rest[3:6]))
     count = torch.tensor(n, dtype=torch.float64, device=map.device)
     t = (points.double() - origin) / spacing
-    free = (t > -1e-3) & (t < count - 1 + 1e-3)  # a clamped coordinate does not move
+    slack = 8 * torch.finfo(map.dtype).eps * (origin.abs() / spacing + count)  # that of csrc/lartpc/trilinear.cu
+    free = (t >= -slack) & (t <= count - 1 + slack)  # a clamped coordinate does not move
     t = torch.where(free, t, t.detach().clamp(min=torch.zeros_like(count)).minimum(count - 1))
     cell = t.detach().floor().clamp(min=torch.zeros_like(count)).minimum(count - 2)
     s = (t - cell).to(map.dtype)

@@ -123,8 +123,8 @@ def universes(
         if getattr(segments, name).requires_grad:
             raise ValueError(f"Simulator.universes: {name} of the segments requires a gradient, which universes lack")
     with torch.no_grad():
-        if tangents:
-            return _one_by_one(sim, values, segments, tuple(tangents), threshold, keep)
+        if tangents or sim.far_field:
+            return _one_by_one(sim, values, segments, tuple(tangents), seed, threshold, keep)
         pieces = sim._pieces(segments)
         prune = seed is None and keep == "hits"
         parts: list[Part] = []
@@ -249,6 +249,10 @@ def alone(sim: "Simulator", values: Tensor) -> "Simulator":
         length=sim.length,
         lead=sim.lead,
         chunk=sim.chunk,
+        field_map=sim.field_map,
+        far_field=sim.far_field,
+        attachment=sim.attachment,
+        density_law=sim.density_law,
     )
     return own.to(sim.lifetime.device)
 
@@ -258,14 +262,15 @@ def _one_by_one(
     values: Tensor,
     segments: Segments,
     tangents: tuple[str, ...],
+    seed: int | None,
     threshold: float | Tensor | None,
     keep: str,
 ) -> Universes:
-    """With tangents each universe is a run of its own."""
+    """With tangents, or a far field, each universe is a run of its own."""
     hits, waves = [], []
     for p in values:
         own = alone(sim, p)
-        hits.append(own(segments, tangents=tangents, threshold=threshold))
+        hits.append(own(segments, seed, tangents=tangents, threshold=threshold))
         if keep == "waveforms":
             waves.append(own.waveforms(segments, tangents))
     counts = torch.tensor([len(h) for h in hits], device=values.device)

@@ -3,8 +3,8 @@
 from .landau import landau_cdf as landau_cdf
 from .landau import landau_log_density as landau_log_density
 from .landau import landau_quantile as landau_quantile
-from .latent import LatentFit as LatentFit
-from .latent import fit_tracks as fit_tracks
+from .marginal import MarginalFit as MarginalFit
+from .marginal import fit_charges as fit_charges
 from .objective import HitResiduals as HitResiduals
 from .objective import Objective as Objective
 from .objective import PixelCharges as PixelCharges

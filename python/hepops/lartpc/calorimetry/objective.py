@@ -84,11 +84,11 @@ class PixelCharges:
 
     def __call__(self, sim: Simulator, segments: Segments) -> Tensor:
         waves = sim.waveforms(segments)
-        place, found = self._place(waves)
+        place, found = self.place(waves)
         Q = torch.zeros(len(self.charge), dtype=torch.float64).index_add(0, place[found], waves.charge.double()[found])
         return (((Q - self.charge) / self.sigma) ** 2).sum() / 2
 
-    def _place(self, waves: Waveforms) -> tuple[Tensor, Tensor]:
+    def place(self, waves: Waveforms) -> tuple[Tensor, Tensor]:
         """Which measured pixel each row belongs to, and whether there is one."""
         key, order = torch.sort(_keys(self))
         wanted = _keys(waves)
@@ -106,7 +106,7 @@ class PixelCharges:
             shares = hit_shares(inputs.nodes, inputs.velocity, pair, *ends, inputs.response, layout, **inputs.settings)
             side = 2 * inputs.settings["reach"] + 1
             segment = inputs.segment[torch.div(layout.pair, side * side, rounding_mode="floor")]
-            place, found = self._place(waves)
+            place, found = self.place(waves)
             return [self._block(shares, place[row], segment, found[row], per_dE, index) for index in blocks]
 
     def _block(

@@ -335,12 +335,17 @@ class Tracks:
 
     def _fluctuation(self, table: RangeTable, down: Tensor, length: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """The loss beyond the mean, and the energy at which its law was taken."""
-        inside = ((down + length).clamp(min=0) - down.clamp(min=0)).clamp(min=_THINNEST)
-        middle = table.energy((down + length / 2).clamp(min=0)).clamp(min=_SLOWEST)
+        inside, middle = self.inside(table, down, length)
         law = Kinematics(table.particle, middle, self.cut)
         xi = law.xi * inside * table.density
         loss = xi * vavilov(z, xi / law.largest, law.slope)
         return torch.where(down + length > 0, loss, torch.zeros_like(loss)), middle
+
+    @staticmethod
+    def inside(table: RangeTable, down: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the particle goes in segments that end at residual ranges `down`, and its energy in the middle."""
+        inside = ((down + length).clamp(min=0) - down.clamp(min=0)).clamp(min=_THINNEST)
+        return inside, table.energy((down + length / 2).clamp(min=0)).clamp(min=_SLOWEST)
 
     def _mean(self, table: RangeTable, down: Tensor, length: Tensor) -> Tensor:
         low, high = down.clamp(min=0), (down + length).clamp(min=0)

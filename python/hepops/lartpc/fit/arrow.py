@@ -63,7 +63,11 @@ class Arrow:
         return self.corner - (self.border / _safe(self.tail)) @ self.border.T
 
     def solve(self, rhs: Tensor, held: Tensor | None = None) -> Tensor:
-        """M^-1 rhs; zero for unknowns that are held or have no information."""
+        """M^-1 rhs; zero for unknowns that are held or have no information. ValueError: numbers that are not finite."""
+        if not bool(
+            torch.isfinite(rhs).all() & torch.isfinite(self.diagonal).all() & torch.isfinite(self.corner).all()
+        ):
+            raise ValueError("the gradient or the information of a fit is not finite")
         held = torch.zeros_like(rhs, dtype=torch.bool) if held is None else held
         held = held | ~(self.diagonal > 0)
         size = self.without(held).diagonal.rsqrt()

@@ -151,6 +151,9 @@ def attempt(
     if accepted:
         state.u, state.growth = trial.x.tolist(), 2.0
         state.damping = max(1e-12, state.damping * max(0.1, 1 - (2 * min(gain, 1.0) - 1) ** 3))
+        if isinstance(objective, LikelihoodObject) and gain < 0.5 and not small:
+            # H / I = 2 - gain along the step: the data curve more than toys do, and the step went too far
+            state.damping = max(state.damping, 1 - gain)
     else:
         state.damping, state.growth = max(1e-4, state.damping * state.growth), 2 * state.growth
     new = trial if accepted else point

@@ -98,6 +98,7 @@ def terms_of(
     for batch in batches:
         for section in _sections(sim, unknowns, common, deviation, batch):
             part = _ask(sim, unknowns, section, objective, deviation, derivatives)
+            part = _finite(part)
             value += float(part.value)
             for name, count in part.report.items():
                 report[name] = report.get(name, 0) + count
@@ -135,6 +136,16 @@ def toy_information(
         total = found if total is None else total + found
     assert total is not None
     return total
+
+
+def _finite(part: Likelihood) -> Likelihood:
+    """Scores of intervals that are not finite (a fit far away) do not count, and are counted: `scores_not_finite`."""
+    if part.scores is None or bool(torch.isfinite(part.scores).all()):
+        return part
+    good = torch.isfinite(part.scores).all(1)
+    g = torch.where(good[:, None], part.scores, 0.0).double()
+    report = {**part.report, "scores_not_finite": int((~good).sum())}
+    return dataclasses.replace(part, scores=g, score=-g.sum(0), information=g.T @ g, report=report)
 
 
 def _common(sim: Simulator, unknowns: Unknowns, p: Tensor, objective: object) -> dict[str, float]:
