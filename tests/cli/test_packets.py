@@ -58,7 +58,8 @@ def test_constants_clock_and_windows_are_taken(folder, tmp_path):
     assert config["measured"] is True and config["seed"] is None and config["channels"] == "b.channels.npz"
     ours = calibrate._likelihood(tmp_path / "b.h5", config, detector).chip
     assert ours.masked.nonzero()[:, 0].tolist() == [int(pixel[0])]
-    torch.testing.assert_close(ours.pedestal, channels.pedestal, rtol=1e-14, atol=0)  # in terms of one ADC
+    good = ~ours.masked
+    torch.testing.assert_close(ours.pedestal[good], channels.pedestal[good], rtol=1e-14, atol=0)
     (tmp_path / "b.channels.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"b\.channels\.npz: no such file"):
         calibrate._likelihood(tmp_path / "b.h5", config, detector)
