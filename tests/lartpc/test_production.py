@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -416,20 +415,36 @@ def test_what_a_finished_run_left_is_tidied(files, sim, tmp_path, monkeypatch):
     assert not tidy(output) and parts.exists(), "pieces of another run stay"
 
 
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from hepops.lartpc import Detector, Simulator
+from hepops.lartpc.production import Index, Source, simulate_files
+*files, output = sys.argv[1:]
+sim, calls = Simulator(Detector.module0()), []
+def simulate(segments, progress):
+    calls.append(1)
+    if len(calls) == 3:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+    with torch.no_grad():
+        return sim(segments, 3, truth=True)
+index = Index.scan(Source(tuple(files), same_event="renumber"))
+simulate_files(simulate, index, index.events, output, {"seed": 3}, piece=60)
+"""
+
+
 def test_a_full_disk_is_named_and_the_run_goes_on(files, sim, tmp_path):
-    """A limit on the size of files stops HDF5 as a full disk does."""
-    resource = pytest.importorskip("resource")
+    """A limit on the size of files stops HDF5 as a full disk does. A process of its own: HDF5 is broken after it."""
     index, output = Index.scan(Source(files, same_event="renumber")), tmp_path / "hits.h5"
     run(index, sim, tmp_path / "once.h5")
-    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    interrupted(index, sim, output)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
-    try:
-        with pytest.raises(OSError, match=r"File too large: .*000002\.h5'"):
-            run(index, sim, output)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)
+    source = str(Path(hepops.__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+    line = [sys.executable, "-c", FULL, *map(str, files), str(output)]
+    full = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
+    assert full.returncode != 0 and not output.exists()
+    assert "OSError" in full.stderr and "File too large" in full.stderr and "000002.h5" in full.stderr
     assert run(index, sim, output).resumed == 2
     assert_same_hits(read_hits(tmp_path / "once.h5"), read_hits(output))
 
