@@ -66,7 +66,7 @@ def test_charges_of_a_segment_are_those_of_the_operator(model):
         p.box_beta,
         p.ellipsoid_ratio,
     )
-    torch.testing.assert_close(ours, theirs * dE / p.w_ion, rtol=1e-8, atol=0)  # parameters travel as float32 numbers
+    torch.testing.assert_close(ours, theirs * dE / p.w_ion, rtol=1e-8, atol=0)
 
 
 def test_shares_times_charges_are_the_simulators_pixels():
