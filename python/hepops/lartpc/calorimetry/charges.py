@@ -170,7 +170,7 @@ def moments(
     w = weights(loss.shape[1])
     mean = q @ w
     of_loss = torch.autograd.grad(m.sum(), [each, rho], retain_graph=True)
-    slopes = torch.autograd.grad(mean.sum(), [*shared, each, rho])
+    slopes = torch.autograd.grad(mean.sum(), [*shared, each, rho], materialize_grads=True, allow_unused=True)
     with torch.no_grad():
         d = q - mean[:, None]
         variance, cross = (d**2) @ w, (d * law.fluctuation) @ w

@@ -115,7 +115,7 @@ class LatentPosterior:
         F = self.objective(self.sim, segments) + (latent**2).sum() / 2
         leaves = [getattr(self.sim, name) for name in self.names]
         *shared, own = torch.autograd.grad(F, [*leaves, latent])
-        value, to_v = float(F), torch.stack(shared) * p if shared else v
+        value, to_v = float(F.detach()), torch.stack(shared) * p if shared else v
         for name, (mean, sigma) in self.priors.items():
             k = self.names.index(name)
             value += float((p[k] - mean) ** 2) / (2 * sigma**2)

@@ -119,7 +119,7 @@ def fit_charges(
 
     Raises:
         ValueError: an unknown, repeated, degenerate or unsuitable name, a start that is not positive, a prior that does
-            not fit, no measured pixel on the tracks, data that do not determine the parameters, or a law of losses whose
+            not fit, no measured pixel on the tracks, data that do not determine the parameters, or losses whose
             tail reaches too far for a mean and a variance to mean much (xi/W below 1e-3): give `Tracks` a cut.
 
     References:
