@@ -158,9 +158,8 @@ def main() -> None:
             print(f"{kind:16} {len(mine):9} {sums[0]:8} {worst:8.2f} {sums[1]:9.1f} {sums[2]:7}")
     outcomes, chi2, freedom = (sum(r[i] for r in rows) for i in (1, 3, 4))
     largest, pull = max(r[2] for r in rows), (chi2 - freedom) / math.sqrt(2 * max(freedom, 1))
-    print(
-        f"all: {outcomes} outcomes above 1e-3, largest {largest:.2f} sigma; chi2 {chi2:.1f} / {freedom} ({pull:+.2f} sigma)"
-    )
+    print(f"all: {outcomes} outcomes above 1e-3, largest {largest:.2f} sigma; ", end="")
+    print(f"chi2 {chi2:.1f} / {freedom} ({pull:+.2f} sigma)")
 
 
 if __name__ == "__main__":

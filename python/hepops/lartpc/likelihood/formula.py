@@ -181,7 +181,7 @@ class _Interval:
     def block(self, s: Tensor, known: Tensor, hit: Tensor | None) -> Tensor:
         """log V of the restarts s, from those that are a step or more later."""
         looks = self.looks(s)
-        n, hold, step = looks.shape[1], self.clock.hold, self.clock.restart
+        n, hold = looks.shape[1], self.clock.hold
         q = self.charges(s)
         z = torch.arange(-HALF_WIDTH, HALF_WIDTH + SPACING / 2, SPACING, dtype=q.dtype).expand(len(s), -1)
         w = (-0.5 * z[0] ** 2).exp()
@@ -237,7 +237,7 @@ class _Interval:
             far_lo = torch.minimum(self.threshold - reach, hi - reach)
             far_hi = torch.maximum(torch.maximum(lo, self.threshold), mean.max()) + reach
         lo, hi = (e if bool(e.isfinite()) else f for e, f in ((lo, far_lo), (hi, far_hi)))
-        pieces = min(int(math.ceil(float((hi - lo).detach()) / float(sigma.detach()) * 2)), 1000)
+        pieces = min(math.ceil(float((hi - lo).detach()) / float(sigma.detach()) * 2), 1000)
         width = (hi - lo) / pieces
         centre = lo + width * (torch.arange(pieces, dtype=mean.dtype) + 0.5)
         Q = (centre[:, None] + 0.5 * width * POINTS).reshape(-1)

@@ -34,9 +34,9 @@ def hit_likelihood(
     r"""log P of what self-triggering LArPix chips measured, given the current of each pixel.
 
     The chip is the sampled face of `frontend`. A measured hit fixes its state, so that a row is a product over
-    intervals, each from the restart after a hit to the next hit, or to the end of the window. With q(s, t) the charge of
-    ticks s ... t, r the charge of the reset, :math:`h_j = \Phi((q(s,j) + r - threshold)/\sigma_l)` the probability of
-    a trigger at tick j, :math:`A_j = h_{j+18}` that its reading is accepted, and O the probability of the measured
+    intervals, each from the restart after a hit to the next hit, or to the end of the window. With q(s, t) the charge
+    of ticks s ... t, r the charge of the reset, :math:`h_j = \Phi((q(s,j) + r - threshold)/\sigma_l)` the probability
+    of a trigger at tick j, :math:`A_j = h_{j+18}` that its reading is accepted, and O the probability of the measured
     reading of a hit at tick k,
 
     .. math::
@@ -59,7 +59,7 @@ def hit_likelihood(
             reset's may be 0.
         clock: The chip's times; None: LArPix at 10 MHz.
         tolerance: A silent reset may be left unfollowed where that costs less than this share of P; where little charge
-            flows restarts within 16 ticks and 20 e of each other are interpolated. 0: neither.
+            flows restarts within 19 ticks and 20 e of each other are interpolated. 0: neither.
 
     Returns:
         `Outcome`: log P, float64, and a bound on the relative error of P by what was left unfollowed.
