@@ -1,11 +1,15 @@
-"""The two pictures of docs/calorimetry.md: python benchmarks/lartpc/calorimetry_figures.py docs/images"""
+"""The pictures of docs/calorimetry.md.
+
+python benchmarks/lartpc/latent_dedx.py 40 5000 > toys.txt
+python benchmarks/lartpc/calorimetry_figures.py docs/images toys.txt
+"""
 
 import sys
 from pathlib import Path
 
 import torch
 from hepops.lartpc import gun
-from hepops.lartpc.calorimetry import PixelCharges, RangeTable, StoppingTrack, Tracks, fit_tracks
+from hepops.lartpc.calorimetry import PixelCharges, RangeTable, StoppingTrack, Tracks, fit_charges
 from hepops.lartpc.plot import BLUE, GREY, ORANGE, _figure
 from latent_dedx import NOISE, detector, simulator
 
@@ -48,14 +52,16 @@ def latent(folder: Path) -> None:
     )
     sim = simulator()
     truth = type(shots[0]).cat(shots)
-    result = fit_tracks(sim, tracks, PixelCharges.measure(sim, truth, NOISE, 1), ["birks_a"])
+    result = fit_charges(sim, tracks, PixelCharges.measure(sim, truth, NOISE, 1), ["birks_a"])
     figure = _figure(9.0, 3.8)
     for k, (shot, name) in enumerate(zip(shots, ("proton", "muon"), strict=True)):
         axes = figure.add_subplot(1, 2, 1 + k)
         ours = result.segments.event == int(shot.event[0])
         R = tracks.layout.to_end[ours] + tracks.layout.length[ours] / 2
         axes.step(R, shot.dEdx, where="mid", color=GREY, lw=1.0, label="true")
-        axes.plot(R, result.segments.dEdx[ours], ".", color=ORANGE if k == 0 else BLUE, ms=5, label="found")
+        length, colour = tracks.layout.length[ours], ORANGE if k == 0 else BLUE
+        found, error = result.losses[ours] / length, result.loss_errors[ours] / length
+        axes.errorbar(R, found, error, fmt=".", color=colour, ms=5, lw=0.8, label="mean given the data")
         mean = tracks.segments().dEdx[ours]
         axes.plot(R, mean, "--", color="k", lw=0.9, label="mean at this range")
         axes.set(xlabel="residual range [cm]", ylabel="dE/dx [MeV/cm]", title=name)
@@ -64,11 +70,32 @@ def latent(folder: Path) -> None:
     figure.savefig(folder / "lartpc-latent-dedx.png")
 
 
+def pulls(folder: Path, toys: Path) -> None:
+    """Of the rows that `latent_dedx.py` printed: three with the losses integrated out, three without fluctuations."""
+    rows = [line.split(":")[1].split() for line in toys.read_text().splitlines() if line.startswith("toy ")]
+    values = torch.tensor([[float(x) for x in row[:6]] for row in rows])
+    figure = _figure(9.0, 3.2)
+    bins = torch.linspace(-5, 5, 21).tolist()
+    for k, name in enumerate(("$A_b$", "$k_b$", "lifetime")):
+        axes = figure.add_subplot(1, 3, 1 + k)
+        axes.hist(values[:, 3 + k].clamp(-4.99, 4.99), bins, histtype="step", color=GREY, label="straggling ignored")
+        axes.hist(values[:, k], bins, color=BLUE, alpha=0.8, label="losses integrated out")
+        x = torch.linspace(-5, 5, 200)
+        axes.plot(x, len(rows) * 0.5 * torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5, color=ORANGE, lw=1.4)
+        axes.set(xlabel=f"pull of {name}", xlim=(-5, 5))
+        axes.set_ylim(0, axes.get_ylim()[1] * (1.3 if k == 0 else 1.05))
+        if k == 0:
+            axes.set_ylabel("toys")
+            axes.legend(frameon=False, fontsize=8, loc="upper left")
+    figure.savefig(folder / "lartpc-calorimetry-pulls.png")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     bragg(folder)
     latent(folder)
+    pulls(folder, Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

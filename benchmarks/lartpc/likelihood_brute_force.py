@@ -25,6 +25,7 @@ KINDS = (
     "busy look",
 )
 KINDS = (*KINDS, "saturated", "filter")
+CODES, MOST = 256, 4  # of the ADC; hits in a row of 60 ticks, each of 28
 
 
 def waveform(number: int) -> tuple[str, torch.Tensor, float]:
@@ -65,17 +66,29 @@ def waveform(number: int) -> tuple[str, torch.Tensor, float]:
 def sampled(current: torch.Tensor, detector: Detector, chips: int, seed: int) -> tuple[Counter, Counter]:
     """How often each outcome occurs: of ticks and codes, and of ticks alone."""
     both: Counter = Counter()
-    ticks: Counter = Counter()
     for piece in range(0, chips, 100_000):
         rows = min(100_000, chips - piece)
         hits = frontend(current.expand(rows, -1).contiguous(), detector, seed=seed + piece)
         tick = torch.round(hits.time / detector.tick).long() - 1
-        outcomes: list[list[tuple[int, int]]] = [[] for _ in range(rows)]
-        for row, k, code in zip(hits.row.tolist(), tick.tolist(), hits.adc.tolist(), strict=True):
-            outcomes[row].append((k, code))
-        both.update(tuple(o) for o in outcomes)
-        ticks.update(tuple(k for k, _ in o) for o in outcomes)
+        order = torch.argsort(hits.row * 1024 + tick)
+        row, hit = hits.row[order], (tick * CODES + hits.adc.long() + 1)[order]
+        first = torch.searchsorted(row, torch.arange(rows))
+        place = torch.arange(len(row)) - first[row]  # among the hits of its row
+        if len(row):
+            assert int(place.max()) < MOST and int(tick.max()) < 126  # what 16 bits hold
+        packed = torch.zeros(rows, dtype=torch.int64).index_add_(0, row, hit << (16 * place))
+        for key, count in zip(*(x.tolist() for x in torch.unique(packed, return_counts=True)), strict=True):
+            both[_unpack(key)] += count
+    ticks: Counter = Counter()
+    for outcome, count in both.items():
+        ticks[tuple(k for k, _ in outcome)] += count
     return both, ticks
+
+
+def _unpack(key: int) -> tuple[tuple[int, int], ...]:
+    """The hits of a row, (tick, code), from 16 bits for each."""
+    hits = [(key >> 16 * place & 0xFFFF) - 1 for place in range(MOST)]
+    return tuple(divmod(hit, CODES) for hit in hits if hit >= 0)
 
 
 def probabilities(current: torch.Tensor, outcomes: list, chip: Chip, tolerance: float = 1e-6) -> torch.Tensor:
@@ -131,7 +144,11 @@ def compare(number: int, chips: int) -> tuple[str, int, float, float, int]:
 def main() -> None:
     chips = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     number = int(sys.argv[2]) if len(sys.argv) > 2 else 50
-    rows = [compare(i, chips) for i in range(number)]
+    rows = []
+    for i in range(number):
+        rows.append(compare(i, chips))
+        kind, outcomes, worst, chi2, freedom = rows[-1]
+        print(f"{i:3} {kind:16} {outcomes:5} outcomes, {worst:5.2f} sigma, chi2 {chi2:7.1f} / {freedom}", flush=True)
     print(f"{'kind':16} {'waveforms':>9} {'outcomes':>8} {'largest':>8} {'chi2':>9} {'freedom':>7}")
     for kind in KINDS:
         mine = [r for r in rows if r[0] == kind]

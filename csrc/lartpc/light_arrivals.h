@@ -32,7 +32,7 @@ struct LightPlace {
 HEPOPS_HD LightPlace light_place(double time, int64_t begin, double tick, int64_t ticks) {
   const double x = time / tick - double(begin);  // in ticks from the window's begin
   const double column = std::floor(x) + 1, last = double(ticks) + 1;
-  const double inside = column < 0 ? 0 : (column > last ? last : column);
+  const double inside = column >= 0 ? (column > last ? last : column) : 0;  // 0 for a time that is no number, too
   return {int64_t(inside), (inside - x) * tick};
 }
 

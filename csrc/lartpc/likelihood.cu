@@ -215,7 +215,7 @@ Result forward(const Tensor& values_, const Tensor& offsets_, const Tensor& tick
   Tensor log_p = empty({intervals}), neglected = empty({intervals}), d_threshold = empty({kept}),
          d_noise = empty({kept, 3}), d_edges = empty({2, derivatives ? hits : 0}),
          d_values = torch::stable::new_empty(values, {derivatives ? values.numel() : 0});
-  const Approximation near{tolerance, tolerance > 0 ? 16 : 1};
+  const Approximation near{tolerance, tolerance > 0 ? 19 : 1};
   core::for_floating("hit_likelihood: currents", values, [&]<class T>() {
     const Measured measured{
         core::in<int64_t>(ticks),    core::in<int64_t>(first), core::in<double>(edges), hits,
@@ -267,31 +267,53 @@ template <class T>
 struct Backward {
   Owners owners;
   const double* grad;
-  const T* slopes;
-  T* grad_values;
+  const T* per_current;
+  const double *per_threshold, *per_noise, *per_edge;  // (intervals), (intervals, 3), (2, hits)
+  int64_t hits;
+  T* of_values;
+  double *of_threshold, *of_noise, *of_edges;
   HEPOPS_HD void operator()(int64_t r) const {
     owners(r, [&](int64_t i, int64_t begin, int64_t end) {
       const double g = grad[i];
-      for (int64_t t = begin; t < end; ++t) grad_values[t] = T(g * double(slopes[t]));
+      for (int64_t t = begin; t < end; ++t) of_values[t] = T(g * double(per_current[t]));
+      of_threshold[i] = g * per_threshold[i];
+      for (int64_t n = 3 * i; n < 3 * i + 3; ++n) of_noise[n] = g * per_noise[n];
+      if (const int64_t h = i - r; h < owners.first[r + 1])
+        of_edges[h] = g * per_edge[h], of_edges[hits + h] = g * per_edge[hits + h];
     });
   }
 };
 
-// grad (intervals) -> gradient of the currents
-Tensor backward(const Tensor& grad, const Tensor& slopes_, const Tensor& offsets_, const Tensor& ticks_,
-                const Tensor& first_, int64_t hold, int64_t reset) {
-  const Tensor g = core::contiguous(grad), slopes = core::contiguous(slopes_), offsets = core::contiguous(offsets_),
+// grad (intervals) -> its products with the slopes: the gradient of the currents and edges, and for threshold and noise
+// what each interval adds. What was differentiated is an argument, so that a second derivative is refused.
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor&, const Tensor&, const Tensor&,
+                                                    const Tensor&, const Tensor& per_current_,
+                                                    const Tensor& per_threshold_, const Tensor& per_noise_,
+                                                    const Tensor& per_edge_, const Tensor& offsets_,
+                                                    const Tensor& ticks_, const Tensor& first_, int64_t hold,
+                                                    int64_t reset) {
+  const Tensor g = core::contiguous(grad), per_current = core::contiguous(per_current_),
+               per_threshold = core::contiguous(per_threshold_), per_noise = core::contiguous(per_noise_),
+               per_edge = core::contiguous(per_edge_), offsets = core::contiguous(offsets_),
                ticks = core::contiguous(ticks_), first = core::contiguous(first_);
-  Tensor result = core::empty_like(slopes);
-  core::for_floating("hit_likelihood_backward: slopes", slopes, [&]<class T>() {
+  Tensor of_values = core::empty_like(per_current), of_threshold = core::empty_like(per_threshold),
+         of_noise = core::empty_like(per_noise), of_edges = core::empty_like(per_edge);
+  core::for_floating("hit_likelihood_backward: slopes", per_current, [&]<class T>() {
     core::for_each(
-        slopes, offsets.numel() - 1,
+        per_current, offsets.numel() - 1,
         Backward<T>{{core::in<int64_t>(offsets), core::in<int64_t>(ticks), core::in<int64_t>(first), hold + reset + 1},
                     core::in<double>(g),
-                    core::in<T>(slopes),
-                    core::out<T>(result)});
+                    core::in<T>(per_current),
+                    core::in<double>(per_threshold),
+                    core::in<double>(per_noise),
+                    core::in<double>(per_edge),
+                    ticks.numel(),
+                    core::out<T>(of_values),
+                    core::out<double>(of_threshold),
+                    core::out<double>(of_noise),
+                    core::out<double>(of_edges)});
   });
-  return result;
+  return {of_values, of_edges, of_threshold, of_noise};
 }
 
 template <class T>
@@ -350,8 +372,10 @@ const core::Operators operators{
                       "Tensor threshold, Tensor noise, float tick, int hold, int reset, int busy, float rise_time, "
                       "float tolerance, bool derivatives) -> (Tensor log_probability, Tensor per_current, "
                       "Tensor per_threshold, Tensor per_noise, Tensor per_edge, Tensor neglected)"),
-    core::op<backward>("hit_likelihood_backward(Tensor grad, Tensor slopes, Tensor offsets, Tensor ticks, "
-                       "Tensor first, int hold, int reset) -> Tensor"),
+    core::op<backward>("hit_likelihood_backward(Tensor grad, Tensor values, Tensor edges, Tensor threshold, "
+                       "Tensor noise, Tensor per_current, Tensor per_threshold, Tensor per_noise, Tensor per_edge, "
+                       "Tensor offsets, Tensor ticks, Tensor first, int hold, int reset) -> (Tensor of_values, "
+                       "Tensor of_edges, Tensor of_threshold, Tensor of_noise)"),
     core::op<scores>("_hit_scores(Tensor slopes, Tensor tangents, Tensor offsets, Tensor ticks, Tensor first, "
                      "int hold, int reset) -> Tensor"),
 };

@@ -43,7 +43,7 @@ struct Scratch {
   double* at;
   int64_t ticks;  // more than any interval has
 
-  static constexpr int64_t columns = 17, per_look = 3 * nodes;
+  static constexpr int64_t columns = 19, per_look = 3 * nodes;
   HEPOPS_HD static int64_t size(int64_t ticks) { return (columns + 2 * per_look) * ticks + Reading::memory; }
   HEPOPS_HD double* column(int i) const { return at + i * ticks; }
   HEPOPS_HD double* looks(int i) const { return at + (columns + i * per_look) * ticks; }
@@ -61,6 +61,7 @@ class Interval {
   static constexpr int groups = nodes / lanes;
   static constexpr double nothing = -1e300;   // the logarithm of zero
   static constexpr double improbable = 1e-6;  // below, the prior's nodes may not hold what happened
+  static constexpr double triggered = 1e-15;  // of a group of nodes: no more is asked of it
 
   // first, last: the looks after the interval's own restart. reading: of the hit at the last look; without one, a
   // restart at `ends` or later finds no look.
@@ -79,8 +80,9 @@ class Interval {
         step_(chip.hold + chip.reset + 1),
         ticks_(last + chip.hold + 1),
         slope_(law.reset / law.look) {
-    double** columns[] = {&before_, &waits_,  &reached_,   &most_,     &share_,   &upper_, &node_, &flow_,    &value_,
-                          &hit_,    &centre_, &d_reached_, &d_before_, &d_waits_, &x_[0],  &x_[1], &triggers_};
+    double** columns[] = {&before_, &waits_, &reached_,  &most_,     &share_,     &upper_,    &node_,
+                          &flow_,   &value_, &hit_,      &centre_,   &d_reached_, &d_before_, &d_waits_,
+                          &x_[0],   &x_[1],  &triggers_, &range_[0], &range_[1]};
     for (int i = 0; i < Scratch<nodes>::columns; ++i) *columns[i] = scratch.column(i);
     raw_ = d_waits_;  // which is used after it
     looks_[0] = scratch.looks(0), looks_[1] = scratch.looks(1);
@@ -262,6 +264,16 @@ class Interval {
     HEPOPS_HD double* survival(int64_t t) const { return h(t) + 2 * nodes; }
   };
 
+  // The groups of nodes that matter at a look, from `low` to below `high`: those below cannot trigger, those above
+  // have.
+  struct Range {
+    int low, high;
+  };
+  HEPOPS_HD Range range(int memory, int64_t t) const {
+    const int both = int(range_[memory][t]);
+    return {both % 1024, both / 1024};
+  }
+
   // Fills the looks of the restart s from `begin` on; returns the last one that may trigger.
   HEPOPS_LONG int64_t look(int64_t s, int64_t begin, int memory) {
     const Looks looks{looks_[memory]};
@@ -272,25 +284,36 @@ class Interval {
     for (int g = 0; g < groups; ++g) survival[g] = 1.0, h[g] = 0.0, stay[g] = 1.0, phi[g] = 0.0;
     double known = 1e300;
     int64_t stop = last_, t = begin;
+    int low = 0, high = groups, ready = 0;  // ready: the groups that were evaluated at `known`
     for (; t <= stop; ++t) {
       x[t] = scaled(q(t));
-      if (x[t] != known) evaluate(known = x[t], h, stay, phi);
+      const int needed = t - chip_.hold >= begin ? range(memory, t - chip_.hold).high : high;
+      const bool all = near_.tolerance == 0 || (reading_ && t == last_);
+      if (x[t] != known || needed > ready || all) low = evaluate(known = x[t], all, ready = needed, h, stay, phi);
       HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
+        if (g >= needed) break;
         store(h[g], looks.h(t) + g * lanes);
         store(phi[g], looks.phi(t) + g * lanes);
+      }
+      HEPOPS_ROLLED
+      for (int g = 0; g < groups; ++g) {
+        if (g < low || g >= high) continue;
         store(survival[g], looks.survival(t) + g * lanes);
         survival[g] = survival[g] * stay[g];
       }
-      if (t % 4 == 0 && left(survival) < 1e-16) stop = t;
+      range_[memory][t] = double(1024 * high + low);
+      if (t % 4 == 0 && left(survival, high) < 1e-16) stop = t;
     }
-    survived_ = left(survival);
+    survived_ = left(survival, high);
     const int64_t readings = reading_ ? last_ : ticks_ - 1;
     for (; t <= stop + chip_.hold && t <= readings; ++t) {
       x[t] = scaled(q(t));
-      if (x[t] != known) evaluate(known = x[t], h, stay, phi);
+      const int needed = t - chip_.hold >= begin ? range(memory, t - chip_.hold).high : 0;
+      if (x[t] != known || needed > ready) evaluate(known = x[t], false, ready = needed, h, stay, phi);
       HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
+        if (g >= needed) break;
         store(h[g], looks.h(t) + g * lanes);
         store(phi[g], looks.phi(t) + g * lanes);
       }
@@ -298,31 +321,45 @@ class Interval {
     return stop;
   }
 
-  HEPOPS_HD void evaluate(double x, Lane* h, Lane* stay, Lane* phi) const {
-    constexpr double least = -7.2;  // Phi below 3e-13
-    if (!table_.empty() && x + slope_ * grid_.z[0] < NormalTable::reach &&
-        x + slope_ * grid_.z[nodes - 1] > -NormalTable::reach) {
-      const auto place = table_.place(x + slope_ * grid_.z[0]);
-      HEPOPS_ROLLED
-      for (int g = 0; g < groups; ++g) {
-        place.at(g * lanes, x + slope_ * z(g), h[g], phi[g]);
-        stay[g] = 1.0 - h[g];
-      }
-      return;
-    }
+  // h, 1 - h and phi of the groups below `high`; returns the first that may trigger, which is 0 where `all` are asked.
+  HEPOPS_HD int evaluate(double x, bool all, int high, Lane* h, Lane* stay, Lane* phi) const {
+    const double least = near_.tolerance >= 1e-5 ? -6.0 : -7.2;  // Phi below 1e-9, 3e-13
+    int low = 0;
+    while (!all && low < groups && x + slope_ * grid_.z[low * lanes + lanes - 1] < least) ++low;
+    const bool tabled = !table_.empty() && x + slope_ * grid_.z[0] < NormalTable::reach &&
+                        x + slope_ * grid_.z[nodes - 1] > -NormalTable::reach;
+    const auto place = tabled ? table_.place(x + slope_ * grid_.z[0]) : NormalTable::Place{};
     HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) {
-      if (near_.tolerance > 0 && x + slope_ * grid_.z[g * lanes + lanes - 1] < least)
+      if (g >= high) break;
+      if (g < low) {
         h[g] = 0.0, stay[g] = 1.0, phi[g] = 0.0;
-      else
+      } else if (tabled) {
+        place.at(g * lanes, x + slope_ * z(g), h[g], phi[g]);
+        stay[g] = 1.0 - h[g];
+      } else {
         normal(x + slope_ * z(g), h[g], stay[g], phi[g]);
+      }
     }
+    return low;
   }
 
-  HEPOPS_HD double left(const Lane* survival) const {
+  // E of what the groups below `high` still hold; lowers it to those that hold something.
+  HEPOPS_HD double left(const Lane* survival, int& high) const {
     Lane total = 0.0;
     HEPOPS_ROLLED
-    for (int g = 0; g < groups; ++g) total += weight(g) * survival[g];
+    for (int g = 0; g < groups; ++g) {
+      if (g >= high) break;
+      const Lane part = weight(g) * survival[g];
+      total += part;
+      if (g == high - 1 && near_.tolerance > 0 && sum(part) < triggered) high = g;
+    }
+    return sum(total);
+  }
+  HEPOPS_HD double mean(const Lane* values) const {
+    Lane total = 0.0;
+    HEPOPS_ROLLED
+    for (int g = 0; g < groups; ++g) total += weight(g) * values[g];
     return sum(total);
   }
 
@@ -365,13 +402,19 @@ class Interval {
 
   HEPOPS_HD void follow(int64_t m, int64_t s, int64_t begin) {
     const int64_t stop = look(s, begin, m > 0);
-    if (m == 0) stop_ = stop, first_survived_ = survived_;
+    if (m == 0)
+      stop_ = stop, first_survived_ = survived_;
+    else
+      held_ = m, held_stop_ = stop, held_survived_ = survived_;
     const Looks looks{looks_[m > 0]};
     if (reading_) hit_[m] = hit(m, s, begin, stop, looks), best_ = std::fmax(best_, std::log(flow_[m]) + hit_[m]);
     for (int64_t j = begin; j <= stop && j + step_ <= (reading_ ? last_ : ends_ - 1); ++j) {
       Lane total = 0.0;
+      const auto [low, high] = range(m > 0, j);
+      if (low >= high) continue;
       HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
+        if (g < low || g >= high) continue;
         const int i = g * lanes;
         total +=
             weight(g) * load(looks.survival(j) + i) * load(looks.h(j) + i) * (1.0 - load(looks.h(j + chip_.hold) + i));
@@ -399,8 +442,10 @@ class Interval {
       Lane total = 0.0;
       double edge = 0;
       const double mean = charge_at(s, last_ + chip_.hold);
+      const int high = range(m > 0, last_).high;
       HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
+        if (g >= high) break;
         Lane shift;
         const Lane part = weight(g) * load(looks.survival(last_) + g * lanes) * load(looks.h(last_) + g * lanes) *
                           reading_->value(mean + law_.reset * z(g), false, shift);
@@ -413,7 +458,9 @@ class Interval {
         }
       }
       const double H = sum(total);
-      if (edge <= 1e-10 * H && H > 1e-250) return std::log(H) + reading_->top();
+      const double kept = high == groups ? -575.0 : std::log(triggered) + 15;  // of what was left out
+      if (edge <= std::fmax(1e-10, 1e-2 * near_.tolerance) * H && H > 0 && std::log(H) + reading_->top() > kept)
+        return std::log(H) + reading_->top();
     }
     if (std::log(flow_[m]) + most_[s] < best_ - 37) return nothing;  // below the rounding of the others
     return far_hit(m, s, begin);
@@ -428,10 +475,12 @@ class Interval {
     for (int64_t m = count_ - 1; m >= 0; --m) {
       if (flow_[m] == 0) continue;
       const int64_t s = int64_t(node_[m]), begin = m == 0 ? first_ : s;
-      const int64_t stop = m == 0 ? stop_ : look(s, begin, 1);
+      if (m > 0 && held_ != m) held_stop_ = look(s, begin, 1), held_survived_ = survived_;
+      const int64_t stop = m == 0 ? stop_ : held_stop_;
       const Looks looks{looks_[m > 0]};
       if (!reading_) {  // an improbable silence, as an improbable hit
-        const bool quiet = (m == 0 ? first_survived_ : survived_) > improbable;
+        const bool quiet = (m == 0 ? first_survived_ : held_survived_) > improbable ||
+                           (m > 0 && flow_[m] * improbable <= 1e-2 * near_.tolerance * first_survived_);
         centre_[m] = 0;
         if (!quiet && this->template back<false>(m, s, begin, stop, looks, x_[m > 0]) < improbable)
           hit_[m] = far_hit(m, s, begin);
@@ -453,10 +502,13 @@ class Interval {
     for (int g = 0; g < groups; ++g) U[g] = reading_ || centre_[m] != 0 ? 0.0 : 1.0;
     double moved = 0, kept = 0;
     for (int64_t j = stop; j >= begin; --j) {
+      const auto [low, high] = range(m > 0, j);
+      if (low >= high) continue;
       const double V = value_at(j + step_);
       Lane at_look = 0.0, at_reading = 0.0;
       HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
+        if (g < low || g >= high) continue;
         const int i = g * lanes;
         const Lane h = load(looks.h(j) + i), wS = weight(g) * load(looks.survival(j) + i);
         Lane term = 0.0;
@@ -489,7 +541,7 @@ class Interval {
       sums_.reset += per_x * sum(along_z);
       sums_.look -= per_x * sum(along_x);
     }
-    return left(U);
+    return mean(U);
   }
 
   // A slope with respect to q(s, t)
@@ -658,9 +710,10 @@ class Interval {
   double *most_, *share_, *upper_;      // of each tick
   double *node_, *flow_, *value_, *hit_, *centre_;  // of each node: its tick, F, V, log H, centre
   double *d_reached_, *d_before_, *d_waits_;
-  double *raw_, *x_[2], *looks_[2];
+  double *raw_, *x_[2], *range_[2], *looks_[2];
   int64_t count_ = 0, end_ = 0, stop_ = 0;
-  double scale_ = 0, neglected_ = 0, best_ = 0, survived_ = 0, first_survived_ = 0;
+  int64_t held_ = 0, held_stop_ = 0;  // the restart whose looks are in the second memory
+  double scale_ = 0, neglected_ = 0, best_ = 0, survived_ = 0, first_survived_ = 0, held_survived_ = 0;
   bool quiet_ = true;
   Sums sums_;
   OfReading of_reading_;

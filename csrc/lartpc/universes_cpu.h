@@ -8,6 +8,8 @@
 //
 // two products of matrices, of four groups of ticks against a block of X or D. Rows of few nodes over many ticks, and
 // nodes created within reach of the plane, whose curve begins late, go the way of the plain form.
+#include <numeric>
+
 #include "core/simd.h"
 #include "lartpc/blob_cpu.h"
 #include "lartpc/universes.h"
@@ -19,7 +21,7 @@ template <class T>
 class UniverseScratch {
  public:
   using V = Simd<T>;
-  static constexpr int pad = max_taps + 4 * V::lanes;
+  static constexpr int pad = max_taps + 4 * V::lanes, step = 2 * V::lanes;
 
   explicit UniverseScratch(const Universes<T>& f)
       : f_(f),
@@ -29,7 +31,14 @@ class UniverseScratch {
         columns_(2 * batch),
         alpha_(batch * f.L),
         curve_(f.response.stride + 2 * pad),
-        C_(4 * f.columns) {}
+        C_(4 * f.columns),
+        before_(f.response.stride / step * f.L) {
+    for (int64_t block = 1; block < f.response.stride / step; ++block)
+      for (int64_t l = 0; l < f.rank; ++l) {
+        const T* basis = f.basis + l * f.response.stride + (block - 1) * step;
+        before_[block * f.L + l] = std::accumulate(basis, basis + step, before_[(block - 1) * f.L + l]);
+      }
+  }
 
   void begin(int64_t universe) {
     universe_ = universe;
@@ -122,6 +131,7 @@ class UniverseScratch {
   std::vector<T> weights_;
   std::vector<Column<T>> columns_;
   std::vector<T> alpha_, curve_, S_, C_, out_, curves_;
+  std::vector<T> before_;  // (blocks of step ticks, L): sums of the curves over all ticks before a block
 
   int64_t squares() const { return f_.plane.side() * f_.plane.side(); }
   Weights<const T> weights_of(int64_t i) const { return f_.in_turn(weights_.data() + i * f_.per_node()); }
@@ -222,7 +232,8 @@ class UniverseScratch {
     const int64_t taps = 2 * at.half + 2;
     const T there = created(j, i, cu, cv);
     T* a = curve_.data() + pad;
-    for (int64_t p = 0; p < f_.response.stride; p += 2 * V::lanes) {
+    const int64_t block = at.start / step;  // what was induced in the blocks before is wanted as a sum alone
+    for (int64_t p = block * step; p < f_.response.stride; p += step) {
       typename V::type sum[2] = {};
       const T* basis = f_.basis + p;
       for (int64_t l = 0; l < f_.rank; ++l, basis += f_.response.stride)
@@ -230,8 +241,9 @@ class UniverseScratch {
       core::unroll<2>(HEPOPS_UNROLLED(k) { V::store(a + p + k * V::lanes, sum[k]); });
     }
     T before = 0;
-    for (int64_t p = 0; p <= at.start; ++p) before += a[p];
-    std::fill_n(a, at.start, T(0));
+    for (int64_t l = 0; l < f_.rank; ++l) before += alpha[l] * before_[block * f_.L + l];
+    for (int64_t p = block * step; p <= at.start; ++p) before += a[p];
+    std::fill_n(a + at.start - taps, taps, T(0));
     a[at.start] = before - there;
     const int64_t end = f_.response.M + taps;
     out -= at.start;

@@ -197,6 +197,51 @@ def test_calibrate_goes_on_after_a_kill(folder, tmp_path):
     done("calibrate", folder / "hits.h5", "-o", twice, *words)
     a, b = FitResult.load(once / "result.h5"), FitResult.load(twice / "result.h5")
     assert torch.equal(a.values, b.values) and torch.equal(a.covariance, b.covariance) and a.trace == b.trace
+    first, second = json.loads((twice / "provenance.json").read_text())["run"]["starts"]
+    assert first["found"] == 0 < second["found"] and first["interrupted"] and second["seconds"] > 0
+    assert not (twice / "lock").exists() and not (twice / "starts.json").exists() and not list(twice.glob(".*"))
+
+
+def test_two_fits_do_not_share_a_folder(folder, tmp_path):
+    from hepops.lartpc.production import record
+
+    target = tmp_path / "fit"
+    target.mkdir()
+    with record.locked(target / "lock"):
+        words = ["calibrate", folder / "hits.h5", "--tracks", folder / "tracks.h5", "-o", target, "--no-plots"]
+        assert "another process is at work" in refused(*words)
+
+
+def test_info_says_how_a_file_was_made(folder, tmp_path):
+    hits = tmp_path / "hits.h5"
+    done("simulate", folder / "tracks.h5", "-o", hits, "--seed", 5, "-q")
+    text = done("info", hits, folder / "tracks.h5").stdout
+    assert "hepops simulate" in text and "hepops gun" in text and "--seed 5" in text
+    made = json.loads(done("info", "--json", hits).stdout)[str(hits)]
+    assert made["hits"] == len(read_hits(hits)) and made["seed"] == 5 and len(made["source"]["digests"]) == 1
+    (start,) = made["run"]["starts"]
+    assert start["processes"] == 1 and 0 < start["seconds"] == made["run"]["seconds"] and made["run"]["pieces"] == 1
+    assert "does not say how it was made" in refused("info", _foreign(tmp_path / "foreign.h5"))
+    assert "holds no finished fit" in refused("info", tmp_path)
+
+
+def _foreign(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = [1]
+    return path
+
+
+def test_an_output_that_stood_before_its_start_was_killed_is_finished(folder, tmp_path, monkeypatch):
+    from hepops.lartpc.production import run
+
+    out = tmp_path / "hits.h5"
+    monkeypatch.setattr(run, "remove", lambda folder: None)
+    done("simulate", folder / "tracks.h5", "-o", out)
+    monkeypatch.undo()
+    assert (tmp_path / "hits.h5.parts").exists()
+    assert "was finished by an earlier start" in done("simulate", folder / "tracks.h5", "-o", out).stdout
+    assert not (tmp_path / "hits.h5.parts").exists()
+    assert "exists already" in refused("simulate", folder / "tracks.h5", "-o", out)
 
 
 def test_a_detector_of_modules_that_differ(tmp_path):

@@ -61,6 +61,35 @@ TEST(Arrive, SlopesAreFiniteAtTheAnode) {
   EXPECT_EQ(arrive_at(x, birks)[F::sigma], 0.0);
 }
 
+// With a field map: recombination in the local field, drift in the mean one, and the slope between the two.
+TEST(Arrive, RecombinesInTheLocalField) {
+  for (int model = 0; model < 3; ++model) {
+    const double* p = inputs + int(DepositField::count);
+    const auto at = [&](double ratio) { return arrive<double>(inputs, p, model, ratio); };
+    double other[arrive_inputs];
+    std::copy(inputs, inputs + arrive_inputs, other);
+    other[int(DepositField::count) + ParameterField::efield] *= 1.2;
+    const auto everywhere = arrive_at(other, model), here = at(1.2), plain = at(1);
+    const double survival = std::exp((everywhere[F::time] - plain[F::time]) / 2200);
+    EXPECT_NEAR(here[F::charge], everywhere[F::charge] * survival, 1e-12 * here[F::charge]);
+    for (int f = 1; f < int(F::count); ++f) EXPECT_EQ(here[f], plain[f]) << f;
+    const double h = 1e-5, slope = (at(1.2 + h)[F::charge] - at(1.2 - h)[F::charge]) / (2 * h);
+    EXPECT_NEAR(charge_per_ratio(inputs, model, 1.2), slope / here[F::charge], 1e-9);
+    for (int k = 0; k < arrive_inputs; ++k) {
+      std::copy(inputs, inputs + arrive_inputs, other);
+      const double step = 1e-5 * inputs[k];
+      double charge[2];
+      for (int side : {0, 1}) {
+        other[k] = inputs[k] + (side ? step : -step);
+        charge[side] = arrive<double>(other, other + int(DepositField::count), model, 1.2)[F::charge];
+      }
+      EXPECT_NEAR(arrive_slopes(inputs, k / 6, model, 1.2)[F::charge].slope[k % 6],
+                  (charge[1] - charge[0]) / (2 * step), 1e-9 * std::abs(here[F::charge] / inputs[k]))
+          << "model " << model << ", input " << k;
+    }
+  }
+}
+
 // A deposit that loses all its charge to recombination keeps finite slopes.
 TEST(Arrive, SlopesAreFiniteWhereNothingSurvives) {
   double x[arrive_inputs];

@@ -1,21 +1,10 @@
-"""Tracks without dE/dx: what they deposit, how it fluctuates, and what a fit finds."""
-
-import dataclasses
+"""Tracks without dE/dx: what they deposit and how it fluctuates."""
 
 import numpy as np
 import pytest
 import torch
 from hepops.lartpc import Detector, Parameters, Simulator, stopping
-from hepops.lartpc.calorimetry import (
-    HitResiduals,
-    PixelCharges,
-    RangeTable,
-    StoppingTrack,
-    ThroughTrack,
-    Tracks,
-    fit_tracks,
-)
-from hepops.lartpc.calorimetry.model import Model, Point, colours, neighbours
+from hepops.lartpc.calorimetry import PixelCharges, RangeTable, StoppingTrack, ThroughTrack, Tracks
 from hepops.lartpc.walk import Walk, _soft, collisions
 
 MODULE0 = Detector.module0()
@@ -118,111 +107,6 @@ def test_losses_are_differentiable():
     assert torch.autograd.gradcheck(lambda w, z: tracks.segments(w, z).dE, (w, z), eps=1e-4, atol=1e-6, rtol=1e-6)
 
 
-class Plain:
-    """An objective that does not know its second derivatives."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __call__(self, sim, segments):
-        return self.data(sim, segments)
-
-
-def flat(gradient):
-    return torch.cat([gradient.v, gradient.w, gradient.z])
-
-
-def problem(objective=lambda data: data):
-    tracks, sim = three(), simulator()
-    w, z = latent(tracks)
-    data = PixelCharges.measure(sim, tracks.segments(w, z), 500.0, seed=1)
-    model = Model(sim, tracks, objective(data), ("birks_a", "birks_k", "lifetime"), {"lifetime": (2000.0, 100.0)})
-    x = torch.cat([torch.tensor([0.01, -0.02, 0.1]).double(), 0.9 * w + 0.05, 0.8 * z + 0.03])
-    return model, x, lambda x: Point(x[:3], x[3:6], x[6:])
-
-
-def test_the_gradient_of_the_whole_chain_is_that_of_differences():
-    """Parameters, ends and scores of losses, through ranges, fluctuations, recombination, drift and induction: 1e-6."""
-    model, x, point = problem()
-    ours = flat(model.gradient(point(x)))
-    for i in (0, 1, 2, 3, 4, 5, 6, 17, 25, 30, 45, 60, 65):
-        step = torch.zeros_like(x)
-        step[i] = 1e-4
-        slope = (model.value(point(x + step)) - model.value(point(x - step))) / 2e-4
-        assert float(ours[i]) == pytest.approx(slope, abs=1e-6 * float(ours.abs().max()))
-
-
-def test_the_second_derivatives_are_those_of_differences():
-    model, x, point = problem(Plain)
-    gradient = model.gradient(point(x))
-    curvature = model.curvature(point(x), gradient)
-    for i in (0, 2, 3, 4, 6, 16, 25, 30, 60):
-        step = torch.zeros_like(x)
-        step[i] = 1e-4
-        column = (flat(model.gradient(point(x + step))) - flat(model.gradient(point(x - step)))) / 2e-4
-        found = torch.zeros_like(x)
-        for block in curvature.blocks:
-            local = torch.cat([3 + block.tracks, 6 + block.segments])
-            found[local] = block.cross[i] if i < 3 else block.local[:, (local == i).nonzero()[:, 0]].sum(1)
-            if i >= 3 and bool((local == i).any()):
-                found[:3] = block.cross[:, (local == i).nonzero()[0, 0]]
-        if i < 3:
-            found[:3] = curvature.shared[i]
-        assert float((found - column).abs().max()) < 2e-3 * float(column.abs().max())
-
-
-def test_segments_of_one_colour_share_no_neighbour():
-    tracks = three()
-    sets = colours(tracks, 2.0)
-    assert sorted(torch.cat(sets).tolist()) == list(range(60))
-    near = neighbours(tracks, 2.0)[0].double()  # of event 0, segments 0 to 39
-    linked = (near @ near) > 0
-    for s in sets:
-        ours = s[s < 40]
-        assert int(linked[ours][:, ours].sum()) == len(ours)
-
-
-def test_gauss_and_newton_know_the_charge_of_each_segment_on_each_pixel():
-    """At the truth, without noise, they are the second derivatives."""
-    tracks, sim = three(), simulator()
-    segments = tracks.segments(*latent(tracks))
-    data = PixelCharges.measure(sim, segments, 500.0, seed=1)
-    exact = dataclasses.replace(data, charge=PixelCharges.measure(sim, segments, 1e-9, seed=1).charge)
-    models = [Model(sim, tracks, o, ("birks_a",), {}) for o in (exact, Plain(exact))]
-    point = Point(torch.zeros(1).double(), *latent(tracks))
-    for a, b in zip(*(m.per_event(point, segments) for m in models), strict=True):
-        assert float((a - b).abs().max()) < 1e-4 * float(a.abs().max())
-
-
-def test_a_fit_without_dedx_finds_the_detector_and_the_ends():
-    """Within 4 of its errors; the errors at fixed losses are several times too small."""
-    tracks, sim = three(), simulator()
-    w, z = latent(tracks, seed=5)
-    data = PixelCharges.measure(sim, tracks.segments(w, z), 500.0, seed=2)
-    start = simulator(birks_a=0.84)
-    result = fit_tracks(start, tracks, data, ["birks_a"])
-    assert result.converged
-    assert abs(result["birks_a"] - 0.8) < 4 * float(result.errors[0])
-    assert float(result.errors[0]) > 3 * float(result.conditional[0])
-    assert bool(((result.nuisance - tracks.nuisance(w)).abs() < 4.5 * result.nuisance_errors).all())
-    pulls = (result.scores - z) / result.score_errors
-    assert float(pulls.square().mean()) < 2.5
-    assert start.birks_a.item() == 0.84
-    result.apply(start)
-    assert start.birks_a.item() == result["birks_a"]
-
-
-def test_noise_free_hits_give_a_proton_its_end():
-    """The residuals of `hepops.lartpc.fit` as objective, without fluctuations: to the rounding of the fit's end."""
-    sim = Simulator(MODULE0, dtype=torch.float64, step=0.4)
-    truth = Tracks([StoppingTrack(line(), "proton", offset=0.21)])
-    objective = HitResiduals(sim(truth.segments()))
-    tracks = Tracks([StoppingTrack(line(), "proton", offset=0.15, sigma=1.0)])
-    result = fit_tracks(sim, tracks, objective, ["birks_a"], straggling=False, tolerance=1e-7)
-    assert float(result.nuisance[0]) == pytest.approx(0.21, abs=0.01)  # pulled by the prior of the end
-    assert result["birks_a"] == pytest.approx(0.8, rel=1e-3)
-
-
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -252,22 +136,3 @@ def test_noise_free_hits_give_a_proton_its_end():
 def test_refuses_what_has_no_meaning(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_a_fit_refuses_by_name():
-    tracks, sim = three(), simulator()
-    data = PixelCharges.measure(sim, tracks.segments(), 500.0, 1)
-    with pytest.raises(ValueError, match="'birks_b' is not one of"):
-        fit_tracks(sim, tracks, data, ["birks_b"])
-    with pytest.raises(ValueError, match="time_offset is not one of the simulator's"):
-        fit_tracks(sim, tracks, data, ["time_offset"])
-    with pytest.raises(ValueError, match="w_ion and birks_a are degenerate"):
-        fit_tracks(sim, tracks, data, ["w_ion", "birks_a"])
-    with pytest.raises(ValueError, match=r"sim: second derivatives need torch.float64, got torch.float32"):
-        fit_tracks(Simulator(MODULE0), tracks, data)
-    with pytest.raises(ValueError, match="max_iterations and tolerance must be positive"):
-        fit_tracks(sim, tracks, data, max_iterations=0)
-    with pytest.raises(ValueError, match="a pixel is there twice"):
-        dataclasses.replace(data, **{n: torch.cat([getattr(data, n)[:1]] * 2) for n in vars(data)})
-    with pytest.raises(KeyError, match="lifetime is not in this fit"):
-        fit_tracks(sim, tracks, data, ["birks_a"], straggling=False, max_iterations=1)["lifetime"]

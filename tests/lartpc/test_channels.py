@@ -1,5 +1,6 @@
 """Channel maps of all layouts at hand, and constants of every channel."""
 
+import copy
 import dataclasses
 import functools
 import json
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import shared
-from hepops.lartpc import TPC, Detector, Simulator, gun, read_thresholds
-from hepops.lartpc.packets import ChannelMap, Channels, Tile, channel_files
+from hepops.lartpc import TPC, Detector, FrontEnd, Module, Parameters, Segments, Simulator, gun, read_thresholds
+from hepops.lartpc.packets import ChannelMap, Channels, Tile, channel_files, read_packets, write_packets
 from hepops.lartpc.packets.format import unique_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,6 +91,68 @@ def test_larndsims_way_from_a_pixel_to_its_channel(module):
         group, lane = divmod(table["tile_chip_to_io"][tile][chip], 1000)
         expected = found["module_to_io_groups"][number][group - 1], lane, chip, pad
         assert tuple(int(c) for c in channel_map.address(torch.tensor([pixel]))) == expected
+
+
+@functools.cache
+def whole():
+    """The 2x2 of four modules, the third with the layout of smaller pixels."""
+    names = [f"DUNE/multi_tile_layout-{v}.yaml" for v in ("2.4.16", "2.4.16", "2.5.16", "2.4.16")]
+    properties = shared("data/lartpc/detector/DUNE/2x2.yaml")
+    layouts = [shared(f"data/lartpc/layouts/{name}") for name in names]
+    return ChannelMap.from_yaml(properties, layouts)
+
+
+def slower(channel_map, module):
+    """The same channels of a detector of which a module is another."""
+    changed = copy.copy(channel_map)
+    changed.detector = channel_map.detector.replace(modules=(module,))
+    return changed
+
+
+def test_the_whole_2x2_has_the_channels_of_its_modules():
+    channel_map = whole()
+    detector = channel_map.detector
+    assert {detector.pitch_of(i) for i in (4, 5)} == {0.387975} and detector.pitch_of(0) == 0.4434
+    assert channel_map.num_channels == 3 * 78400 + 102400 == detector.num_pixels
+    assert bijective(channel_map, torch.arange(detector.num_pixels)) == detector.num_pixels
+    alone = loaded("DUNE/2x2.yaml", "DUNE/multi_tile_layout-2.5.16.yaml", 3)[0]
+    third = torch.arange(102400)
+    here, there = channel_map.address(third + int(detector.geometry.first_pixel[4])), alone.address(third)
+    for ours, theirs in zip(here, there, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_packets_of_the_whole_2x2_come_back(tmp_path):
+    channel_map = whole()
+    detector = channel_map.detector
+    shots = [gun.shoot(detector.module(n), 1, energy=300.0, seed=n, first_event=n) for n in (2, 3)]
+    hits = Simulator(detector)(Segments.cat(shots), seed=1)
+    assert {int(t) // 2 for t in hits.tpc.unique()} == {1, 2}
+    write_packets(tmp_path / "packets.h5", hits, channel_map)
+    again = read_packets(tmp_path / "packets.h5", channel_map, truth=False)
+    for name in ("event", "tpc", "ix", "iy", "adc", "y", "z"):
+        assert torch.equal(getattr(again, name), getattr(hits, name)), name
+    torch.testing.assert_close(again.time, hits.time, rtol=0, atol=1e-9)
+    # x with the velocity of each module's own field
+    slow = Module(number=3, nominal=Parameters(efield=0.4))
+    other = read_packets(tmp_path / "packets.h5", slower(channel_map, slow), truth=False)
+    third = hits.tpc // 2 == 2
+    assert torch.equal(other.x[~third], again.x[~third])
+    late = again.time[third] > 5.0
+    assert bool((other.x - again.x)[third][late].abs().min() > 0)
+
+
+def test_default_constants_are_those_of_each_module():
+    own = Module(number=3, frontend=FrontEnd(gain=5e-3, v_ped=600.0, threshold=4000.0))
+    detector = Detector.two_by_two().replace(modules=(own,))
+    channels = Channels.default(detector)
+    first = detector.geometry.first_pixel.tolist()
+    gain = detector.frontend.gain
+    assert channels.gain[[0, first[4] - 1, first[4], first[6] - 1, first[6]]].tolist() == [gain, gain, 5e-3, 5e-3, gain]
+    assert channels.threshold[first[4]] == 4000.0 and channels.pedestal[first[5]] == 600.0
+    odd = detector.replace(modules=(Module(number=3, frontend=FrontEnd(adc_bits=10)),))
+    with pytest.raises(ValueError, match=r"modules of 2x2 have ADCs of \[256, 1024\] codes"):
+        Channels.default(odd)
 
 
 def test_tiles_lie_where_the_layout_puts_them():

@@ -27,6 +27,14 @@ class TestLightArrivals(Contract):
     def rounding(dtype):
         return {"rtol": 1e-12, "atol": 1e-12}  # sums of up to 40 numbers of order 1, and differences of exponentials
 
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e300])
+    def test_a_time_without_meaning_stays_in_its_row(self, device, bad):
+        photons, time, *rest = self.sample(9, device=device)
+        time[1, 7] = bad
+        n = light_arrivals(photons, time.requires_grad_(), *rest)
+        n.sum().backward()
+        assert n[:, [0, 2]].isfinite().all() and n[0, 1].isfinite().all()
+
     def test_refuses_other_dtypes(self, device):
         for kind in (torch.int64, torch.float16, torch.float32, torch.complex64):
             photons, *rest = self.sample(3, device=device)

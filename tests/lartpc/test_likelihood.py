@@ -52,7 +52,11 @@ class TestHitLikelihood(Contract):
         random = torch.Generator().manual_seed(size)
         lengths = torch.randint(16, 22, (size,), generator=random)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        values = (torch.randn(int(lengths.sum()), generator=random, dtype=torch.float64) + 0.7).to(dtype)
+        values = 0.1 * torch.randn(int(lengths.sum()), generator=random, dtype=torch.float64)
+        for begin in offsets[:-1].tolist():  # two pulses, of which chips make hits at about the ticks below
+            for tick in (2, 3, 4, 5, 11, 12, 13, 14):
+                values[begin + tick] += 1.2
+        values = values.to(dtype)
         count = torch.arange(size) % 3
         first = torch.cat([torch.zeros(1, dtype=torch.int64), count.cumsum(0)])
         ticks = torch.cat([torch.tensor([5, 14][:c], dtype=torch.int64) for c in count.tolist()] or [first[:0]])

@@ -128,3 +128,19 @@ def test_bad_input_is_named():
             sim(SHOT, tangents=(name,))
     with pytest.raises(ValueError, match="module must be one of"):
         sim.module(9)
+
+
+def test_universes_are_those_of_one_module():
+    sim = make()
+    with pytest.raises(ValueError, match="modules of 2x2 differ; ask"):
+        sim.universes({"efield": [0.49, 0.5]}, SHOT)
+    with pytest.raises(ValueError, match="differ: take"):
+        sim._waveforms(sim._pieces(SHOT))
+    alone = sim.module(3).universes({"efield": [0.49, 0.5]}, SHOT)
+    assert len(alone) == 2 and set(alone[0].tpc.tolist()) <= {4, 5}
+
+
+def test_what_all_modules_have_of_their_own_is_taken():
+    own = (Module(number=1, frontend=FrontEnd(threshold=9000.0), nominal=Parameters(lifetime=1500.0)),)
+    sim = Simulator(Detector.module0().replace(modules=own))
+    assert sim.lifetime.item() == 1500.0 and sim.detector.frontend.threshold == 9000.0

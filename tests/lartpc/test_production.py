@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import shared
-from hepops.lartpc import Detector, Hits, Simulator, gun, read_hits, read_segments, write_segments
-from hepops.lartpc.production import HitFiles, Index, Ranks, Source, join_hits, simulate_files
+from hepops.lartpc import Detector, Hits, Simulator, gun, read_config, read_hits, read_segments, write_segments
+from hepops.lartpc.production import HitFiles, Index, Ranks, Source, join_hits, simulate_files, tidy
 from hepops.lartpc.production.index import groups
 
 CONFIG = {"seed": 3}
@@ -192,6 +193,30 @@ def test_a_file_cut_after_the_scan_is_refused(files, tmp_path):
         index.read(index.events)
 
 
+def test_an_empty_file_among_others(files, tmp_path):
+    with h5py.File(files[0]) as file:
+        none = file["segments"][:0]
+    with h5py.File(tmp_path / "none.h5", "w") as file:
+        file["segments"] = none
+    alone, both = Index.scan(Source(files[:1])), Index.scan(Source((tmp_path / "none.h5", files[0])))
+    assert_same_segments(alone.read(alone.events)[0], both.read(both.events)[0])
+    with pytest.raises(ValueError, match=r"no segments in .*none\.h5"):
+        Index.scan(Source((tmp_path / "none.h5",)))
+
+
+@pytest.mark.parametrize("gap", [0, 3, 10**6])
+def test_scattered_rows_are_read_whatever_lies_between(files, tmp_path, monkeypatch, gap):
+    from hepops.lartpc.production import index as module
+
+    monkeypatch.setattr(module, "GAP", gap)
+    index = Index.scan(Source((shuffled(files, tmp_path, lambda table: None),)))
+    every = read_segments(tmp_path / "shuffled.h5")
+    some = index.events[::3]
+    segments, rows = index.read(some)
+    assert_same_segments(segments, every[torch.from_numpy(rows)])
+    assert np.array_equal(np.unique(segments.event.numpy()), some) and len(segments) == index.rows(some).sum()
+
+
 def test_groups_are_whole_events():
     events, sizes = np.arange(6), np.array([5, 3, 9, 1, 1, 1])
     assert [g.tolist() for g in groups(events, sizes, 8)] == [[0, 1], [2], [3, 4, 5]]
@@ -310,6 +335,118 @@ def test_no_events_are_an_empty_file(files, sim, tmp_path):
     index = Index.scan(Source(files[:1]))
     done = simulate_files(simulate(sim), index, index.events[:0], tmp_path / "hits.h5", CONFIG)
     assert done.hits == 0 and len(read_hits(tmp_path / "hits.h5")) == 0
+
+
+def left_by_a_kill(index, sim, output):
+    interrupted(index, sim, output)
+    parts = output.with_name(f"{output.name}.parts")
+    (parts / ".000002.h5.x1.part").write_bytes(b"half")
+    return parts
+
+
+def test_the_record_of_a_run(files, sim, tmp_path):
+    """Every start with its time and place, in the output itself."""
+    index = Index.scan(Source(files, same_event="renumber"))
+    left_by_a_kill(index, sim, tmp_path / "hits.h5")
+    done = run(index, sim, tmp_path / "hits.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["hits.h5"]
+    made = read_config(tmp_path / "hits.h5")["run"]
+    first, second = made["starts"]
+    assert first["interrupted"] and "interrupted" not in second and first["began"] < second["began"] < made["finished"]
+    assert (first["found"], second["found"]) == (0, done.resumed) == (0, 2)
+    assert made["pieces"] == done.pieces and made["piece"] == 60 and made["segments"] == done.segments
+    assert made["seconds"] == pytest.approx(first["seconds"] + second["seconds"], abs=2e-3) and first["seconds"] > 0
+    assert second["processes"] == 1 and second["host"] and second["hepops"] == hepops.__version__
+
+
+def test_pieces_of_an_unknown_run_are_not_taken(files, sim, tmp_path):
+    """Their plan is gone, as after a removal that was killed halfway: nothing of them may stand in another run."""
+    index, output = Index.scan(Source(files, same_event="renumber")), tmp_path / "hits.h5"
+    (left_by_a_kill(index, sim, output) / "run.json").unlink()
+    done = simulate_files(simulate(sim, 4), index, index.events, output, {"seed": 4}, piece=60)
+    assert done.resumed == 0
+    with torch.no_grad():
+        expected = sim(read_segments(list(files), same_event="renumber"), 4, truth=True)
+    assert_same_hits(read_hits(output), expected)
+
+
+def test_another_version_does_not_go_on(files, sim, tmp_path, monkeypatch):
+    from hepops.lartpc.production import run as module
+
+    index, output = Index.scan(Source(files, same_event="renumber")), tmp_path / "hits.h5"
+    interrupted(index, sim, output)
+    plan = module._plan
+
+    def later(*args):
+        return plan(*args) | {"version of hepops": "99.0"}
+
+    monkeypatch.setattr(module, "_plan", later)
+    with pytest.raises(ValueError, match="another version of hepops"):
+        run(index, sim, output)
+
+
+def test_a_foreign_folder_is_left_alone(files, sim, tmp_path):
+    index, folder = Index.scan(Source(files[:1])), tmp_path / "hits.h5.parts"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match=r"thesis\.tex: is no file of a run"):
+            run(index, sim, tmp_path / "hits.h5", fresh=fresh)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_finished_run_left_is_tidied(files, sim, tmp_path, monkeypatch):
+    """Killed after the output stood and before the pieces were gone."""
+    from hepops.lartpc.production import run as module
+
+    def killed(folder):
+        raise Killed
+
+    index, output = Index.scan(Source(files[:1])), tmp_path / "hits.h5"
+    monkeypatch.setattr(module, "remove", killed)
+    with pytest.raises(Killed):
+        run(index, sim, output)
+    parts = tmp_path / "hits.h5.parts"
+    assert output.exists() and parts.exists()
+    assert tidy(output) and not parts.exists()
+    assert not tidy(output), "nothing is left"
+    output.rename(tmp_path / "other.h5")
+    interrupted(index, sim, output)
+    (tmp_path / "other.h5").rename(output)
+    assert not tidy(output) and parts.exists(), "pieces of another run stay"
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on(files, sim, tmp_path):
+    """A limit on the size of files stops HDF5 as a full disk does."""
+    resource = pytest.importorskip("resource")
+    index, output = Index.scan(Source(files, same_event="renumber")), tmp_path / "hits.h5"
+    run(index, sim, tmp_path / "once.h5")
+    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    interrupted(index, sim, output)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*000002\.h5'"):
+            run(index, sim, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert run(index, sim, output).resumed == 2
+    assert_same_hits(read_hits(tmp_path / "once.h5"), read_hits(output))
+
+
+def test_the_folder_may_be_removed_meanwhile(files, sim, tmp_path):
+    import shutil
+
+    place = tmp_path / "gone"
+    place.mkdir()
+
+    def removes(segments, progress):
+        shutil.rmtree(place, ignore_errors=True)
+        return simulate(sim)(segments, progress)
+
+    index = Index.scan(Source(files[:1]))
+    with pytest.raises(FileNotFoundError, match=r"hits\.h5\.parts/000000\.h5"):
+        simulate_files(removes, index, index.events, place / "hits.h5", CONFIG)
 
 
 # ---- joining

@@ -110,7 +110,13 @@ def test_a_point_that_is_no_number_is_refused(bad):
         (lambda f, x: (f[:, :1], x, ORIGIN, SPACING), ValueError, "two nodes or more"),
         (lambda f, x: (f, x[:, :2], ORIGIN, SPACING), ValueError, r"points must be \(N, 3\), got \(3, 2\)"),
         (lambda f, x: (f, x.float(), ORIGIN, SPACING), TypeError, "points has dtype Float"),
-        (lambda f, x: (f, x, ORIGIN, (1, 0, 1)), ValueError, "spacing along y must be positive, got 0"),
+        (lambda f, x: (f, x, ORIGIN, (1, 0, 1)), ValueError, "spacing along y must be positive and finite, got 0"),
+        (
+            lambda f, x: (f, x, ORIGIN, (1, np.inf, 1)),
+            ValueError,
+            "spacing along y must be positive and finite, got inf",
+        ),
+        (lambda f, x: (f, x, (1, 2, np.nan), SPACING), ValueError, "origin along z must be finite, got nan"),
         (lambda f, x: (f, x, (1, 2), SPACING), ValueError, r"origin must be three numbers, got \(1, 2\)"),
         (lambda f, x: (f, x, ORIGIN, SPACING, "wrap"), ValueError, r"one of \['error', 'clamp'\], got 'wrap'"),
     ],
@@ -119,3 +125,22 @@ def test_refuses(change, error, message):
     f, x = torch.zeros(1, *SHAPE, dtype=torch.float64), points(3, dtype=torch.float64)
     with pytest.raises(error, match=message):
         trilinear(*change(f, x))
+
+
+def test_what_is_clamped_and_no_number_stays_none():
+    f = torch.randn(2, *SHAPE, dtype=torch.float64)
+    at = torch.tensor([[0.0, 2.3, 11.0], [0.0, np.nan, 11.0], [np.inf, 2.3, 11.0]], dtype=torch.float64)
+    value = trilinear(f, at, ORIGIN, SPACING, "clamp")
+    assert torch.isfinite(value[[0, 2]]).all() and torch.isnan(value[1]).all()
+
+
+def test_second_derivatives_where_a_coordinate_is_just_clamped(device):
+    """1e-4 of a cell beyond an end: the slope is 0 there, and so are the slope's own derivatives."""
+    f = torch.randn(1, *SHAPE, device=device, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([[1.0 + 5e-5, 2.3, 11.0]], device=device, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(trilinear(f, x, ORIGIN, SPACING, "clamp").sum(), x, create_graph=True)
+    assert slope[0, 0] == 0
+    per_map, per_point = torch.autograd.grad(slope[0, 0], (f, x), retain_graph=True)
+    assert not per_map.any() and not per_point.any()
+    (per_map,) = torch.autograd.grad(slope[0, 1], f)
+    assert not per_map[:, :-1].any() and per_map[:, -1].any()  # the nodes on the end's face alone

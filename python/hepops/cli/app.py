@@ -58,7 +58,7 @@ def _fail(message: str, code: int) -> int:
 
 def _sentence(error: Exception) -> str:
     """Errors that the library raises on purpose speak for themselves; others are named."""
-    if isinstance(error, FileNotFoundError | PermissionError) and error.filename and error.strerror:
+    if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
     if isinstance(error, ValueError | TypeError | OSError | ImportError) and str(error):
         return str(error)

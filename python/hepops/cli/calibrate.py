@@ -1,5 +1,6 @@
 """hepops calibrate: the detector that made the hits."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,13 +9,15 @@ import typer
 from . import options as o
 from .chain import Chain
 from .display import write_figures
-from .provenance import check_apart, provenance, write_json
+from .provenance import check_apart, check_writable, provenance, write_json
 
 if TYPE_CHECKING:
+    from hepops.lartpc import Detector
     from hepops.lartpc.fit import FitResult
 
 SUMMARY, VALUES, DONE = "summary.txt", "parameters.json", "provenance.json"
-LEFT = ("state.json", "result.h5", SUMMARY, VALUES, DONE)
+LEFT = ("state.json", "result.h5", "starts.json", SUMMARY, VALUES, DONE)
+LOCK = "lock"
 FIGURES = ("trace.png", "correlations.png", "residuals.png", "overview.png")
 
 
@@ -100,28 +103,32 @@ def calibrate(
     under torchrun the processes share the events.
     """
     import sys
+    import time
 
     import hepops
     from hepops.lartpc import Parameters, plot
-    from hepops.lartpc.production import HitFiles, Ranks
+    from hepops.lartpc.production import HitFiles, Ranks, record
 
+    began = time.perf_counter()
     o.check_seed(seed)
     ranks = Ranks.join()
     for name in (*LEFT, *FIGURES):
         check_apart(output / name, [*hits, *tracks, properties, *(layout or ()), response])
-    ranks.agree(lambda: _prepare(output, overwrite))
+    held: list[Any] = []  # the lock of rank 0
+    log = ranks.agree(lambda: _prepare(output, overwrite, ranks.size, held))
     where = o.parse_device(ranks.device(device))
     o.set_threads(threads)
-    measured = HitFiles.scan(hits)
+    measured = ranks.agree(lambda: HitFiles.scan(hits))
     config = measured.config()
     described = o.detector_of(config, hits[0], detector, properties, layout, module)
     chain = Chain.from_config(config).but(
         response=response, model=model, step=step, reach=reach, length=length, dtype=dtype
     )
     sim = chain.simulator(described, parameter).to(where)
-    index = o.scan_tracks(tracks, config, offset)
+    index = ranks.agree(lambda: o.scan_tracks(tracks, config, offset))
     index = index.select(o.choose_events(index.events, events, shard))
-    noisy = config.get("seed") is not None  # a clock made them: its phase must not be taken for a field
+    # A clock made them: its phase must not be taken for a field.
+    noisy = config.get("seed") is not None or bool(config.get("measured"))
     names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * noisy)
     compare = residual or ("likelihood" if noisy and method == "lm" else "hits")
     if noisy and compare == "hits" and ranks.rank == 0:
@@ -135,7 +142,7 @@ def calibrate(
         index,
         measured,
         names,
-        residual="likelihood" if compare == "likelihood" else None,
+        residual=_likelihood(hits[0], config, described) if compare == "likelihood" else None,
         method=method,
         start=_start(start),
         starts=starts,
@@ -163,7 +170,11 @@ def calibrate(
     }
     fitted = {"detector": described.to_dict(), "simulator": chain.to_dict(), "fit": result.config}
     left = result.counts["hits_of_other_events"]
-    write_json(output / DONE, {"provenance": provenance(), "source": source, "hits left out": left, **fitted})
+    made = {"provenance": provenance(), "run": record.end(log, time.perf_counter() - began), "source": source}
+    write_json(output / DONE, {**made, "hits left out": left, **fitted})
+    (output / record.STARTS).unlink()
+    held.pop().close()
+    (output / LOCK).unlink()
     if not result.converged:
         typer.echo(f"hepops: warning: {result.outcome}", err=True)
     for doubt in result.doubts:
@@ -208,17 +219,49 @@ def write_results(folder: Path, result: "FitResult", truth: dict[str, float] | N
         write_figures(folder / "overview.png", [plot.overview(result, truth)])
 
 
-def _prepare(folder: Path, overwrite: bool) -> None:
-    """A folder that is not there, or empty of a finished fit; an unfinished one goes on."""
+def _likelihood(path: Path, config: dict[str, Any], detector: "Detector") -> Any:
+    """That of the front end; of the constants that `import-packets` has left beside the hits where there are any."""
+    from hepops.lartpc import Channels
+    from hepops.lartpc.likelihood import HitLikelihood
+
+    if "channels" not in config:
+        return "likelihood"
+    return HitLikelihood(Channels.load(path.with_name(config["channels"]), detector).chip(detector))
+
+
+def _prepare(folder: Path, overwrite: bool, processes: int, held: list[Any]) -> list[dict[str, Any]]:
+    """A folder that is not there, or empty of a finished fit; an unfinished one goes on.
+
+    Returns:
+        The starts so far, this one last; the folder's lock is in `held`.
+    """
+    from hepops.lartpc.production import record
+
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: exists and is not a folder")
     if (folder / DONE).exists() and not overwrite:
         raise ValueError(f"{folder}: holds a finished fit; --overwrite begins anew")
     if not folder.exists() and not folder.parent.is_dir():
         raise ValueError(f"{folder}: there is no folder {folder.parent}")
+    check_writable(folder if folder.exists() else folder.parent)
+    folder.mkdir(exist_ok=True)
+    held.append(record.locked(folder / LOCK))
     if overwrite:
         for name in LEFT:
             (folder / name).unlink(missing_ok=True)
+    for name in (*LEFT, *FIGURES):  # of a start that was killed as it wrote
+        for path in folder.glob(f".{name}.*.part"):
+            path.unlink()
+    state = folder / "state.json"
+    return record.begin(folder, processes, _iterations(state), [state] if state.exists() else [])
+
+
+def _iterations(state: Path) -> int:
+    """How many an earlier start has done."""
+    try:
+        return len(json.loads(state.read_text())["trace"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _start(texts: list[str] | None) -> Any:

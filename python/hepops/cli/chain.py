@@ -36,9 +36,12 @@ class Chain:
 
         from hepops.lartpc import Simulator
 
-        parameters = (parameters or detector.nominal).replace(**parse_values("--parameter", values))
+        changed = parse_values("--parameter", values)
+        own: Any = (parameters or detector.nominal).replace(**changed)
+        if parameters is None and not detector.is_uniform:  # each module keeps what the change does not name
+            own = {n: detector.view(n).nominal.replace(**changed) for n in detector.module_numbers}
         arguments: dict[str, Any] = asdict(self) | {"dtype": getattr(torch, self.dtype)}
-        return Simulator(detector, parameters, **arguments)
+        return Simulator(detector, own, **arguments)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

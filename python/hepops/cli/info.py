@@ -1,22 +1,70 @@
-"""hepops info: versions, processor, GPU, libraries."""
+"""hepops info: versions, processor, GPU, libraries; or how a file was made."""
 
 import importlib.metadata
 import json
 import platform
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 
-def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Versions, processor, GPU, libraries."""
-    facts = _facts()
+def info(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Hits, tracks or folders of fits: how they were made.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Versions, processor, GPU, libraries; or how files were made, when, where and from what."""
+    facts = {str(path): made(path) for path in files} if files else _facts()
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
+        return
+    if files:
+        for line in _lines(facts):
+            typer.echo(line)
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         typer.echo(f"{name:{width}}  {', '.join(value) if isinstance(value, list) else value}")
+
+
+def made(path: Path) -> dict[str, Any]:
+    """What a file of hits or tracks, or the folder of a fit, says of how it was made.
+
+    Raises:
+        ValueError: it says nothing, or is no file of ours.
+        FileNotFoundError: no such file.
+    """
+    from hepops.core.files import open_hdf5
+
+    if path.is_dir():
+        if not (path / "provenance.json").is_file():
+            raise ValueError(f"{path}: holds no finished fit")
+        known = json.loads((path / "provenance.json").read_text())
+        return {name: known[name] for name in ("provenance", "run", "source") if name in known}
+    with open_hdf5(path) as file:
+        if "config" in file and "hits" in file:
+            texts = file["config"].attrs
+            of = {name: json.loads(texts[name]) for name in ("provenance", "run", "source", "seed") if name in texts}
+            return {"hits": len(file["hits/event"]), **of}
+        if "provenance" in file.attrs:
+            return {"provenance": json.loads(file.attrs["provenance"])}
+    raise ValueError(f"{path}: does not say how it was made")
+
+
+def _lines(value: Any, indent: int = 0) -> list[str]:
+    """Nested names and values, a line each."""
+    pairs = value.items() if isinstance(value, dict) else ((k, part) for k, part in enumerate(value))
+    lines = []
+    for name, part in pairs:
+        head = f"{'  ' * indent}{name}"
+        nested = isinstance(part, dict) or (isinstance(part, list) and any(isinstance(x, dict | list) for x in part))
+        if nested:
+            lines += [head, *_lines(part, indent + 1)]
+        else:
+            lines.append(f"{head}  {', '.join(map(str, part)) if isinstance(part, list) else part}")
+    return lines
 
 
 def _facts() -> dict[str, Any]:

@@ -28,8 +28,11 @@ def merge(
     configs = [read_config(path) for path in shards]
     order = _order(shards, configs)
     config = configs[order[0]]
+    runs = [configs[k].get("run") for k in order]
     config["source"] = {**config["source"], "shard": None, "merged": [str(shards[k]) for k in order]}
-    hits = join_hits([shards[k] for k in order], output, {**config, "provenance": provenance()})
+    hits = join_hits(
+        [shards[k] for k in order], output, {**config, "provenance": provenance(), "run": {"shards": runs}}
+    )
     if not quiet:
         typer.echo(f"{hits} hits of {len(shards)} shards -> {output}")
 
@@ -57,4 +60,4 @@ def _order(paths: list[Path], configs: list[dict[str, Any]]) -> list[int]:
 def _whole(config: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for all shards."""
     source = {name: value for name, value in config.get("source", {}).items() if name != "shard"}
-    return {**{k: v for k, v in config.items() if k != "provenance"}, "source": source}
+    return {**{k: v for k, v in config.items() if k not in ("provenance", "run")}, "source": source}

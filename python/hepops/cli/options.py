@@ -279,10 +279,11 @@ def report(index: "Index", ids: "Array") -> str:
 
 @contextmanager
 def bar(title: str, shown: bool) -> Iterator[Any]:
-    """A progress bar on a terminal, fed with (done, in all)."""
+    """A progress bar on a terminal, fed with (segments done, in all); its rate is that of the last dozens of calls."""
     from tqdm import tqdm
 
-    with tqdm(desc=title, disable=None if shown else True, unit="piece", unit_scale=True, leave=False) as progress:
+    more: dict[str, Any] = {"unit": " segments", "unit_scale": True, "leave": False, "smoothing": 0.05}
+    with tqdm(desc=title, disable=None if shown else True, **more) as progress:
 
         def update(done: int, total: int) -> None:
             progress.total = total

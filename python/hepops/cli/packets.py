@@ -119,7 +119,7 @@ def import_packets(
     quiet: o.Quiet = False,
 ) -> None:
     """Read LArPix packets of a detector or of larnd-sim into a file of hits."""
-    from hepops.lartpc import EventRule, read_packets
+    from hepops.lartpc import Channels, EventRule, read_packets
     from hepops.lartpc.packets.read import default_events
 
     check_output(output, overwrite, [packets, properties, *(layout or ()), channels])
@@ -127,10 +127,14 @@ def import_packets(
     channel_map = _map(described, properties, layout, module)
     times = {name: value for name, value in (("gap", gap), ("window", window), ("before", before)) if value is not None}
     rule = EventRule(how=events or default_events(packets), **times)
+    constants = _channels(channels, described, channel_map, missing)
+    unread = ~channel_map.connected
+    if bool(unread.any()):  # no channel, no hit: not a silence of the argon
+        constants = (constants or Channels.default(described)).with_status(unread.nonzero()[:, 0], "dead")
     hits = read_packets(
         packets,
         channel_map,
-        _channels(channels, described, channel_map, missing),
+        constants,
         events=rule,
         clock=_clock(clock, delay),
         noisy=noisy,
@@ -139,8 +143,13 @@ def import_packets(
         missing_sync=missing_sync,
     )
     source = {"files": [str(packets)], "events": rule.to_dict(), "channels": str(channels) if channels else None}
-    # A seed says that the hits carry noise, which `calibrate` has to know.
-    config = {"detector": described, "seed": 0, "source": source, "provenance": provenance()}
+    config: dict[str, Any] = {
+        "detector": described, "seed": None, "measured": True, "source": source, "provenance": provenance(),
+    }  # fmt: skip
+    if constants is not None:  # pixel by pixel beside the hits: what their codes mean, for `calibrate`
+        beside = output.with_suffix(".channels.npz")
+        constants.save(beside)
+        config["channels"] = beside.name
     hits.save(output, config)
     if not quiet:
         report = hits.reports["packets"]

@@ -43,6 +43,13 @@ def check_output(path: Path, overwrite: bool, inputs: Iterable[Path | str | None
         raise ValueError(f"{path}: exists already; --overwrite replaces it")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder into which nothing can be written."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: the folder is read-only, or not ours to write into")
 
 
 def check_apart(path: Path, inputs: Iterable[Path | str | None]) -> None:

@@ -58,9 +58,13 @@ def simulate(
     """
     import torch
 
-    from hepops.lartpc.production import Ranks, simulate_files
+    from hepops.lartpc.production import Ranks, simulate_files, tidy
 
     ranks = Ranks.join()
+    if not overwrite and ranks.agree(lambda: tidy(output)):
+        if ranks.rank == 0:
+            typer.echo(f"{output}: was finished by an earlier start")
+        return
     check_output(output, overwrite, [*tracks, properties, *(layout or ()), response, threshold])
     number = _seed(noise, seed)
     where = o.parse_device(ranks.device(device))
@@ -70,7 +74,7 @@ def simulate(
     sim = chain.simulator(described, parameter).to(where)
     bar = read_threshold(threshold, described)
     shift = o.parse_vector(offset)
-    index = o.scan_files(tracks, shift, on_bad, same_event)
+    index = ranks.agree(lambda: o.scan_files(tracks, shift, on_bad, same_event))
     ids = o.choose_events(index.events, events, shard)
     source: dict[str, Any] = {
         "files": [str(path) for path in tracks],

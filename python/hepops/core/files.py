@@ -1,9 +1,10 @@
 """Files that are either whole or not there, and errors about them in one line."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; on success it takes the place of `path` in one step, on failure it is removed.
 
     A reader, or a kill at any moment, finds the old file or the new one, never a part.
+
+    Raises:
+        OSError: no space, no permission or no folder, with the name of `path`.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     os.close(handle)
     try:
         mask = os.umask(0)
@@ -25,9 +32,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
         with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
+    except BaseException as error:
+        with suppress(FileNotFoundError):  # its folder may be gone, too
+            os.unlink(name)
+        if number := _errno(error):
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
+
+
+def _errno(error: BaseException) -> int:
+    """The system's error that stopped a write, such as a full disk, where the exception names no file; else 0."""
+    if isinstance(error, OSError) and error.errno:
+        return 0 if error.filename else error.errno
+    found = re.search(r"errno = (\d+)", str(error))  # HDF5 says it in a RuntimeError's or OSError's text
+    return int(found[1]) if found and isinstance(error, RuntimeError | OSError) else 0
 
 
 @contextmanager

@@ -45,7 +45,9 @@ class Curves:
             near = (distinct[:, None] - self.points).abs()
             return self.U[near.argmin(1)].contiguous(), which
         weights = lagrange(self.points, distinct).to(self.U.dtype)
-        return (weights @ self.U.flatten(1)).reshape(-1, *self.U.shape[1:]), which
+        flat = self.U.flatten(1)
+        # one at a time: a matrix product would round each by how many there are
+        return torch.stack([w @ flat for w in weights]).reshape(-1, *self.U.shape[1:]), which
 
     def covers(self, velocity: Tensor) -> bool:
         if self.smooth:

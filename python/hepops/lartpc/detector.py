@@ -273,6 +273,19 @@ class Detector(Record):
         """Pixel pitch of a TPC [cm]."""
         return self.tpcs[tpc].pitch or self.pixel_pitch
 
+    @property
+    def frontends(self) -> tuple[FrontEnd, ...]:
+        """The different front ends of all modules, in the order of the modules."""
+        return tuple(dict.fromkeys(self._own(number)[1] for number in self.module_numbers))
+
+    def frontend_of(self, tpc: int) -> FrontEnd:
+        """Front end of a TPC's module."""
+        return self._own(self.tpcs[tpc].module)[1]
+
+    def nominal_of(self, tpc: int) -> Parameters:
+        """Nominal parameters of a TPC's module."""
+        return self._own(self.tpcs[tpc].module)[2]
+
     def view(self, module: int) -> Self:
         """The same TPCs, with the pitch, front end and nominal parameters of one module as the detector's own.
 

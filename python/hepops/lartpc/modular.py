@@ -17,7 +17,7 @@ from .parameters import Parameters
 from .pieces import Pieces, count_nodes
 from .response import Response, Table
 from .segments import Segments
-from .simulator import NAMES, Deposits, Simulator, _join
+from .simulator import NAMES, Block, Deposits, Simulator, _join
 from .waveforms import Waveforms
 
 Source = str | Path | np.ndarray[Any, Any] | Tensor | Table
@@ -187,6 +187,22 @@ class ModularSimulator(Simulator):
             parts.append(replace(waves, tangents=slopes, tangent_names=tuple(tangents)))
         return _joined(parts, self._reports(pieces))
 
+    def _blocks(self, segments: Segments, tangents: Sequence[str]) -> Iterator[Block]:
+        """Group after group of modules."""
+        pieces = self._pieces(segments)
+        for group in self._groups:
+            names, rows = self._directions(group, tangents)
+            for chunk in group._chunks(group.own(pieces)):
+                waves = group._waveforms(chunk, names)[0]
+                slopes = _spread(waves.tangents, rows, len(tangents), waves.values)
+                whole = replace(waves, tangents=slopes, tangent_names=tuple(tangents))
+                yield Block(group.detector, whole, group.tpcs_of)
+
+    def _waveforms(self, pieces: Pieces, tangents: Sequence[str] = ()) -> Any:
+        raise ValueError(
+            f"ModularSimulator: this works on modules that are alike, {self.detector.name}'s differ: take sim.module(n)"
+        )
+
     def forward(
         self,
         segments: Segments,
@@ -219,6 +235,18 @@ class ModularSimulator(Simulator):
         sums = {n: math.fsum(p.reports[n] for p in parts) for n in ("electrons_arriving", "electrons_lost")}
         hits = _join(parts, self._reports(pieces) | sums)
         return replace(hits, reports=hits.reports | self._reports(pieces)).sort()
+
+    def universes(
+        self, parameters: "Sequence[Parameters] | Mapping[str, Any]", segments: Segments, **options: Any
+    ) -> Any:
+        """Not of modules that differ.
+
+        Raises:
+            ValueError: always; `sim.module(n).universes(...)` are those of one module.
+        """
+        raise ValueError(
+            f"Simulator.universes: the modules of {self.detector.name} differ; ask sim.module(n).universes(...) for one"
+        )
 
     def _directions(self, group: _Group, tangents: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
         """The tangents that move a group, by the group's own names, and which of all they are."""

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ class Simulator(nn.Module):
         field_map: Distortion of the drift field, a `FieldMap` or one for each TPC: where charge arrives, when, and the
             field in which it recombines (docs/field-maps.md). It may be set anew, ``sim.field_map = map``.
         far_field: Pixels on each side that see a charge from far away, beyond `reach`, as a dipole with its images in
-            the cathode; 0: none. Rows then cover the whole drift, and there are many more of them.
+            the cathode; 0: none. Rows then cover the whole drift, and there are many more of them. A table must cover
+            all pixels up to `reach`.
         attachment: "constant": the lifetime does not follow the field. "O2", "O2-Bakale", "N2O" or "SF6": `lifetime` is
             that in the detector's nominal field, and `efield` changes it as the capture by this impurity.
         density_law: "parameter", or "boiling": the density follows the temperature along the boiling line, and the
@@ -159,6 +160,8 @@ class Simulator(nn.Module):
         density_law: str = "parameter",
     ) -> None:
         super().__init__()
+        if detector.is_uniform and (detector.modules or any(t.pitch for t in detector.tpcs)):
+            detector = detector.view(detector.module_numbers[0])  # what all modules have stands in front
         if dtype not in CUTS:
             raise TypeError(f"Simulator: dtype must be torch.float32 or torch.float64, got {dtype}")
         if model not in MODELS:
@@ -188,6 +191,13 @@ class Simulator(nn.Module):
             self.table = None
         else:
             self.table = Table.read(response, detector.pixel_pitch)
+        if far_field and self.table is not None:  # where the table ends before the far field begins, pads see nothing
+            covers = (2 * max(self.table.current.shape[:2]) - self.table.bins) // (2 * self.table.bins)
+            if covers < reach:
+                raise ValueError(
+                    f"Simulator: the table covers {covers} pixels on each side, the far field begins beyond {reach}: "
+                    f"reach must be at most {covers}"
+                )
         values = parameters if parameters is not None else detector.nominal
         for name in NAMES:
             self.register_parameter(name, nn.Parameter(torch.tensor(getattr(values, name), dtype=torch.float64)))
@@ -445,6 +455,11 @@ class Simulator(nn.Module):
         near = rows_of.near if isinstance(rows_of, FarPlan) else None
         return waves, _Inputs(*fixed, arriving.tolist(), lost.tolist(), several, near)
 
+    def _blocks(self, segments: Segments, tangents: Sequence[str]) -> Iterator["Block"]:
+        """Waveforms of whole events, chunk by chunk."""
+        for pieces in self._chunks(self._pieces(segments)):
+            yield Block(self.detector, self._waveforms(pieces, tangents)[0])
+
     def _chunks(self, pieces: Pieces) -> Iterator[Pieces]:
         """Whole events, in order, of about `chunk` nodes together."""
         if len(pieces) == 0:
@@ -549,6 +564,20 @@ class Simulator(nn.Module):
                 f"got {tuple(threshold.shape)}"
             )
         return threshold.to(waves.values)[self.detector.pixel_id(waves.tpc, waves.ix, waves.iy)]
+
+
+class Block(NamedTuple):
+    """Waveforms of some events in TPCs that are alike."""
+
+    detector: Detector  # with the front end of these TPCs
+    waves: Waveforms
+    tpcs: Tensor | None = None  # int64; None: all
+
+    def holds(self, tpc: Tensor) -> Tensor:
+        """Whether the block is about these TPCs, bool (n)."""
+        return (
+            torch.ones_like(tpc, dtype=torch.bool) if self.tpcs is None else torch.isin(tpc, self.tpcs.to(tpc.device))
+        )
 
 
 @dataclass(frozen=True)

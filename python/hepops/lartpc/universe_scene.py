@@ -27,6 +27,11 @@ TRANSPORT = [
     for name in ("efield", "temperature", "transverse_diffusion", "longitudinal_diffusion")
 ]
 EFIELD, TEMPERATURE = (tuple(Parameters.SPEC).index(name) for name in ("efield", "temperature"))
+# The parameters of `hepops.lartpc.drift` in its order; the velocity follows the two above alone.
+DRIFT = [
+    tuple(Parameters.SPEC).index(name)
+    for name in ("lifetime", "efield", "transverse_diffusion", "longitudinal_diffusion", "temperature")
+]
 NODE_BYTES = 1 << 27  # of nodes, and of currents, that are in memory at a time; the result does not depend on them
 VALUE_BYTES = 1 << 24
 
@@ -173,10 +178,11 @@ class Group:
 
     def velocity(self) -> Tensor:
         """Of every universe, float64 (n), as its own run has it."""
-        from .simulator import drift_velocity
-
+        one = self.values.new_ones(())
         pairs, which = torch.unique(self.values[:, [EFIELD, TEMPERATURE]], dim=0, return_inverse=True)
-        return torch.stack([drift_velocity(E, T) for E, T in pairs])[which]
+        laws = self.values[:1, DRIFT].repeat(len(pairs), 1)
+        laws[:, [DRIFT.index(EFIELD), DRIFT.index(TEMPERATURE)]] = pairs
+        return torch.stack([1 / call(Ops.drift, one, law)[1] for law in laws])[which]
 
     def rows(self, layout: Plan) -> Waveforms:
         """The rows without their currents."""

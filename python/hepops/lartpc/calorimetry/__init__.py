@@ -3,8 +3,11 @@
 from .landau import landau_cdf as landau_cdf
 from .landau import landau_log_density as landau_log_density
 from .landau import landau_quantile as landau_quantile
+from .latent import LatentPosterior as LatentPosterior
+from .latent import LatentSamples as LatentSamples
 from .marginal import MarginalFit as MarginalFit
 from .marginal import fit_charges as fit_charges
+from .objective import HitObjective as HitObjective
 from .objective import HitResiduals as HitResiduals
 from .objective import Objective as Objective
 from .objective import PixelCharges as PixelCharges

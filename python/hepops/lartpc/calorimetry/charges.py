@@ -21,11 +21,12 @@ from ..waveforms import hit_shares
 from .objective import PixelCharges
 from .ranges import Kinematics
 from .tracks import LEAST, Tracks
-from .vavilov import vavilov
+from .vavilov import SMALLEST, at_knots
 
 # What acts on a segment's charge as a whole: the shares of pixels stay.
 ALLOWED = ("birks_a", "birks_k", "box_alpha", "box_beta", "ellipsoid_ratio", "lifetime", "w_ion", "density")
 _NODES = torch.arange(-50, 51, dtype=torch.float64) / 10  # normal scores of the quadrature
+_WHOLE = 0.1  # less of a segment, where a particle ends, is not asked for its kappa [cm]
 _REFERENCE = 2.0  # dE/dx at which shares are taken [MeV/cm]: any
 
 
@@ -128,13 +129,23 @@ def law_of(tracks: Tracks, nuisance: Tensor, straggling: bool = True) -> Law:
         per_range[here] = 1 / (table.stopping_power(middle) * table.density)
         if not straggling:
             continue
-        y = vavilov(nodes[None], (xi / law.largest)[:, None], law.slope[:, None])
+        _refuse_long_tails(table.particle.pdg, xi / law.largest, inside)
+        y = at_knots(xi / law.largest, law.slope, nodes)
         y = y - (y @ weight)[:, None]
         exact = xi * law.largest * (1 - law.slope / 2)
         spread = (y**2) @ weight
         values[here] = y * (exact / spread).sqrt()[:, None] * (inside > 1e-4)[:, None]
         variance[here] = torch.where(inside > 1e-4, exact, 0.0)
     return Law(values, variance, per_range)
+
+
+def _refuse_long_tails(pdg: int, kappa: Tensor, inside: Tensor) -> None:
+    worst = float(torch.where(inside > _WHOLE, kappa, 1.0).min())
+    if worst < SMALLEST:
+        raise ValueError(
+            f"tracks: kappa = xi/W is {worst:.2g} for particle {pdg}, below {SMALLEST}: single collisions decide; give "
+            f"Tracks a cut [MeV] and make electrons above it segments of their own"
+        )
 
 
 def weights(count: int) -> Tensor:

@@ -1,35 +1,24 @@
 r"""What a calorimetric fit compares: any function of (simulator, segments) that returns -log L with a graph.
 
-`latent.LatentFit` needs no more than that; an objective that also has `information` saves it the differences of
-gradients from which it would otherwise read the second derivatives.
+`PixelCharges` is also the data of `marginal.fit_charges`.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ..fit.residuals import Noise, PixelSums, Residual
 from ..hits import Hits
+from ..likelihood import Chip, hit_likelihood, match
+from ..likelihood.chip import NOISE
 from ..segments import Segments
 from ..simulator import Simulator
-from ..waveforms import Waveforms, hit_shares
+from ..waveforms import Waveforms
 
 Objective = Callable[[Simulator, Segments], Tensor]
-
-
-@runtime_checkable
-class HasInformation(Protocol):
-    """An objective that knows its second derivatives with respect to the deposits."""
-
-    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
-        """Second derivatives (n, n) with respect to dE of the segments of each block, one event each.
-
-        per_dE: d(charge)/d(dE) of every segment, relative to its charge [1/MeV].
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,32 +84,6 @@ class PixelCharges:
         at = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
         return order[at], key[at] == wanted
 
-    def information(self, sim: Simulator, segments: Segments, per_dE: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
-        """Gauss and Newton's second derivatives; the charge of a segment on a pixel is linear in its electrons."""
-        with torch.no_grad():
-            waves, inputs = sim._waveforms(sim._pieces(segments), ())
-            layout = inputs.layout
-            row = torch.repeat_interleave(layout.pair_offset[1:] - layout.pair_offset[:-1])
-            pair = torch.arange(len(layout.pair))
-            ends = [torch.full((len(pair),), value, dtype=torch.float64) for value in (-1e12, 1e12)]
-            shares = hit_shares(inputs.nodes, inputs.velocity, pair, *ends, inputs.response, layout, **inputs.settings)
-            side = 2 * inputs.settings["reach"] + 1
-            segment = inputs.segment[torch.div(layout.pair, side * side, rounding_mode="floor")]
-            place, found = self.place(waves)
-            return [self._block(shares, place[row], segment, found[row], per_dE, index) for index in blocks]
-
-    def _block(
-        self, shares: Tensor, pixel: Tensor, segment: Tensor, found: Tensor, per_dE: Tensor, index: Tensor
-    ) -> Tensor:
-        on = found & torch.isin(segment, index)
-        used, local = torch.unique(pixel[on], return_inverse=True)
-        column = torch.full_like(per_dE, -1, dtype=torch.int64)
-        column[index] = torch.arange(len(index))
-        J = torch.zeros(len(used), len(index), dtype=torch.float64)
-        J.index_put_((local, column[segment[on]]), shares[on].double(), accumulate=True)
-        J *= per_dE[index] / self.sigma[used][:, None]
-        return J.T @ J
-
 
 @dataclass(frozen=True)
 class HitResiduals:
@@ -142,6 +105,53 @@ class HitResiduals:
         scale = torch.full((2,), residual.robust.floor, dtype=torch.float64)
         price = r.missing / 2 * residual.robust.missing(scale).sum()
         return residual.robust.rho(r.values, scale[r.kind]).sum() + price
+
+
+@dataclass(frozen=True)
+class HitObjective:
+    """The exact likelihood of measured hits (`likelihood`) as a function with a graph: of self-triggered, noisy data.
+
+    The value is that of `HitLikelihood` at the same tolerance, hits left over included.
+
+    Args:
+        measured: Hits of the clocked chip.
+        chip: None: what the simulator's detector states.
+        tolerance: As of `HitLikelihood`.
+
+    Differentiable once, in the currents. Deterministic.
+    """
+
+    measured: Hits
+    chip: Chip | None = None
+    tolerance: float = 1e-4
+
+    def __call__(self, sim: Simulator, segments: Segments) -> Tensor:
+        chip = Chip.of(sim.detector) if self.chip is None else self.chip
+        waves, hits = sim.waveforms(segments), self.measured
+        with torch.no_grad():
+            found = match(waves, hits, chip.clock)
+            pixel = sim.detector.pixel_id(waves.tpc, waves.ix, waves.iy)
+            row = torch.repeat_interleave(found.first[1:] - found.first[:-1])
+            edges, _, _ = chip.edges(hits.adc[found.hit], hits.charge[found.hit], pixel[row])
+            noise = torch.stack([chip.at(name, pixel).expand(len(pixel)) for name in NOISE], 1)
+        out = hit_likelihood(
+            waves.values,
+            waves.offsets,
+            found.tick,
+            found.first,
+            edges,
+            chip.at("threshold", pixel),
+            noise,
+            chip.clock,
+            self.tolerance,
+        )
+        foreign, silence = chip.foreign_probability(), chip.silence
+        floor = torch.full_like(out.log_probability, math.log(silence) if silence > 0 else -math.inf)
+        left = len(hits) - len(found.hit)
+        price = math.log(foreign) if foreign > 0 else -math.inf
+        floor[torch.arange(len(found.hit)) + row] = price
+        total = torch.logaddexp(out.log_probability, floor).sum()
+        return -total - (left * price if left else 0.0)
 
 
 def _keys(rows: "Waveforms | PixelCharges") -> Tensor:

@@ -77,6 +77,18 @@ def vavilov(z: Tensor, kappa: Tensor, beta2: Tensor) -> Tensor:
     return v / torch.sqrt(kappa.clamp(min=SMALLEST)) + torch.log(kappa.clamp(max=SMALLEST) / SMALLEST)
 
 
+def at_knots(kappa: Tensor, beta2: Tensor, z: Tensor) -> Tensor:
+    """y (N, Z) at kappa, beta2 (N) and scores z (Z) that are knots of the table, multiples of 0.1: one product."""
+    held = kappa.clamp(SMALLEST, LARGEST)
+    x = (torch.log(held) - log(SMALLEST)) / (log(LARGEST) - log(SMALLEST)) * 2 - 1
+    basis = _chebyshev(x, _NODES[0])[:, :, None] * _chebyshev(2 * beta2 - 1, _NODES[1])[:, None, :]
+    k = torch.round((z - float(_Z[0])) / 0.1).long()
+    v = basis.flatten(1) @ _table(z.device)[0][k].T
+    gauss = z * torch.sqrt(1 - beta2 / 2)[:, None]
+    v = gauss + (v - gauss) * torch.sqrt(LARGEST / kappa.clamp(min=LARGEST))[:, None]
+    return v / torch.sqrt(kappa.clamp(min=SMALLEST))[:, None]  # less the shift below SMALLEST: of use where it cancels
+
+
 def _chebyshev(x: Tensor, n: int) -> Tensor:
     """T_0 ... T_{n-1} at x, (..., n)."""
     rows = [torch.ones_like(x), x]

@@ -37,6 +37,11 @@ class Chips:
         chip: Any = self.hits.chip
         return {n: float(torch.as_tensor(v, dtype=torch.float64).mean()) for n, v in chip.values().items()}
 
+    @property
+    def chip(self) -> Any:
+        """The chip, as toys are to simulate it."""
+        return self.hits.chip
+
     def with_values(self, values: dict[str, float | Tensor]) -> Chips:
         """The chip at other values. Where pixels differ already, one number moves their mean and keeps the ratios."""
         chip: Any = self.hits.chip
@@ -62,7 +67,7 @@ class Chips:
         if self.kept is None:
             return self.hits.intervals(sim, segments, measured, parameters)
         physical = tuple(name for name in parameters if name not in self.own)
-        now = (sim.parameters_now, physical)
+        now = (tuple(p.item() for p in sim.parameters()), physical)  # those of every module
         here = [waves for known, values, waves in self.kept if known is segments and values == now]
         if not here:
             with torch.no_grad():

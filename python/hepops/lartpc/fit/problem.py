@@ -184,7 +184,7 @@ class Problem:
         derivatives: bool = True,
         scores: bool = False,
     ) -> Point:
-        """Evaluate the objective on some batches; several processes do so together, and then leave the scores out."""
+        """Evaluate the objective on some batches; `scores` of each event are kept only where they are asked for."""
         p, slope = self.space.physical(x[: len(self.space)])
         parts = self._parts(x, objective, batches, derivatives, scores)
         share, weight = sum(batch.events for batch in batches) / self.num_events, self._weight(batches)
@@ -207,7 +207,7 @@ class Problem:
     ) -> list[Part]:
         """What each batch gives, by this process or by all of the team."""
         if self.team is None:
-            return [self.part(x, objective, batch, derivatives) for batch in batches]
+            return [self.part(x, objective, batch, derivatives, scores) for batch in batches]
         request = Request(x, *self._numbers(objective, batches), derivatives, scores)
         parts: list[Part] = self.team.ask(self, request)
         return parts
@@ -234,7 +234,12 @@ class Problem:
         return stage, tuple(number[id(batch)] for batch in batches)
 
     def part(
-        self, x: Tensor, objective: Residual | LikelihoodObject, batch: Batch | FileBatch, derivatives: bool
+        self,
+        x: Tensor,
+        objective: Residual | LikelihoodObject,
+        batch: Batch | FileBatch,
+        derivatives: bool,
+        scores: bool = False,
     ) -> Part:
         """What one batch gives."""
         u = x[: len(self.space)]
@@ -242,7 +247,8 @@ class Problem:
         for name, value in zip(self.space.names, p.tolist(), strict=True):
             self.set(name, value)
         if isinstance(objective, LikelihoodObject):
-            return terms_of(self.sim, self.unknowns, p, x, objective, [batch], derivatives)
+            terms = terms_of(self.sim, self.unknowns, p, x, objective, [batch], derivatives)
+            return dataclasses.replace(terms, scores=tuple(s.by_event() for s in terms.scores) if scores else ())
         with torch.no_grad():
             return objective(self._hits(u, p, batch, derivatives), batch.measured)
 

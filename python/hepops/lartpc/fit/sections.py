@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -243,28 +244,62 @@ def simulated(
         if family.spec.per == "tile" and bool(x[family.first : family.first + len(family)].any()):
             raise ValueError("toys: the simulated chip has one gain for all pixels, it cannot simulate gains per tile")
     common = _common(sim, unknowns, p, objective)
-    own = getattr(objective, "own", {})
     parts = []
     for section in _sections(sim, unknowns, common, x.tolist(), batch):
         for name, number in section.values.items():
             _set(sim, name, number)
-        chip = {("v_ped" if n == "pedestal" else n): section.values.get(n, v) for n, v in own.items()}
-        there = sim.detector
-        if chip:
-            sim.detector = there.replace(frontend=there.frontend.replace(**chip))
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                if section.tpc is not None:
-                    warnings.filterwarnings("ignore", message="hepops: .* of the energy lies outside")
-                hits = sim(section.segments, seed=seed)
-        finally:
-            sim.detector = there
+        at: Any = objective
+        chips = {n: v for n, v in section.values.items() if n in CHIP}
+        chip: Any = getattr(at.with_values(chips) if chips else at, "chip", None)
+        many = {n: v for n, v in ({} if chip is None else chip.values()).items() if torch.as_tensor(v).numel() > 1}
+        bars: dict[str, Any] = {"threshold": many["threshold"]} if "threshold" in many else {}
+        with _stated(sim, chip), warnings.catch_warnings(), torch.no_grad():
+            if section.tpc is not None:
+                warnings.filterwarnings("ignore", message="hepops: .* of the energy lies outside")
+            hits = sim(section.segments, seed=seed, **bars)
+        if {"gain", "pedestal"} & many.keys() and chip.adc_bits:
+            adc = chip.digitise(hits.charge, sim.detector.pixel_id(hits.tpc, hits.ix, hits.iy))
+            hits = dataclasses.replace(hits, adc=adc)
         parts.append(hits if section.tpc is None else hits[hits.tpc == section.tpc])
     columns = {n: torch.cat([getattr(part, n) for part in parts]) for n in parts[0].columns()}
     bare: dict[str, Any] = {"time_tangents": None, "charge_tangents": None, "tangent_names": (), "truth": None}
     for name, number in common.items():
         _set(sim, name, number)
     return dataclasses.replace(parts[0], **columns, **bare)
+
+
+@contextmanager
+def _stated(sim: Simulator, chip: Any) -> Iterator[None]:
+    """The simulator, its front ends with what a likelihood's chip has one value of.
+
+    Raises:
+        ValueError: noise that differs within a module, which the simulated chip has not.
+    """
+    groups: Any = getattr(sim, "groups", None)
+    parts: list[Simulator] = [sim] if groups is None else list(groups)
+    before = [part.detector for part in parts]
+    try:
+        for part, there in zip(parts, before, strict=True) if chip is not None else ():
+            mine = getattr(part, "tpcs_of", torch.arange(len(there.tpcs)))
+            part.detector = there.replace(frontend=there.frontend.replace(**_common_to(chip, there, mine)))
+        yield
+    finally:
+        for part, there in zip(parts, before, strict=True):
+            part.detector = there
+
+
+def _common_to(chip: Any, detector: Any, tpcs: Tensor) -> dict[str, float]:
+    """Fields of a front end of which all pixels of some TPCs have one value."""
+    first = detector.geometry.first_pixel
+    pixel = torch.cat([int(first[i]) + torch.arange(detector.tpcs[i].nx * detector.tpcs[i].ny) for i in tpcs.tolist()])
+    found = {"v_cm": chip.v_cm, "v_ref": chip.v_ref}
+    for name in chip.values():
+        values = chip.at(name, pixel)
+        if bool((values == values[0]).all()):
+            found["v_ped" if name == "pedestal" else name] = float(values[0])
+        elif name not in ("threshold", "gain", "pedestal"):
+            raise ValueError(f"toys: the simulated chip has one {name} in a module, not one per pixel")
+    return found
 
 
 def _ask(

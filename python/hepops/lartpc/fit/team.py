@@ -34,7 +34,7 @@ class Request:
     stage: int
     batches: tuple[int, ...]
     derivatives: bool
-    scores: bool  # of every interval, too: only the end of a fit needs them
+    scores: bool  # of every event, too: only the end of a fit needs them
     toys: int = 0  # the information of so many toys in place of the data's terms
     seed: int = 0
 
@@ -93,12 +93,10 @@ class Team:
         try:
             if request.toys:
                 return [problem.toys_of(x, objective, problem.batches[k], request.toys, request.seed) for k in mine]
-            parts = [problem.part(x, objective, problem.batches[k], request.derivatives) for k in mine]
+            flags = request.derivatives, request.scores
+            return [problem.part(x, objective, problem.batches[k], *flags) for k in mine]
         except Exception as error:
             return error
-        if request.scores:
-            return parts
-        return [dataclasses.replace(part, scores=()) if isinstance(part, Terms) else part for part in parts]
 
     def _broadcast(self, message: object) -> object:
         held = [message]

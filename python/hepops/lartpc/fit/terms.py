@@ -31,7 +31,7 @@ def ordered_sum(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scores:
-    """Per interval: its event and its score with respect to common unknowns and to the groups it belongs to."""
+    """Per interval, or sum of some: its event, its score with respect to common unknowns and to the groups it is of."""
 
     event: Tensor  # int64 (n)
     common: Tensor  # (K, n)    d log L / dp
@@ -64,6 +64,13 @@ class Scores:
             family = unknowns.families[f]
             border[family.first : family.first + len(family)] = self._cross(f, t, len(family), events)
         return Arrow(corner, border, _by_group(self.single[t] ** 2, self.group[t], events))
+
+    def by_event(self) -> Scores:
+        """Summed over the intervals of an event that share their groups: what a spread over events needs."""
+        key = torch.cat((self.event[None], self.group))
+        rows, inverse = torch.unique(key, dim=1, return_inverse=True)
+        n = rows.shape[1]
+        return Scores(rows[0], _by_group(self.common, inverse, n), _by_group(self.single, inverse, n), rows[1:])
 
     def _block(self, corner: Tensor, families: tuple[Family, ...], f: int, others: list[int]) -> None:
         k, family = len(self.common), families[f]
@@ -137,7 +144,7 @@ class Terms:
     gradient: Tensor  # (K + M)
     information: Arrow
     report: Mapping[str, int]
-    scores: tuple[Scores, ...] = ()
+    scores: tuple[Scores, ...] = ()  # summed by event, where they were asked for
     scored: bool = False  # whether it was made of scores, kept or not
 
     def __add__(self, other: Terms) -> Terms:

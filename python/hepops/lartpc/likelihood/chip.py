@@ -47,6 +47,7 @@ class Chip:
     clock: Clock
     foreign_rate: float = 1e-7  # hits that nothing explains, of any code alike [1/(pixel us)]
     silence: float = 1e-12  # probability that a stretch without hits has none for another reason (dead, lost)
+    masked: Tensor | None = None  # bool (num_pixels): dead or noisy, neither hits nor silence there say anything
 
     def __post_init__(self) -> None:
         for name in FITTED:
@@ -64,14 +65,21 @@ class Chip:
             raise ValueError(f"Chip: adc_bits must be 0 to 24, got {self.adc_bits}")
         if not (math.isfinite(self.foreign_rate) and self.foreign_rate >= 0):
             raise ValueError(f"Chip: foreign_rate must not be negative [1/(pixel us)], got {self.foreign_rate}")
-
         if not 0 <= self.silence < 1:
             raise ValueError(f"Chip: silence must be in [0, 1), got {self.silence}")
+        if self.masked is not None and (self.masked.dtype != torch.bool or self.masked.ndim != 1):
+            raise ValueError(
+                f"Chip: masked must be bool (num_pixels,), got {self.masked.dtype} {tuple(self.masked.shape)}"
+            )
 
     @classmethod
     def of(cls, detector: Detector, **changes: Any) -> "Chip":
-        """The chip that a detector states; `changes` are fields of other values."""
-        chip = detector.frontend
+        """The chip that a detector states, per pixel where its modules differ; `changes` are fields of other values.
+
+        Raises:
+            ValueError: an unknown name, or modules whose chips differ in their clock or in the bits of their ADC.
+        """
+        chip = detector.frontends[0]
         stated = {
             "threshold": chip.threshold,
             "reset_noise": chip.reset_noise,
@@ -84,6 +92,8 @@ class Chip:
             "adc_bits": chip.adc_bits,
             "clock": Clock(detector.tick, chip.integration, chip.reset, chip.busy, chip.buffer_risetime),
         }
+        if len(detector.frontends) > 1:
+            stated |= _per_pixel(detector)
         known = [f.name for f in fields(cls)]
         for name in changes:
             if name not in known:
@@ -95,7 +105,8 @@ class Chip:
         for name in values:
             if name not in FITTED:
                 raise ValueError(f"Chip: {name!r} cannot be fitted, {nearest(name, list(FITTED))}")
-        return replace(self, **values)
+        changes: dict[str, Any] = dict(values)
+        return replace(self, **changes)
 
     def values(self) -> Mapping[str, Value]:
         """What may be fitted, by name."""
@@ -127,6 +138,26 @@ class Chip:
         if pixel.numel() and int(pixel.max()) >= value.numel():
             raise ValueError(f"Chip: {name} has {value.numel()} values, there is none for pixel id {int(pixel.max())}")
         return value[pixel]
+
+    def hidden(self, pixel: Tensor) -> Tensor:
+        """Which of some pixels (`Detector.pixel_id`) are masked, bool.
+
+        Raises:
+            ValueError: a pixel of which `masked` knows nothing.
+        """
+        if self.masked is None:
+            return torch.zeros_like(pixel, dtype=torch.bool)
+        if pixel.numel() and int(pixel.max()) >= len(self.masked):
+            raise ValueError(
+                f"Chip: masked has {len(self.masked)} values, there is none for pixel id {int(pixel.max())}"
+            )
+        return self.masked.to(pixel.device)[pixel]
+
+    def digitise(self, charge: Tensor, pixel: Tensor) -> Tensor:
+        """ADC codes of charges [e] on pixels, int64 (num_hits); not differentiable."""
+        volts = charge.detach().double() * self.at("gain", pixel) + self.at("pedestal", pixel) - self.v_cm
+        counts = volts.clamp(min=0) * (self.codes / (self.v_ref - self.v_cm))
+        return counts.round().clamp(max=self.codes - 1).long()
 
     def edges(self, adc: Tensor, charge: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Edges of the charge of readings, and their slopes.
@@ -167,6 +198,37 @@ class Chip:
             torch.where(ends, 0.0, per_gain),
             torch.where(ends, 0.0, per_pedestal),
         )
+
+
+_STATED = dict(zip(FITTED, ("threshold", "gain", "v_ped", *NOISE), strict=True))
+
+
+def _per_pixel(detector: Detector) -> dict[str, Tensor]:
+    """What differs from module to module; gain and pedestal in terms of the first module's ADC."""
+    chips = [detector.frontend_of(i) for i in range(len(detector.tpcs))]
+    first = chips[0]
+    for name in ("integration", "reset", "busy", "buffer_risetime", "adc_bits"):
+        values = {getattr(chip, name) for chip in chips}
+        if len(values) > 1:
+            raise ValueError(f"Chip: {name} must be the same in all modules of {detector.name}, got {sorted(values)}")
+    pixels = torch.tensor([t.nx * t.ny for t in detector.tpcs])
+
+    def spread(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).repeat_interleave(pixels)
+
+    found = {name: spread([getattr(chip, source) for chip in chips]) for name, source in _STATED.items()}
+    scale = (first.v_cm, first.v_ref)
+    v_cm, v_ref = (spread([getattr(chip, name) for chip in chips]) for name in ("v_cm", "v_ref"))
+    gain, pedestal = rescaled(found["gain"], found["pedestal"], v_cm, v_ref, scale)
+    return found | {"gain": gain, "pedestal": pedestal}
+
+
+def rescaled(
+    gain: Tensor, pedestal: Tensor, v_cm: Tensor, v_ref: Tensor, scale: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Gain and pedestal that give the same codes with an ADC from scale[0] to scale[1] [mV] for all pixels."""
+    ratio = (scale[1] - scale[0]) / (v_ref - v_cm)
+    return gain * ratio, scale[0] + (pedestal - v_cm) * ratio
 
 
 def _worst(value: Tensor, low: float) -> float:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +46,12 @@ class Intervals:
     left_over_log: float  # log of the probability of each of them
     report: dict[str, int] = field(default_factory=dict)
 
+    def select(self, keep: Tensor) -> Intervals:
+        """Some of the intervals, by a mask; hits left over and the report stay."""
+        names = ("event", "tpc", "ix", "iy", "hit", "log_probability", "scores", "known", "neglected")
+        columns: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return dataclasses.replace(self, **{name: None if c is None else c[keep] for name, c in columns.items()})
+
     @property
     def log_likelihood(self) -> float:
         """log L, hits left over included."""
@@ -75,7 +81,8 @@ class HitLikelihood:
 
     A hit of probability P counts as P + p with p that of a foreign hit (`Chip.foreign_rate`), so that one absurd hit
     costs no more than -log p; hits that no row explains cost just that. Likewise a stretch without hits counts as P +
-    `Chip.silence`. The report says how many hits and silences came from there.
+    `Chip.silence`. The report says how many hits and silences came from there. Pixels that the chip calls `masked`
+    (dead and noisy ones, see `Channels.chip`) have no interval, and hits on them are counted and left out.
 
     Args:
         chip: The chip; None: what the simulator's detector states.
@@ -140,20 +147,19 @@ class HitLikelihood:
         self, sim: Simulator, segments: Segments, measured: Hits, parameters: tuple[str, ...] = ()
     ) -> Iterator[Intervals]:
         """The same in chunks of whole events; `Intervals.hit` and `left_over` count in all measured hits."""
-        chip = Chip.of(sim.detector) if self.chip is None else self.chip
         physical = tuple(name for name in parameters if name not in FITTED)
         if self.time_offset:
             segments = dataclasses.replace(segments, t0=segments.t0 + self.time_offset)
         index = torch.arange(len(measured), device=measured.event.device)
         left = torch.ones_like(index, dtype=torch.bool)
         with torch.no_grad():
-            for pieces in sim._chunks(sim._pieces(segments)):
-                waves = sim._waveforms(pieces, physical)[0]
-                mine = torch.isin(measured.event, torch.unique(waves.event))
+            for part in sim._blocks(segments, physical):
+                chip = Chip.of(part.detector) if self.chip is None else self.chip
+                mine = torch.isin(measured.event, torch.unique(part.waves.event)) & part.holds(measured.tpc)
                 left &= ~mine
-                yield self._part(waves, sim.detector, chip, measured[mine], index[mine], parameters)
+                yield self._part(part.waves, part.detector, chip, measured[mine], index[mine], parameters)
         if bool(left.any()):  # of events without a segment
-            yield self._nothing(waves, chip, index[left], len(parameters))
+            yield self._nothing(chip, sim.detector, measured[left], index[left], len(parameters))
 
     def of_waveforms(
         self, waves: Waveforms, detector: Detector, measured: Hits, parameters: tuple[str, ...] = ()
@@ -167,6 +173,8 @@ class HitLikelihood:
     def _part(
         self, waves: Waveforms, detector: Detector, chip: Chip, hits: Hits, index: Tensor, parameters: tuple[str, ...]
     ) -> Intervals:
+        masked = chip.hidden(detector.pixel_id(hits.tpc, hits.ix, hits.iy))
+        hits, index = (hits[~masked], index[~masked]) if bool(masked.any()) else (hits, index)
         found = match(waves, hits, chip.clock)
         pixel = detector.pixel_id(waves.tpc, waves.ix, waves.iy)
         row_of_hit = torch.repeat_interleave(found.first[1:] - found.first[:-1])
@@ -191,9 +199,12 @@ class HitLikelihood:
             scores = torch.where(known[:, None] > 0, scores, 0.0)
         lost = torch.ones(len(hits), dtype=torch.bool, device=index.device)
         lost[found.hit] = False
-        foreign, silent = float((1 - known[place]).sum()), float((1 - known).sum())
+        keep = ~chip.hidden(pixel)[row]
+        foreign, silent = float((1 - known[place]).sum()), float((1 - known[keep]).sum())
         report = found.report | {"foreign": round(foreign), "silenced": round(silent - foreign)}
-        return Intervals(
+        if chip.masked is not None:
+            report |= {"masked": int(masked.sum())}
+        result = Intervals(
             waves.event[row],
             waves.tpc[row],
             waves.ix[row],
@@ -207,8 +218,12 @@ class HitLikelihood:
             log_foreign,
             report,
         )
+        return result if chip.masked is None else result.select(keep)
 
-    def _nothing(self, waves: Waveforms, chip: Chip, left: Tensor, parameters: int) -> Intervals:
+    def _nothing(self, chip: Chip, detector: Detector, hits: Hits, index: Tensor, parameters: int) -> Intervals:
+        """Hits of events without a segment."""
+        masked = chip.hidden(detector.pixel_id(hits.tpc, hits.ix, hits.iy))
+        left = index[~masked]
         none = left[:0]
         empty = torch.zeros(0, dtype=torch.float64, device=left.device)
         log_foreign = math.log(p) if (p := chip.foreign_probability()) > 0 else -math.inf
@@ -220,6 +235,8 @@ class HitLikelihood:
             "foreign": 0,
             "silenced": 0,
         }
+        if chip.masked is not None:
+            report["masked"] = int(masked.sum())
         scores = empty.new_zeros(0, parameters) if parameters else None
         return Intervals(none, none, none, none, none, empty, scores, empty, empty, left, log_foreign, report)
 

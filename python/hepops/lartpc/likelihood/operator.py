@@ -150,8 +150,19 @@ def _(
 
 
 @register_fake("hepops::hit_likelihood_backward")
-def _(grad: Tensor, slopes: Tensor, *rest: Any) -> Tensor:
-    return slopes.new_empty(slopes.shape)
+def _(
+    grad: Tensor,
+    values: Tensor,
+    edges: Tensor,
+    threshold: Tensor,
+    noise: Tensor,
+    per_current: Tensor,
+    per_threshold: Tensor,
+    per_noise: Tensor,
+    per_edge: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in (per_current, per_edge, per_threshold, per_noise))
 
 
 @register_fake("hepops::_hit_scores")
@@ -160,40 +171,35 @@ def _(slopes: Tensor, tangents: Tensor, offsets: Tensor, ticks: Tensor, *rest: A
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, offsets, ticks, first, _, threshold, noise, _, hold, reset, *_, derivatives = inputs
-    _, per_current, per_threshold, per_noise, per_edge, neglected = output
-    ctx.mark_non_differentiable(per_current, per_threshold, per_noise, per_edge, neglected)
-    ctx.save_for_backward(offsets, ticks, first, per_current, per_threshold, per_noise, per_edge)
-    ctx.shapes, ctx.clock, ctx.derivatives = (threshold.shape, noise.shape), (hold, reset), derivatives
+    values, offsets, ticks, first, edges, threshold, noise, _, hold, reset, *_, derivatives = inputs
+    _, *slopes, neglected = output
+    ctx.mark_non_differentiable(*slopes, neglected)
+    ctx.save_for_backward(values, edges, threshold, noise, *slopes, offsets, ticks, first)
+    ctx.clock, ctx.derivatives = (hold, reset), derivatives
 
 
 def _backward(ctx: Any, grad: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
     if not ctx.derivatives:
         raise RuntimeError("hepops::hit_likelihood was called without derivatives")
-    offsets, ticks, first, per_current, per_threshold, per_noise, per_edge = ctx.saved_tensors
-    of_values = Ops.hit_likelihood_backward(grad, per_current, offsets, ticks, first, *ctx.clock)
-    intervals = first + torch.arange(first.shape[0], device=first.device)  # where those of each row begin
-    of_hit = torch.arange(ticks.shape[0], device=first.device)
-    row = torch.searchsorted(first[1:].contiguous(), of_hit, right=True)
-    of_edges = per_edge * grad[of_hit + row]
-    bar, sigma = (
-        _by_row(grad, slope, intervals, shape)
-        for slope, shape in zip((per_threshold, per_noise), ctx.shapes, strict=True)
+    saved = ctx.saved_tensors
+    threshold, noise, first = saved[2], saved[3], saved[-1]
+    per_current, per_threshold, per_noise, per_edge = saved[4:8]
+    of_values, of_edges, of_threshold, of_noise = Ops.hit_likelihood_backward(
+        grad, *saved[:4], per_current, per_threshold, per_noise, per_edge, *saved[8:], *ctx.clock
     )
+    counts = first[1:] - first[:-1] + 1
+    bar = _by_row(of_threshold, counts, threshold.shape, threshold.ndim == 0 or threshold.shape[0] == 1)
+    sigma = _by_row(of_noise, counts, noise.shape, noise.ndim == 1)
     return of_values, None, None, None, of_edges, bar, sigma, *(None,) * 7
 
 
-def _by_row(grad: Tensor, slopes: Tensor, intervals: Tensor, shape: torch.Size) -> Tensor:
+def _by_row(parts: Tensor, counts: Tensor, shape: torch.Size, common: bool) -> Tensor:
     """Sums over the intervals of each row, or over all, in their order."""
-    products = slopes * (grad if slopes.dim() == 1 else grad[:, None])
-    rows = intervals.shape[0] - 1
-    total = 1
-    for size in shape:
-        total *= size
-    if total == (1 if slopes.dim() == 1 else 3) and (slopes.dim() == 1 or len(shape) == 1):
-        return products.sum(0).reshape(shape)
-    sums = torch.segment_reduce(products, "sum", lengths=intervals[1:] - intervals[:-1], axis=0) if rows else products
-    return sums.reshape(shape)
+    if common:
+        return parts.sum(0).reshape(shape)
+    if not counts.shape[0]:
+        return parts.reshape(shape)
+    return torch.segment_reduce(parts, "sum", lengths=counts, axis=0).reshape(shape)
 
 
 register_autograd("hepops::hit_likelihood", _backward, setup_context=_setup)

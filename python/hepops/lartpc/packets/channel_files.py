@@ -126,12 +126,12 @@ def _tiles(
     found = []
     for name, (_, y, z) in table["tile_positions"].items():
         anode = anodes.index(int(table["tile_indeces"][name][-2]))
-        tpc = detector.tpcs[first + anode]
+        tpc, pitch = detector.tpcs[first + anode], detector.pitch_of(first + anode)
         # The frame of the module: its plane's centre is that of its tiles, whatever offset the module has.
         mates = [p for n, p in table["tile_positions"].items() if table["tile_indeces"][n][-2] == anodes[anode]]
         low_y, low_z = min(p[1] for p in mates), min(p[2] for p in mates)
-        column = round((z - low_z) * _MM / detector.pixel_pitch / columns) * columns
-        row = round((y - low_y) * _MM / detector.pixel_pitch / rows) * rows
+        column = round((z - low_z) * _MM / pitch / columns) * columns
+        row = round((y - low_y) * _MM / pitch / rows) * rows
         if column + columns > tpc.nx or row + rows > tpc.ny:
             raise ValueError(f"tile {name} lies beyond the {tpc.nx} x {tpc.ny} pixels of TPC {first + anode}")
         _, up, along = table["tile_orientations"][name]

@@ -9,7 +9,7 @@ larnd-sim's `fee.digitize`, with constants per pixel; all tensors are indexed by
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -18,9 +18,14 @@ from ..detector import Detector
 from ..hits import Hits
 from .channel_map import ChannelMap
 
+if TYPE_CHECKING:
+    from ..likelihood.chip import Chip
+
 GOOD, DEAD, NOISY = 0, 1, 2
+SILENT = 1e12  # threshold of a dead channel whose own means nothing: no charge reaches it [e]
 STATUS = ("good", "dead", "noisy")
 UNITS = {"gain": "mV/e", "pedestal": "mV", "v_cm": "mV", "v_ref": "mV", "threshold": "e"}
+_SOURCES = {"gain": "gain", "pedestal": "v_ped", "v_cm": "v_cm", "v_ref": "v_ref", "threshold": "threshold"}
 Missing = Literal["raise", "default", "dead"]
 
 
@@ -46,7 +51,7 @@ class Channels:
     pedestal: Tensor  # float64 (num_pixels) [mV]
     v_cm: Tensor  # float64 (num_pixels)  the ADC's zero [mV]
     v_ref: Tensor  # float64 (num_pixels)  the ADC's full scale [mV]
-    threshold: Tensor  # float64 (num_pixels)  for Simulator(..., threshold=) [e]
+    threshold: Tensor  # float64 (num_pixels)  for sim(segments, threshold=...); a dead one without meaning is 1e12 [e]
     status: Tensor  # int64 (num_pixels)    0 good, 1 dead, 2 noisy
     counts: int = 256  # codes of the ADC
     notes: dict[str, int] = field(default_factory=dict)  # remark of a reader -> channels it concerns
@@ -59,6 +64,8 @@ class Channels:
         if self.status.dtype != torch.int64:
             raise ValueError(f"Channels: status must be int64, got {self.status.dtype}")
         alive = self.status != DEAD
+        if bool((~alive & ~((self.threshold > 0) & torch.isfinite(self.threshold))).any()):
+            object.__setattr__(self, "threshold", torch.where(alive, self.threshold, SILENT))
         for name, good in {
             "status": (self.status >= 0) & (self.status < len(STATUS)),
             "gain": (self.gain > 0) & torch.isfinite(self.gain) | ~alive,
@@ -88,21 +95,25 @@ class Channels:
 
     @classmethod
     def default(cls, detector: Detector, threshold: Tensor | None = None) -> Self:
-        """The detector's front end for all pixels, good all of them.
+        """The front end of each pixel's module, good all of them.
 
         Args:
             detector: The detector.
             threshold: Per pixel, such as `read_thresholds` gives, float64 (detector.num_pixels) [e].
         """
-        chip, n = detector.frontend, detector.num_pixels
-        same = {
-            "gain": chip.gain, "pedestal": chip.v_ped, "v_cm": chip.v_cm, "v_ref": chip.v_ref,
-            "threshold": chip.threshold,
-        }  # fmt: skip
-        columns: dict[str, Any] = {name: torch.full((n,), value, dtype=torch.float64) for name, value in same.items()}
+        chips = [detector.frontend_of(i) for i in range(len(detector.tpcs))]
+        counts = {chip.adc_counts for chip in chips}
+        if len(counts) > 1:
+            raise ValueError(f"Channels: the modules of {detector.name} have ADCs of {sorted(counts)} codes")
+        pixels = torch.tensor([t.nx * t.ny for t in detector.tpcs])
+        columns: dict[str, Any] = {
+            name: torch.tensor([getattr(c, source) for c in chips], dtype=torch.float64).repeat_interleave(pixels)
+            for name, source in _SOURCES.items()
+        }
         if threshold is not None:
             columns["threshold"] = threshold.to(torch.float64)
-        return cls(**columns, status=torch.zeros(n, dtype=torch.int64), counts=chip.adc_counts)
+        status = torch.zeros(detector.num_pixels, dtype=torch.int64)
+        return cls(**columns, status=status, counts=counts.pop())
 
     @classmethod
     def load(
@@ -192,6 +203,39 @@ class Channels:
         }
         counts = {name: n for name, n in counts.items() if n}
         return replace(kept, adc=adc, reports={**hits.reports, "channels": counts})
+
+    def chip(self, detector: Detector, *, noisy: Literal["mask", "keep"] = "mask", **changes: Any) -> "Chip":
+        """The chips as `HitLikelihood(chip=...)` takes them: these constants per pixel, dead channels masked.
+
+        Neither hits nor silence of masked pixels enter the likelihood. References of the ADC that differ from pixel to
+        pixel are expressed by gain and pedestal, to the same codes.
+
+        Args:
+            detector: The detector of the pixels; noise and clock are its front end's.
+            noisy: Whether noisy channels are masked, too.
+            changes: Fields of `Chip` of other values, such as the noise.
+
+        Raises:
+            ValueError: another number of pixels, an ADC of another number of codes, or what `Chip.of` refuses.
+        """
+        from ..likelihood.chip import Chip, rescaled
+
+        front = detector.frontends[0]
+        if len(self) != detector.num_pixels:
+            raise ValueError(f"Channels: {len(self)} channels, {detector.name} has {detector.num_pixels} pixels")
+        if self.counts != front.adc_counts:
+            raise ValueError(f"Channels: {self.counts} codes, the ADC of {detector.name} has {front.adc_counts}")
+        if noisy not in ("mask", "keep"):
+            raise ValueError(f"Channels: noisy must be 'mask' or 'keep', got {noisy!r}")
+        good, nominal = self.status != DEAD, Channels.default(detector)
+        columns = {n: torch.where(good, c, getattr(nominal, n)) for n, c in self.columns().items() if n != "status"}
+        scale = (front.v_cm, front.v_ref)
+        gain, pedestal = rescaled(columns["gain"], columns["pedestal"], columns["v_cm"], columns["v_ref"], scale)
+        given: dict[str, Any] = {
+            "threshold": columns["threshold"], "gain": gain, "pedestal": pedestal, "v_cm": scale[0], "v_ref": scale[1],
+            "masked": ~good | (self.status == NOISY) & (noisy == "mask"),
+        }  # fmt: skip
+        return Chip.of(detector, **{**given, **changes})
 
     def report(self) -> str:
         """One line."""

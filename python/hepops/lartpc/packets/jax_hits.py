@@ -89,7 +89,7 @@ def _hits(path: str | Path, columns: dict[str, Array], detector: Detector, on_ba
     tpc, ix, iy = detector.pixel_from_id(place)
     _, y, z = (c.numpy() for c in detector.pixel_centre(tpc, ix, iy).unbind(-1))
     finite = np.isfinite(columns["adc"]) & np.isfinite(columns["charge"]) & np.isfinite(columns["tick"])
-    half = detector.pixel_pitch / 2
+    half = detector.geometry.pitch[tpc].numpy() / 2
     elsewhere = (np.abs(columns["pix_y"] - y) > half) | (np.abs(columns["pix_x"] - z) > half)
     left = {
         "without a pixel": ~inside,

@@ -150,6 +150,8 @@ class _Reader:
         if len(self.constants) != self.detector.num_pixels:
             raise ValueError(f"channels must be {self.detector.num_pixels}, one per pixel, got {len(self.constants)}")
         self.status = self.constants.status.numpy()
+        nominal = [self.detector.nominal_of(i) for i in range(len(self.detector.tpcs))]
+        self.velocity = torch.tensor([float(velocity(p.efield, p.temperature)) for p in nominal], dtype=torch.float64)
         self.plain = not self.status.any()
         with open_hdf5(self.path) as file:
             packets = check_packets(self.path, file)
@@ -347,8 +349,7 @@ class _Reader:
         seconds = torch.from_numpy(time * self.clock.tick)
         adc = torch.from_numpy(found["adc"][order])
         _, y, z = self.detector.pixel_centre(tpc, ix, iy).unbind(-1)
-        nominal = self.detector.nominal
-        drifted = float(velocity(nominal.efield, nominal.temperature)) * seconds
+        drifted = self.velocity[tpc] * seconds
         truth = self._truth(found, order)
         starts, first = np.unique(event, return_index=True)
         reports = {

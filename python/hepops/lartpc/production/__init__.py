@@ -1,5 +1,7 @@
 """Runs over lists of files larger than the memory: divided, interrupted, taken up again, shared by processes."""
 
+from . import record as record
+from .folder import tidy as tidy
 from .hit_files import HitFiles as HitFiles
 from .index import Index as Index
 from .index import Source as Source

@@ -15,7 +15,7 @@ from hepops.core.files import open_hdf5
 from hepops.lartpc import hits as layout
 from hepops.lartpc.hits import Hits
 
-from .index import BLOCK, Array
+from .index import BLOCK, Array, runs_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class HitFiles:
 
     def read(self, events: Array) -> Hits:
         """The hits of some events, in rising order of the events."""
-        runs = np.flatnonzero(np.isin(self.event, events))
+        runs = runs_of(self.event, events)
         parts = [self._run(int(k)) for k in runs]
         if not parts:
             return _none(self.paths[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from hepops.lartpc.segments import Segments
 
 Array = np.ndarray[Any, Any]
 BLOCK = 1 << 18  # rows read at once
+GAP = 512  # rows: reading so many more costs less than reading twice
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,19 @@ class Index:
         """
         if len(missing := np.setdiff1d(events, self.event)):
             raise ValueError(f"events: there is no event {missing[0]} among {len(self.events)}")
-        mine = np.isin(self.event, events)
+        mine = runs_of(self.event, events)
         return replace(self, event=self.event[mine], begin=self.begin[mine], end=self.end[mine])
 
     def rows(self, events: Array) -> Array:
         """How many rows each of some events has, int64 (num_events)."""
-        before = np.concatenate([[0], np.cumsum(self.end - self.begin)])
-        rows: Array = before[np.searchsorted(self.event, events, "right")] - before[np.searchsorted(self.event, events)]
+        last, first = np.searchsorted(self.event, events, "right"), np.searchsorted(self.event, events)
+        rows: Array = self._before[last] - self._before[first]
         return rows
+
+    @cached_property
+    def _before(self) -> Array:
+        """Rows of the runs before each, int64 (num_runs + 1)."""
+        return np.concatenate([[0], np.cumsum(self.end - self.begin)])
 
     def read(self, events: Array) -> tuple[Segments, Array]:
         """The segments of some events, in the order of the files.
@@ -149,7 +156,7 @@ class Index:
 
     def _tables(self, events: Array) -> Iterator[tuple[Path, int, Array, Array, Array]]:
         """For each file that has any of the events: path, its first row, their rows, the rows' numbers and events."""
-        runs = np.flatnonzero(np.isin(self.event, events))
+        runs = runs_of(self.event, events)
         runs = runs[np.argsort(self.begin[runs], kind="stable")]
         number = np.searchsorted(self.first_row, self.begin[runs], "right") - 1
         for k in np.unique(number).tolist():
@@ -157,8 +164,12 @@ class Index:
             begin, end = self.begin[mine], self.end[mine]
             with open_hdf5(self.source.paths[k]) as file:
                 data = file["segments"]
-                table = np.concatenate([data[a - first : b - first] for a, b in _joined(begin, end)])
-            row = np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)])
+                row = np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)])
+                parts = []
+                for a, b in _spans(begin, end):
+                    here = row[np.searchsorted(row, a) : np.searchsorted(row, b)]
+                    parts.append(_rows(data, a - first, b - first, here - first))
+                table = np.concatenate(parts)
             if len(row) != len(table):
                 raise ValueError(f"{self.source.paths[k]}: changed since it was first read")
             yield self.source.paths[k], first, table, row, np.repeat(self.event[mine], end - begin)
@@ -177,6 +188,14 @@ class Index:
         good = (self.end - self.begin) > np.searchsorted(rows, self.end) - np.searchsorted(rows, self.begin)
         runs = {name: getattr(self, name)[good] for name in ("event", "begin", "end")}
         return replace(self, **runs, skipped=rows, excluded=excluded)
+
+
+def runs_of(event: Array, wanted: Array) -> Array:
+    """Numbers of the entries of a rising `event` that are among `wanted`, rising."""
+    wanted = np.unique(wanted)
+    first = np.searchsorted(event, wanted)
+    count = np.searchsorted(event, wanted, "right") - first
+    return np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
 
 
 def groups(events: Array, sizes: Array, most: int, count: int | None = None) -> list[Array]:
@@ -206,7 +225,9 @@ class _File:
 
 def _scan(path: Path, refuse: bool) -> _File:
     """Runs of kept rows of one event; rows that are skipped interrupt none."""
-    digest, runs, skipped, last = hashlib.blake2b(digest_size=16), [], [], None
+    digest, skipped = hashlib.blake2b(digest_size=16), []
+    runs: list[Array] = []
+    last: Array | None = None
     with open_hdf5(path) as file:
         if "segments" not in file:
             raise ValueError(f"{path}: there is no dataset 'segments', only {sorted(file)}")
@@ -234,12 +255,11 @@ def _scan(path: Path, refuse: bool) -> _File:
             if len(kept) and last is not None and event[kept[0]] == last[0]:  # it began in the block before
                 starts = starts[1:]
                 last[2] = first + int(kept[starts[0] - 1] if len(starts) else kept[-1]) + 1
-            ends = np.append(starts[1:], len(kept))
-            for a, b in zip(starts.tolist(), ends.tolist(), strict=True):
-                last = [int(event[kept[a]]), first + int(kept[a]), first + int(kept[b - 1]) + 1]
-                runs.append(last)
+            ends = np.append(starts[1:], len(kept))[: len(starts)]
+            runs.append(np.stack([event[kept[starts]], first + kept[starts], first + kept[ends - 1] + 1], 1))
+            last = runs[-1][-1] if len(starts) else last  # a view: what follows in the next block moves its end
         rows = len(data)
-    event, begin, end = np.array(runs, np.int64).reshape(-1, 3).T.copy()
+    event, begin, end = np.concatenate([np.zeros((0, 3), np.int64), *runs]).T.copy()
     return _File(path, rows, digest.hexdigest(), event, begin, end, np.concatenate(skipped))
 
 
@@ -270,10 +290,21 @@ def _notes(parts: Sequence[_File], source: Source) -> dict[str, int]:
     return notes | ({"events in several files": shared} if shared and source.same_event == "merge" else {})
 
 
-def _joined(begin: Array, end: Array) -> list[tuple[int, int]]:
-    """Adjacent spans read in one go."""
-    new = np.flatnonzero(np.append(True, begin[1:] != end[:-1]))
-    return list(zip(begin[new].tolist(), end[np.append(new[1:], len(end)) - 1].tolist(), strict=True))
+def _spans(begin: Array, end: Array) -> list[tuple[int, int]]:
+    """Runs read in one go: neighbours, and those between which little is in vain, BLOCK rows at most."""
+    found: list[tuple[int, int]] = []
+    for a, b in zip(begin.tolist(), end.tolist(), strict=True):
+        if found and (a == found[-1][1] or (a - found[-1][1] < GAP and b - found[-1][0] <= BLOCK)):
+            found[-1] = found[-1][0], b
+        else:
+            found.append((a, b))
+    return found
+
+
+def _rows(data: Any, a: int, b: int, wanted: Array) -> Array:
+    """The wanted of the rows a ... b of a dataset, as far as there are any."""
+    table: Array = data[a:b]
+    return table if len(wanted) == len(table) else table[wanted[wanted < a + len(table)] - a]
 
 
 def _none() -> Segments:

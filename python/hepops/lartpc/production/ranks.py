@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(days=30)  # those that are done wait for the others, longer than the half hour of the default
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +47,7 @@ class Ranks:
         if not 0 <= rank < size or local < 0:
             raise ValueError(f"RANK must be 0 to WORLD_SIZE - 1, and LOCAL_RANK not negative, got {_environment()}")
         if size > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=PATIENCE)
         return cls(rank, size, local)
 
     def mine(self, count: int) -> range:

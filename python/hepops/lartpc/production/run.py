@@ -1,28 +1,28 @@
 """Simulation of files larger than the memory, in pieces of whole events: killed at any moment, it goes on from there.
 
-Beside the output stands, while the run lasts, a folder `<output>.parts`: `run.json` says what the run is, and each
-piece that is done is a file of its own, written beside and renamed. At the end the pieces are joined and the folder
-goes. A piece is the same whoever computes it, so that any number of processes may share a run.
+Beside the output stands, while the run lasts, a folder `<output>.parts`: `run.json` says what the run is, `starts.json`
+who was at work, and each piece that is done is a file of its own, written beside and renamed. At the end the pieces are
+joined and the folder goes. A piece is the same whoever computes it, so that any number of processes may share a run.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import shutil
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hepops.core.files import atomic
+from hepops.core.files import open_hdf5
 from hepops.lartpc.hits import Hits
 
+from . import record
+from .folder import WHOLE, parts_of, pieces_folder, remove
 from .index import Array, Index, groups
 from .join import join_hits
 from .ranks import Ranks
@@ -30,7 +30,6 @@ from .ranks import Ranks
 if TYPE_CHECKING:
     from hepops.lartpc.segments import Segments
 
-PIECES = "[0-9]*.h5"
 PIECE = 20_000  # segments of one piece, about
 Progress = Callable[[int, int], None]  # (segments done, segments in all)
 Simulate = Callable[["Segments", Progress], Hits]
@@ -69,7 +68,8 @@ def simulate_files(
         events: Ids, rising, int64 (num_events).
         output: The file; it is whole or not there.
         config: What the run is, for `Hits.save`: all that its result depends on. An interrupted run goes on only where
-            it is the same, the files' digests included.
+            it is the same, the files' digests and the version of hepops included. The output has it with a further
+            entry, "run": pieces, segments, every start (when, where, by how many processes, seconds) and the end.
         ranks: The processes that share the run, every one of which calls this function; None: this one alone.
         piece: Segments computed at once; whole events, one at least.
         fresh: Begin anew where an earlier start left pieces.
@@ -79,16 +79,18 @@ def simulate_files(
         `Done`, the same on every rank but for the seconds.
 
     Raises:
-        ValueError: pieces of another run stand there, an input has changed since, or another process is at work.
+        ValueError: pieces of another run or foreign files stand there, an input has changed since, or another process
+            is at work.
+        OSError: no space or no permission; what is done stays, and the run goes on once there is.
     """
     if piece < 1:
         raise ValueError(f"piece must be at least 1 segment, got {piece}")
     began, ranks, output = time.perf_counter(), ranks or Ranks(), Path(output)
     sizes = index.rows(events)
     pieces = groups(events, sizes, piece)
-    folder = output.with_name(f"{output.name}.parts")
+    folder = parts_of(output)
     plan = _plan(index, events, config, piece)
-    with _folder(folder, plan, ranks, fresh):
+    with pieces_folder(folder, plan, ranks, fresh) as starts:
         paths = [folder / f"{k:06d}.h5" for k in range(max(len(pieces), 1))]
         there = ranks.agree(lambda: [path.exists() for path in paths])
         mine = [k for k in ranks.mine(len(paths)) if not there[k]]
@@ -105,8 +107,11 @@ def simulate_files(
         ranks.barrier()
 
         def finish() -> tuple[int, dict[str, Any]]:
-            count = join_hits(paths, output, config)
-            shutil.rmtree(folder)
+            of = {"pieces": len(paths), "piece": piece, "segments": int(sizes.sum())}
+            run = {**of, **record.end(starts, time.perf_counter() - began)}
+            count = join_hits(paths, folder / WHOLE, {**config, "run": run})
+            os.replace(folder / WHOLE, output)
+            remove(folder)
             return count, reports_of(output)
 
         count, reports = ranks.agree(finish)
@@ -136,8 +141,6 @@ class _Progress:
 
 def reports_of(path: Path) -> dict[str, Any]:
     """The reports of a file of hits."""
-    from hepops.core.files import open_hdf5
-
     with open_hdf5(path) as file:
         reports: dict[str, Any] = json.loads(file["reports"].attrs["json"])
         return reports
@@ -149,66 +152,13 @@ def _plan(index: Index, events: Array, config: Mapping[str, Any], piece: int) ->
     def digest(value: Any) -> str:
         return hashlib.blake2b(value, digest_size=16).hexdigest()
 
+    from hepops import _core
+
     plain = {name: v.to_dict() if hasattr(v, "to_dict") else v for name, v in config.items() if name != "provenance"}
     return {
         "files": {str(p): d for p, d in zip(index.source.files, index.digests, strict=True)},
         "events": digest(events.tobytes()),
         "piece": piece,
+        "version of hepops": _core.version,
         **{name: digest(json.dumps(value, sort_keys=True).encode()) for name, value in plain.items()},
     }
-
-
-@contextmanager
-def _folder(folder: Path, plan: dict[str, Any], ranks: Ranks, fresh: bool) -> Iterator[None]:
-    """The folder of the pieces, made or found again, locked by rank 0 for as long as it works."""
-    lock = None
-    record = folder / "run.json"
-
-    def enter() -> None:
-        nonlocal lock
-        folder.mkdir(exist_ok=True)
-        lock = _locked(folder / "lock")
-        if fresh or not any(folder.glob(PIECES)):
-            for path in folder.iterdir():
-                if path.name != "lock":
-                    path.unlink()
-        if record.exists():
-            _compare(record, plan)
-        else:
-            with atomic(record) as part:
-                part.write_text(json.dumps(plan, indent=2) + "\n")
-
-    try:
-        ranks.agree(enter)
-        yield
-    finally:
-        if lock is not None:
-            if record.exists() and not any(folder.glob(PIECES)):  # nothing worth keeping
-                shutil.rmtree(folder)
-            lock.close()
-
-
-def _locked(path: Path) -> Any:
-    """The open file, locked until it is closed or the process dies, however it dies."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ValueError(f"{path.parent}: another process is at work there") from None
-    except OSError:  # a file system without locks: better unlocked than not at all
-        pass
-    return file
-
-
-def _compare(record: Path, plan: dict[str, Any]) -> None:
-    found = json.loads(record.read_text())
-    for path, digest in plan["files"].items():
-        if path in found.get("files", {}) and found["files"][path] != digest:
-            raise ValueError(f"{path}: has changed since the run in {record.parent} began; --overwrite begins anew")
-    different = sorted(name for name in found.keys() | plan.keys() if found.get(name) != plan.get(name))
-    if different:
-        raise ValueError(
-            f"{record.parent}: holds an interrupted run with another {', '.join(different)}; "
-            "finish that one, or --overwrite begins anew"
-        )
