@@ -29,7 +29,7 @@ import torch
 from conftest import shared
 from hepops.core.files import atomic
 from hepops.lartpc import Detector, Parameters, Segments, Simulator, fit, frontend, read_segments
-from hepops.lartpc.fit import Coverage, HitLoss, MatchedHits, Noise
+from hepops.lartpc.fit import Coverage, FitResult, HitLoss, MatchedHits, Noise
 from hepops.lartpc.fit.space import space
 from hepops.lartpc.likelihood import HitLikelihood
 
@@ -40,6 +40,8 @@ BARS = {"lifetime": 2.5, "efield": 0.01, "birks_a": 0.2, "birks_k": 0.4, "transv
         "longitudinal_diffusion": 7.0}  # fmt: skip
 TOLERANCE = 1e-5
 PRIOR = 0.4e-6  # of the longitudinal diffusion, muons alone: 10 %
+# Ranges so wide that the bias of a loss is seen, and not the end of the published range
+WIDE = {"lifetime": (500.0, 20000.0), "transverse_diffusion": (1e-6, 50e-6), "longitudinal_diffusion": (0.1e-6, 50e-6)}
 
 
 def samples() -> dict[str, Segments]:
@@ -129,9 +131,9 @@ def matched(record: Record, toys: range) -> None:
             continue
         segments, hits = measured(sim, toy, ("muons", "protons"))
         residual = MatchedHits(Noise.of(sim.detector))
-        result = fit(sim, segments, hits, NAMES, residual=residual, tolerance=1e-4, max_iterations=25)
-        record.add("matched", toy, {"values": result.values.tolist(), "converged": result.converged})
-        print(f"matched {toy}: {result.outcome} {(result.values / TRUTH - 1)[:6].tolist()}", flush=True)
+        begin = time.process_time()
+        result = fit(sim, segments, hits, NAMES, residual=residual, bounds=WIDE, tolerance=1e-4, max_iterations=25)
+        _field(record, "matched", toy, result, begin)
 
 
 def mmd(record: Record, toys: range) -> None:
@@ -142,9 +144,18 @@ def mmd(record: Record, toys: range) -> None:
             continue
         segments, hits = measured(sim, toy, ("muons",))
         loss = HitLoss("mmd_charge", charge_weight=10.0)
-        result = fit(sim, segments, hits, NAMES, residual=loss, method="adam", max_iterations=60, learning_rate=0.05)
-        record.add("mmd", toy, {"values": result.values.tolist(), "converged": True})
-        print(f"mmd {toy}: {(result.values / TRUTH - 1)[:6].tolist()}", flush=True)
+        begin = time.process_time()
+        options = {"bounds": WIDE, "method": "adam", "max_iterations": 60, "learning_rate": 0.05}
+        result = fit(sim, segments, hits, NAMES, residual=loss, **options)
+        _field(record, "mmd", toy, result, begin)
+
+
+def _field(record: Record, part: str, toy: int, result: FitResult, begin: float) -> None:
+    row = {"values": result.values.tolist(), "converged": result.converged, "at_limit": list(result.at_limit),
+           "seconds": time.process_time() - begin}  # fmt: skip
+    record.add(part, toy, row)
+    off = [round(100 * x, 3) for x in (result.values / TRUTH - 1)[:6].tolist()]
+    print(f"{part} {toy}: {result.outcome}, {off} %, at an end: {row['at_limit']}, {row['seconds']:.0f} s", flush=True)
 
 
 def stepped(rows: list[dict], kinds: tuple[str, ...], prior: float | None) -> Coverage:
@@ -195,16 +206,20 @@ def report(record: Record, plot: Path | None) -> None:
     errors = stepped(rows, ("muons", "protons"), None).errors if len(rows) > 2 else None
     alone = stepped(rows, ("muons",), None).errors if len(rows) > 2 else None
     for part, sigma in (("matched", errors), ("mmd", alone)):
-        found = [row["values"] for row in record.done(part).values()]
-        if len(found) > 1 and sigma is not None:
-            off = torch.tensor(found, dtype=torch.float64) - TRUTH
-            print(
-                f"\n{part}: bias of {len(found)} toys, its error, both in units of the likelihood's error; in percent"
-            )
-            for k, name in enumerate(SIX):
-                mean, spread = float(off[:, k].mean()), float(off[:, k].std()) / len(found) ** 0.5
-                print(f"  {name:24} {mean / float(sigma[k]):8.2f} +- {spread / float(sigma[k]):.2f}   "
-                      f"{100 * mean / float(TRUTH[k]):8.3f} %")  # fmt: skip
+        if record.done(part) and sigma is not None:
+            biases(part, list(record.done(part).values()), sigma)
+
+
+def biases(part: str, rows: list[dict], sigma: torch.Tensor) -> None:
+    """Mean shifts of a loss from the truth, in percent and in units of the likelihood's errors."""
+    n, off = len(rows), torch.tensor([row["values"] for row in rows], dtype=torch.float64) - TRUTH
+    print(f"\n{part}: mean shift of {n} toys, {sum(row['converged'] for row in rows)} converged, "
+          f"{sum(bool(row['at_limit']) for row in rows)} at the end of a range")  # fmt: skip
+    for k, name in enumerate(NAMES):
+        mean, spread = float(off[:, k].mean()), float(off[:, k].std()) / n**0.5 if n > 1 else float("nan")
+        scale, unit = (100 / float(TRUTH[k]), "%") if TRUTH[k] else (1.0, "us")
+        print(f"  {name:24} {mean * scale:9.3f} +- {spread * scale:.3f} {unit:2}  "
+              f"{mean / float(sigma[k]):8.1f} +- {spread / float(sigma[k]):.1f} sigma")  # fmt: skip
 
 
 def main() -> None:
