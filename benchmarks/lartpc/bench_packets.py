@@ -22,7 +22,8 @@ event = torch.sort(torch.randint(0, events, (n,), generator=random)).values
 tpc, ix, iy = detector.pixel_from_id(torch.randint(0, detector.num_pixels, (n,), generator=random))
 _, y, z = detector.pixel_centre(tpc, ix, iy).unbind(-1)
 hits = Hits(
-    event=event, tpc=tpc, ix=ix, iy=iy, x=y, y=y, z=z, time=torch.randint(1, 2000, (n,), generator=random).double() * 0.1,
+    event=event, tpc=tpc, ix=ix, iy=iy, x=y, y=y, z=z,
+    time=torch.randint(1, 2000, (n,), generator=random).double() * 0.1,
     charge=2e4 * torch.rand(n, generator=random), adc=torch.randint(75, 256, (n,), generator=random),
     row=torch.arange(n), rank=torch.zeros(n, dtype=torch.int64),
     truth=Truth(

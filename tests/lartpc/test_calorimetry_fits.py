@@ -4,9 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from hepops.lartpc import Detector, HitLikelihood, Parameters, Simulator, recombine
+from hepops.lartpc import Detector, Parameters, Simulator, recombine
 from hepops.lartpc.calorimetry import (
-    HitObjective,
     HitResiduals,
     LatentPosterior,
     PixelCharges,
@@ -184,18 +183,11 @@ def pair():
     )
 
 
-@pytest.mark.parametrize("kind", ["charges", "hits"])
-def test_the_gradient_of_the_whole_chain_is_that_of_differences(kind):
-    """Parameters, ends and scores of losses, through ranges, fluctuations, recombination, drift, induction, chip: 1e-5.
-
-    Hits: the likelihood as computed leaves out histories below its tolerance, here none.
-    """
+def test_the_gradient_of_the_whole_chain_is_that_of_differences():
+    """Parameters, ends and scores of losses, through ranges, fluctuations, recombination, drift and induction: 1e-5."""
     tracks, sim = pair(), simulator()
     x = 0.3 * scores(3 + 2 + 10, 3)
-    if kind == "charges":
-        objective = PixelCharges.measure(sim, tracks.segments(z=scores(10)), 500.0, seed=1)
-    else:
-        objective = HitObjective(sim(tracks.segments(z=scores(10)), seed=1), tolerance=0.0)
+    objective = PixelCharges.measure(sim, tracks.segments(z=scores(10)), 500.0, seed=1)
     posterior = LatentPosterior(sim, tracks, objective, NAMES, {"lifetime": (2000.0, 100.0)})
     gradient = posterior(x)[1]
     for i in (0, 1, 2, 3, 4, 6, 9, 13):
@@ -203,13 +195,6 @@ def test_the_gradient_of_the_whole_chain_is_that_of_differences(kind):
         step[i] = 1e-4
         slope = (posterior(x + step)[0] - posterior(x - step)[0]) / 2e-4
         assert float(gradient[i]) == pytest.approx(slope, abs=1e-5 * float(gradient.abs().max()))
-
-
-def test_the_hits_as_an_objective_have_their_likelihood():
-    tracks, sim = pair(), simulator()
-    hits = sim(tracks.segments(z=scores(10)), seed=1)
-    expected = -HitLikelihood().intervals(sim, tracks.segments(), hits).log_likelihood
-    assert float(HitObjective(hits)(sim, tracks.segments())) == pytest.approx(expected, rel=1e-12)
 
 
 def test_draws_of_a_single_loss_are_its_posterior():

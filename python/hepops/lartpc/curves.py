@@ -82,8 +82,8 @@ KEPT = 8  # of different simulators; some megabytes each
 def curves(sim: "Simulator", velocity: Tensor) -> Curves:
     """The curves of a simulator for some velocities, float64 (n); kept for as long as they cover what is asked for."""
     detector = sim.detector
-    key = (sim.dtype, sim.length, sim.reach, sim.lead, detector.pixel_pitch, detector.tick, id(sim.table))
-    key = (*key, str(velocity.device))
+    settings = (sim.dtype, sim.length, sim.reach, sim.lead, detector.pixel_pitch, detector.tick, id(sim.table))
+    key = (*settings, str(velocity.device))
     made, _ = _made.pop(key, (None, None))
     if made is None or not made.covers(velocity):
         made = _make(sim, velocity)

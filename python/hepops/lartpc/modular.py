@@ -129,7 +129,7 @@ class ModularSimulator(Simulator):
     @field_map.setter
     def field_map(self, maps: FieldMap | Sequence[FieldMap] | None) -> None:
         for group in self._groups:
-            group.field_map = maps  # type: ignore[assignment]
+            group.field_map = maps
 
     @property
     def _groups(self) -> Iterator[_Group]:

@@ -12,6 +12,7 @@ with M the share of every segment's charge on every pixel, from the simulator.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +73,8 @@ class Shares:
         dE = _REFERENCE * layout.length
         one = recombined(self.reference, dE, layout.length, self.field, self.model, self.cos2)
         segments = tracks.segments()
-        segments = type(segments)(dE=dE, dEdx=torch.full_like(dE, _REFERENCE), **layout.fixed)
+        fixed: dict[str, Any] = layout.fixed
+        segments = type(segments)(dE=dE, dEdx=torch.full_like(dE, _REFERENCE), **fixed)
         with torch.no_grad():
             charge, pixel, segment = _charges(sim, segments, data)
             deposits = sim.drift(segments)
@@ -196,8 +198,8 @@ def _charges(sim: Simulator, segments: object, data: PixelCharges) -> tuple[Tens
     layout = inputs.layout
     row = torch.repeat_interleave(layout.pair_offset[1:] - layout.pair_offset[:-1])
     pair = torch.arange(len(layout.pair))
-    ends = [torch.full((len(pair),), value, dtype=torch.float64) for value in (-1e12, 1e12)]
-    shares = hit_shares(inputs.nodes, inputs.velocity, pair, *ends, inputs.response, layout, **inputs.settings)
+    begin, end = (torch.full((len(pair),), value, dtype=torch.float64) for value in (-1e12, 1e12))
+    shares = hit_shares(inputs.nodes, inputs.velocity, pair, begin, end, inputs.response, layout, **inputs.settings)
     side = 2 * inputs.settings["reach"] + 1
     segment = inputs.segment[torch.div(layout.pair, side * side, rounding_mode="floor")]
     place, found = data.place(waves)

@@ -45,7 +45,7 @@ class LatentPosterior:
     Args:
         sim: Its values are p at v = 0, and held where no name is given; it is copied. float64.
         tracks: Geometry, particles and priors of their ends or energies.
-        objective: -ln L of (simulator, segments) with a graph: `PixelCharges`, `HitObjective`, or any function.
+        objective: -ln L of (simulator, segments) with a graph: `PixelCharges`, `HitResiduals`, or any function.
         parameters: Names of parameters of the simulator that are unknown too; flat in their logarithms but for priors.
         priors: Mean and sigma of Gaussian priors by name [physical].
 
@@ -135,7 +135,7 @@ class LatentPosterior:
             latent.grad = -gradient[len(v) :]
             return torch.tensor(-value, dtype=torch.float64)
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        optimiser.step(closure)
         return torch.cat([v, latent.detach()])
 
     def curvature(self, x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Track:
                 raise ValueError(f"segments: belong to {name}s {found[:4]}, a track needs those of one")
         points = torch.cat([segments.start.detach(), segments.end.detach()[-1:]])
         known = {"event": int(segments.event[0]), "number": int(segments.track[0]), "t0": float(segments.t0.min())}
-        track = cls(points, **(known | options))  # type: ignore[arg-type]
+        track = cls(points, **(known | options))
         object.__setattr__(track, "end", segments.end.detach().clone())
         return track
 
@@ -298,7 +298,8 @@ class Tracks:
             if value is not None and tuple(value.shape) != (n,):
                 raise ValueError(f"{name} must have shape ({n},), got {tuple(value.shape)}")
         dE, dEdx = self.loss(self.nuisance(w), z)
-        return Segments(dE=dE, dEdx=dEdx, **self.layout.fixed)
+        fixed: dict[str, Any] = self.layout.fixed
+        return Segments(dE=dE, dEdx=dEdx, **fixed)
 
     def loss(self, nuisance: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
         """dE [MeV] and dE/dx [MeV/cm] of every segment."""

@@ -50,7 +50,8 @@ class Intervals:
         """Some of the intervals, by a mask; hits left over and the report stay."""
         names = ("event", "tpc", "ix", "iy", "hit", "log_probability", "scores", "known", "neglected")
         columns: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return dataclasses.replace(self, **{name: None if c is None else c[keep] for name, c in columns.items()})
+        chosen: dict[str, Any] = {name: None if c is None else c[keep] for name, c in columns.items()}
+        return dataclasses.replace(self, **chosen)
 
     @property
     def log_likelihood(self) -> float:
