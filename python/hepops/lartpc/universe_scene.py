@@ -57,7 +57,7 @@ class Scene:
 
     sim: "Simulator"
     pieces: Pieces
-    deposits: Tensor  # float64 (6, N)   what `arrive` is given
+    deposits: Tensor  # float64 (6 or 7, N)   what `arrive` is given
     at: Tensor  # float64 (2, N)
     extent: Tensor  # float64 (2, N)
     piece: Tensor  # int64 (N)
@@ -78,7 +78,7 @@ class Scene:
         result = self.deposits.new_empty(len(values), 10, self.deposits.shape[1])
         result[:, 1:3], result[:, 6:8], result[:, 9] = self.at, self.extent, self.deposits[3]
         for nodes, p in zip(result, values, strict=True):
-            nodes[[0, 3, 4, 5, 8]] = arrive(self.deposits, p, self.sim.model)
+            nodes[[0, 3, 4, 5, 8]] = arrive(self.deposits, self.sim._derived(p), self.sim.model)
         return result
 
     def groups(self, values: Tensor) -> Iterator["Group"]:
