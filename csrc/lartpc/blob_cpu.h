@@ -3,8 +3,8 @@
 //
 // The normal tail is e^{-z^2/2} times Mills' ratio m(z) / sqrt(2 pi) = e^{z^2/2} Phi(-z), a polynomial in
 // (z - 5) / (z + 5) for z in [0, 10]: a Chebyshev interpolant of degree 18 made with mpmath in 50 digits, in powers of
-// s = 3/2 t + 1/2; within 9e-16 of its value, relative. Beyond z = 10 the tail is below 1e-23. Tested through the currents
-// of both forms (tests/lartpc/test_universes.py).
+// s = 3/2 t + 1/2; within 9e-16 of its value, relative. Beyond z = 10 the tail is below 1e-23. Tested through the
+// currents of both forms (tests/lartpc/test_universes.py).
 #include "core/packed.h"
 #include "lartpc/waveforms.h"
 

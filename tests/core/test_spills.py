@@ -13,6 +13,7 @@ from hepops.core.libraries import DIRECTORY
 EXCEPTIONS: dict[str, str] = {
     "DeviceScanKernel": "CUB's; 8 bytes that wait for the tile before, once in a block",
     "sum_chunksILi12E": "arrive's backward: twelve slopes, indexed by a loop over groups that is not unrolled",
+    "9WeighBins": "a node's bins and their slopes, as many as it covers, up to 64: 2048 bytes",
     "5_u1_cu": "40 bytes of the toolkit's sin and cos, which reduce arguments above 1e5 there",
     "16_u1_trajectory_cu": "the same",
     "8HeatbathI": "the staples' walk names directions as it goes: 328 bytes in SU(3), and sin and cos as above",

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hepops.lartpc import Parameters, Simulator, Table, gun, response
+from hepops.lartpc import Detector, FieldMap, ModularSimulator, Parameters, Simulator, Table, gun, response
 from hepops.lartpc.curves import curves
 from hepops.lartpc.universes import alone, universes, values_of
 from hypothesis import given, settings
@@ -74,6 +74,39 @@ def test_real_muons_over_the_published_ranges():
 @pytest.mark.parametrize("options", [{"lead": False}, {"model": "box"}, {"reach": 1, "length": 80}, {"step": 0.05}])
 def test_other_simulators(track, options):
     assert_own_run(Simulator(MODULE0, dtype=torch.float64, **options), draw(2), track)
+
+
+def squeezed(detector):
+    """Charge from the sides arrives further in, and the field is 2 % higher on one side than on the other."""
+    low, high = (torch.tensor(x, dtype=torch.float64) for x in ((-32.0, -64.0, -32.0), (32.0, 64.0, 32.0)))
+    nodes = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, 5, dtype=torch.float64),) * 3, indexing="ij"), 3)
+    shift = torch.zeros_like(nodes)
+    shift[..., 1:] = -0.3 * nodes[..., 1:] * (1 - nodes[..., :1] ** 2)
+    return FieldMap(shift, 0.5 + 0.005 * nodes[..., 2], low.tolist(), ((high - low) / 4).tolist())
+
+
+@pytest.mark.parametrize("options", [{"attachment": "O2", "density_law": "boiling"}, {"field_map": True}])
+def test_laws_and_maps_of_the_field(track, options):
+    if "field_map" in options:
+        options = {"field_map": squeezed(MODULE0)}
+    parameters = draw(2) | {"temperature": torch.tensor([87.0, 88.0], dtype=torch.float64)}
+    assert_own_run(Simulator(MODULE0, dtype=torch.float64, **options), parameters, track)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_far_field_is_a_run_for_each(seed):
+    segs = gun.shoot(MODULE0, events=1, energy=40.0, seed=4)
+    sim = Simulator(MODULE0, far_field=4)
+    assert_own_run(sim, draw(2), segs, seed=seed)
+
+
+def test_modules_that_differ():
+    sim = ModularSimulator(Detector.two_by_two(), per_module=("lifetime",))
+    segs = gun.shoot(sim.detector, events=1, energy=150.0, seed=4)
+    with pytest.raises(ValueError, match=r"modules of this simulator differ .* sim.module\(n\)"):
+        sim.universes({"lifetime": [2000.0]}, segs)
+    number = next(n for n in sim.detector.module_numbers if len(sim.module(n)._pieces(segs)))
+    assert_own_run(sim.module(number), draw(2), segs)
 
 
 def table():

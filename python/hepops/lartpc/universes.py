@@ -1,5 +1,6 @@
 """Many sets of parameters, "universes", for one set of segments, in one call."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,7 +85,8 @@ def universes(
     by a bound that holds in all universes, are left out where only noise-free hits are asked for.
 
     Args:
-        sim: The simulator; its own parameters are those that a mapping does not name.
+        sim: The simulator; its own parameters are those that a mapping does not name. One with a `far_field` runs
+            every universe for itself, which costs as much as a loop. Modules that differ are refused: `sim.module(n)`.
         parameters: A sequence of `Parameters`, or name -> (n) for those that vary.
         segments: Of any number of events.
         tangents: Names of parameters: derivatives of the hits, as of `Simulator`; each universe is then a run of its
@@ -101,8 +103,9 @@ def universes(
     Deterministic: bit-identical for any number of threads, any chunk of events and any number of universes.
 
     Raises:
-        ValueError: an impossible parameter (universe, name, value and range are named), an unknown name, lengths that
-            differ, no universe, tangents together with a seed, or input that requires a gradient; before any work.
+        ValueError: a simulator of modules that differ, an impossible parameter (universe, name, value and range are
+            named), an unknown name, lengths that differ, no universe, tangents together with a seed, or input that
+            requires a gradient; before any work.
         TypeError: a member of the sequence is not `Parameters`.
 
     Example:
@@ -114,6 +117,11 @@ def universes(
         >>> len(result), charges == sorted(charges)
         (3, True)
     """
+    if hasattr(sim, "groups"):
+        raise ValueError(
+            "Simulator.universes: the modules of this simulator differ (ModularSimulator): ask for one of them, "
+            "sim.module(n).universes(...)"
+        )
     values = values_of(sim, parameters)
     if keep not in ("hits", "waveforms"):
         raise ValueError(f'Simulator.universes: keep must be "hits" or "waveforms", got {keep!r}')
@@ -238,23 +246,13 @@ def _join(parts: list[Waveforms], report: dict[str, Any]) -> Waveforms:
 
 def alone(sim: "Simulator", values: Tensor) -> "Simulator":
     """The simulator of one universe, float64 (12): its own run is what `universes` must equal."""
-    own = type(sim)(
-        sim.detector,
-        Parameters(**dict(zip(NAMES, values.tolist(), strict=True))),
-        response="builtin" if sim.table is None else sim.table,
-        dtype=sim.dtype,
-        model=sim.model,
-        step=sim.step,
-        reach=sim.reach,
-        length=sim.length,
-        lead=sim.lead,
-        chunk=sim.chunk,
-        field_map=sim.field_map,
-        far_field=sim.far_field,
-        attachment=sim.attachment,
-        density_law=sim.density_law,
-    )
-    return own.to(sim.lifetime.device)
+    shared = (sim.detector, sim.table, sim.field_map)
+    own = copy.deepcopy(sim, {id(x): x for x in shared})
+    own._response = None
+    with torch.no_grad():
+        for name, value in zip(NAMES, values, strict=True):
+            getattr(own, name).copy_(value)
+    return own
 
 
 def _one_by_one(
