@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from hepops.lartpc import Detector, Parameters, Simulator, recombine
+from hepops.lartpc import Detector, HitLikelihood, Parameters, Simulator, recombine
 from hepops.lartpc.calorimetry import (
+    HitObjective,
     HitResiduals,
     LatentPosterior,
     PixelCharges,
@@ -183,11 +184,19 @@ def pair():
     )
 
 
-def test_the_gradient_of_the_whole_chain_is_that_of_differences():
-    """Parameters, ends and scores of losses, through ranges, fluctuations, recombination, drift and induction: 1e-5."""
+@pytest.mark.parametrize("kind", ["charges", "hits"])
+def test_the_gradient_of_the_whole_chain_is_that_of_differences(kind):
+    """Parameters, ends and scores of losses, through ranges, fluctuations, recombination, drift, induction, chip: 1e-5.
+
+    Hits: the likelihood as computed leaves out histories below its tolerance, here none.
+    """
     tracks, sim = pair(), simulator()
     x = 0.3 * scores(3 + 2 + 10, 3)
-    objective = PixelCharges.measure(sim, tracks.segments(z=scores(10)), 500.0, seed=1)
+    x[:3] *= 0.2  # within the laws
+    if kind == "charges":
+        objective = PixelCharges.measure(sim, tracks.segments(z=scores(10)), 500.0, seed=1)
+    else:
+        objective = HitObjective(sim(tracks.segments(z=scores(10)), seed=1), tolerance=0.0)
     posterior = LatentPosterior(sim, tracks, objective, NAMES, {"lifetime": (2000.0, 100.0)})
     gradient = posterior(x)[1]
     for i in (0, 1, 2, 3, 4, 6, 9, 13):
@@ -197,20 +206,27 @@ def test_the_gradient_of_the_whole_chain_is_that_of_differences():
         assert float(gradient[i]) == pytest.approx(slope, abs=1e-5 * float(gradient.abs().max()))
 
 
+def test_the_hits_as_an_objective_have_their_likelihood():
+    tracks, sim = pair(), simulator()
+    hits = sim(tracks.segments(z=scores(10)), seed=1)
+    expected = -HitLikelihood().intervals(sim, tracks.segments(), hits).log_likelihood
+    assert float(HitObjective(hits)(sim, tracks.segments())) == pytest.approx(expected, rel=1e-12)
+
+
 def test_draws_of_a_single_loss_are_its_posterior():
-    """One segment whose end is known: mean and width against quadrature over its score, of 400 draws."""
+    """One segment whose end is known: mean and width against quadrature over its score, of 150 draws."""
     tracks = Tracks([StoppingTrack(line(2), "muon", offset=8.0, sigma=1e-6)])
     sim = simulator()
     data = PixelCharges.measure(sim, tracks.segments(z=torch.tensor([1.2]).double()), 4000.0, seed=1)
     posterior = LatentPosterior(sim, tracks, data)
-    z = torch.linspace(-5, 5, 81, dtype=torch.float64)
+    z = torch.linspace(-5, 5, 41, dtype=torch.float64)
     log_p = torch.tensor([posterior(torch.stack([torch.zeros(()).double(), s]))[0] for s in z]).double()
     p = torch.softmax(log_p, 0)
     losses = torch.stack([posterior.segments(torch.stack([torch.zeros(()).double(), s])).dE[0] for s in z]).detach()
     mean = float(p @ losses)
     width = float((p @ (losses - mean) ** 2).sqrt())
-    draws = posterior.sample(400, 100, seed=2).losses[:, 0]
-    assert float(draws.mean()) == pytest.approx(mean, abs=5 * width / 100**0.5)  # of 100 independent ones at least
+    draws = posterior.sample(150, 50, seed=2).losses[:, 0]
+    assert float(draws.mean()) == pytest.approx(mean, abs=5 * width / 50**0.5)  # of 50 independent ones at least
     assert float(draws.std()) == pytest.approx(width, rel=0.35)
 
 

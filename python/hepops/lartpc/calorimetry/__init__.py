@@ -7,6 +7,7 @@ from .latent import LatentPosterior as LatentPosterior
 from .latent import LatentSamples as LatentSamples
 from .marginal import MarginalFit as MarginalFit
 from .marginal import fit_charges as fit_charges
+from .objective import HitObjective as HitObjective
 from .objective import HitResiduals as HitResiduals
 from .objective import Objective as Objective
 from .objective import PixelCharges as PixelCharges

@@ -45,7 +45,7 @@ class LatentPosterior:
     Args:
         sim: Its values are p at v = 0, and held where no name is given; it is copied. float64.
         tracks: Geometry, particles and priors of their ends or energies.
-        objective: -ln L of (simulator, segments) with a graph: `PixelCharges`, `HitResiduals`, or any function.
+        objective: -ln L of (simulator, segments) with a graph: `PixelCharges`, `HitObjective`, or any function.
         parameters: Names of parameters of the simulator that are unknown too; flat in their logarithms but for priors.
         priors: Mean and sigma of Gaussian priors by name [physical].
 
@@ -107,15 +107,18 @@ class LatentPosterior:
         v = self.split(x.detach())[0]
         latent = x.detach()[len(v) :].clone().requires_grad_()
         p = self.start * torch.exp(v)
+        inside = torch.ones_like(p)  # beyond the ends of a law -ln L stays what it is there
         with torch.no_grad():
-            for name, value in zip(self.names, p.tolist(), strict=True):
+            for k, (name, value) in enumerate(zip(self.names, p.tolist(), strict=True)):
                 spec = Parameters.SPEC[name]
-                getattr(self.sim, name).fill_(min(max(value, spec.floor), spec.ceiling))
+                held = min(max(value, spec.floor), spec.ceiling)
+                inside[k] = float(held == value)
+                getattr(self.sim, name).fill_(held)
         segments = self.segments(torch.cat([v, latent]))
         F = self.objective(self.sim, segments) + (latent**2).sum() / 2
         leaves = [getattr(self.sim, name) for name in self.names]
         *shared, own = torch.autograd.grad(F, [*leaves, latent])
-        value, to_v = float(F.detach()), torch.stack(shared) * p if shared else v
+        value, to_v = float(F.detach()), torch.stack(shared) * p * inside if shared else v
         for name, (mean, sigma) in self.priors.items():
             k = self.names.index(name)
             value += float((p[k] - mean) ** 2) / (2 * sigma**2)

@@ -3,6 +3,7 @@ r"""What a calorimetric fit compares: any function of (simulator, segments) that
 `PixelCharges` is also the data of `marginal.fit_charges`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..fit.residuals import Noise, PixelSums, Residual
 from ..hits import Hits
+from ..likelihood import Chip, hit_likelihood, match
+from ..likelihood.chip import NOISE
 from ..segments import Segments
 from ..simulator import Simulator
 from ..waveforms import Waveforms
@@ -102,6 +105,53 @@ class HitResiduals:
         scale = torch.full((2,), residual.robust.floor, dtype=torch.float64)
         price = r.missing / 2 * residual.robust.missing(scale).sum()
         return residual.robust.rho(r.values, scale[r.kind]).sum() + price
+
+
+@dataclass(frozen=True)
+class HitObjective:
+    """The exact likelihood of measured hits (`likelihood`) as a function with a graph: of self-triggered, noisy data.
+
+    The value is that of `HitLikelihood` at the same tolerance, hits left over included.
+
+    Args:
+        measured: Hits of the clocked chip.
+        chip: None: what the simulator's detector states.
+        tolerance: As of `HitLikelihood`.
+
+    Differentiable once, in the currents. Deterministic.
+    """
+
+    measured: Hits
+    chip: Chip | None = None
+    tolerance: float = 1e-4
+
+    def __call__(self, sim: Simulator, segments: Segments) -> Tensor:
+        chip = Chip.of(sim.detector) if self.chip is None else self.chip
+        waves, hits = sim.waveforms(segments), self.measured
+        with torch.no_grad():
+            found = match(waves, hits, chip.clock)
+            pixel = sim.detector.pixel_id(waves.tpc, waves.ix, waves.iy)
+            row = torch.repeat_interleave(found.first[1:] - found.first[:-1])
+            edges, _, _ = chip.edges(hits.adc[found.hit], hits.charge[found.hit], pixel[row])
+            noise = torch.stack([chip.at(name, pixel).expand(len(pixel)) for name in NOISE], 1)
+        out = hit_likelihood(
+            waves.values,
+            waves.offsets,
+            found.tick,
+            found.first,
+            edges,
+            chip.at("threshold", pixel),
+            noise,
+            chip.clock,
+            self.tolerance,
+        )
+        foreign, silence = chip.foreign_probability(), chip.silence
+        floor = torch.full_like(out.log_probability, math.log(silence) if silence > 0 else -math.inf)
+        left = len(hits) - len(found.hit)
+        price = math.log(foreign) if foreign > 0 else -math.inf
+        floor[torch.arange(len(found.hit)) + row] = price
+        total = torch.logaddexp(out.log_probability, floor).sum()
+        return -total - (left * price if left else 0.0)
 
 
 def _keys(rows: "Waveforms | PixelCharges") -> Tensor:
