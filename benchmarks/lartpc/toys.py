@@ -114,7 +114,7 @@ def fits(record: Record, toys: range) -> None:
         segments, hits = measured(sim, toy, ("muons", "protons"))
         start = dict(zip(SIX, starts[toy % 10].tolist(), strict=True))
         begin = time.process_time()
-        result = fit(sim, segments, hits, NAMES, residual=HitLikelihood(tolerance=TOLERANCE), start=start)
+        result = fit(sim, segments, hits, NAMES, residual=HitLikelihood(), start=start)
         pulls = ((result.values - TRUTH) / result.errors).tolist()
         row = {"pulls": pulls, "values": result.values.tolist(), "errors": result.errors.tolist(), "start": start,
                "converged": result.converged, "message": result.message, "iterations": result.iterations,

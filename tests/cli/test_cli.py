@@ -414,8 +414,8 @@ def test_an_interrupted_write_leaves_nothing(folder, tmp_path, monkeypatch):
     done("simulate", folder / "tracks.h5", "-o", tmp_path / "old.h5")
     before = (tmp_path / "old.h5").read_bytes()
     monkeypatch.setattr(h5py.Group, "create_dataset", full)
-    assert "No space left" in refused("simulate", folder / "tracks.h5", "-o", tmp_path / "new.h5")
-    assert "No space left" in refused("simulate", folder / "tracks.h5", "-o", tmp_path / "old.h5", "--overwrite")
+    assert "no space left" in refused("simulate", folder / "tracks.h5", "-o", tmp_path / "new.h5")
+    assert "no space left" in refused("simulate", folder / "tracks.h5", "-o", tmp_path / "old.h5", "--overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["old.h5"]
     assert (tmp_path / "old.h5").read_bytes() == before
 

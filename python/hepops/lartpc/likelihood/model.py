@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from hepops.lartpc.waveforms import Waveforms
 
 
+NEGLIGIBLE = 1e-30  # share of P that the chip explains, below which its slopes count for nothing
+
+
 @dataclass(frozen=True)
 class Intervals:
     """log P and its derivatives, one row per interval: a hit, or the rest of a row without one. N of them.
@@ -197,7 +200,7 @@ class HitLikelihood:
         scores = None
         if parameters:
             scores = _scores(terms, waves, found, place, parameters, (per_gain, per_pedestal), chip) * known[:, None]
-            scores = torch.where(known[:, None] > 0, scores, 0.0)
+            scores = torch.where(known[:, None] > NEGLIGIBLE, scores, 0.0)  # slopes of log P may overflow there
         lost = torch.ones(len(hits), dtype=torch.bool, device=index.device)
         lost[found.hit] = False
         keep = ~chip.hidden(pixel)[row]
