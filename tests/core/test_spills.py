@@ -21,7 +21,7 @@ EXCEPTIONS: dict[str, str] = {
     "12PathProductsI": "a site's coordinates, indexed by the direction that the program names: 80 bytes",
     "20PathProductsBackwardI": "the same, twice",
     "11_residual_cu": "the 8 x 8 matrix of a link of SU(3), for one thread: to be shared by eight (residual.cu)",
-    "6WorkerI": "hit_likelihood: an interval's columns, and the sums of its nodes across called functions: 3 to 8 kB, no spill",
+    "6WorkerI": "hit_likelihood: an interval's columns and its sums across called functions: 3 to 8 kB, no spill",
     "15_checkerboard_cu": "the sites of a kernel, indexed by a loop whose length is the kernel's",
 }
 
