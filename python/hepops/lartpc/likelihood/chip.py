@@ -95,7 +95,8 @@ class Chip:
         for name in values:
             if name not in FITTED:
                 raise ValueError(f"Chip: {name!r} cannot be fitted, {nearest(name, list(FITTED))}")
-        return replace(self, **values)
+        changes: dict[str, Any] = dict(values)
+        return replace(self, **changes)
 
     def values(self) -> Mapping[str, Value]:
         """What may be fitted, by name."""
