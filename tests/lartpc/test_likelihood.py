@@ -158,6 +158,9 @@ def test_tolerance_bounds_what_is_left_out():
         exact = row(current, [], torch.zeros(2, 0, **F64), clock=Clock(rise_time=rise_time))
         for tolerance in (1e-6, 1e-4):
             near = row(current, [], torch.zeros(2, 0, **F64), tolerance, clock=Clock(rise_time=rise_time))
+            if not exact[0].isfinite():  # a silence below 1e-300, which is none in either
+                assert torch.equal(near[0], exact[0])
+                continue
             nodes = 2e-4 if float(exact[0]) < -7 else 0.0  # 32 for 128 cost a silence of probability 2e-5 1.1e-4
             left_out = float(near[5]) * float((-exact[0]).clamp(max=600).exp())
             assert abs(float(near[0] - exact[0])) < left_out + 20 * tolerance + nodes

@@ -108,7 +108,7 @@ def formula(
         >>> noise = torch.tensor([900.0, 500.0, 650.0], dtype=torch.float64)
         >>> edges = torch.tensor([[9500.0], [10500.0]], dtype=torch.float64)
         >>> formula(current, [19], edges, torch.tensor(5000.0), noise).exp()
-        tensor([0.0393, 0.9998], dtype=torch.float64)
+        tensor([0.0918, 1.0000], dtype=torch.float64)
     """
     bar, sigma = threshold.expand(len(ticks) + 1), noise.expand(len(ticks) + 1, 3)
     result, start, first = [], 0, 0

@@ -85,7 +85,7 @@ def hit_likelihood(
         >>> rows, noise = torch.tensor([0, 60]), torch.tensor([900.0, 500.0, 650.0], dtype=torch.float64)
         >>> bar = torch.tensor(5000.0, dtype=torch.float64)
         >>> hit_likelihood(current, rows, torch.tensor([19]), torch.tensor([0, 1]), edges, bar, noise)[0].exp()
-        tensor([0.0393, 0.9998], dtype=torch.float64)
+        tensor([0.0918, 1.0000], dtype=torch.float64)
     """
     derivatives = torch.is_grad_enabled() and any(x.requires_grad for x in (currents, edges, threshold, noise))
     log_p, *_, neglected = evaluate(
