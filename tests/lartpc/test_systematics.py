@@ -172,3 +172,13 @@ def test_figures_are_drawn(scene):
     assert len(systematics.correlation_plot(spread, edges).axes) == 3
     with pytest.raises(ValueError, match="do not fit"):
         systematics.band_plot(edges[:3], universes[0].numbers, band, xlabel="x")
+
+
+def test_far_beyond_a_sigma_is_never_called_good():
+    """Close to the plane a short lifetime moves little to second order, and much to higher ones."""
+    sim = Simulator(MODULE0)
+    near = gun.shoot(MODULE0, events=1, energy=100.0, seed=1)
+    linear = systematics.Linear(sim, near, {"lifetime": 100.0})
+    wanted = {"lifetime": [2150.0, 300.0]}
+    assert linear.validity(wanted).good.tolist() == [True, False]
+    assert float(linear.compare(list(sim.universes(wanted, near)), wanted)[1, 3]) > 0.01

@@ -185,6 +185,13 @@ def test_chunks_threads_and_neighbours_do_not_matter(track, monkeypatch):
     assert whole.reports == parts.reports
 
 
+def test_earlier_calls_do_not_matter(track):
+    sim = Simulator(MODULE0)
+    first = sim.universes({"efield": [0.5, 0.503]}, track)
+    sim.universes({"efield": [0.5, 0.53]}, track)
+    assert torch.equal(first.hits.charge, sim.universes({"efield": [0.5, 0.503]}, track).hits.charge)
+
+
 def test_the_plain_form_is_the_oracle(track, monkeypatch):
     """universes.h, as a GPU runs it, against universes_cpu.h."""
     from hepops.lartpc import universe_scene

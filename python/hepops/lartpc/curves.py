@@ -49,14 +49,6 @@ class Curves:
         # one at a time: a matrix product would round each by how many there are
         return torch.stack([w @ flat for w in weights]).reshape(-1, *self.U.shape[1:]), which
 
-    def covers(self, velocity: Tensor) -> bool:
-        if self.smooth:
-            low, high = self.points.min(), self.points.max()
-            half = (high - low) / 2 / math.cos(math.pi / 2 / len(self.points))  # the points lie inside the interval
-            middle = (high + low) / 2
-            return bool(((velocity - middle).abs() <= half * (1 + 1e-9)).all())
-        return bool(torch.isin(velocity, self.points).all())
-
 
 def lagrange(points: Tensor, x: Tensor) -> Tensor:
     """Weights (len(x), len(points)) of the polynomial through values at Chebyshev points, barycentric."""
@@ -80,31 +72,39 @@ KEPT = 8  # of different simulators; some megabytes each
 
 
 def curves(sim: "Simulator", velocity: Tensor) -> Curves:
-    """The curves of a simulator for some velocities, float64 (n); kept for as long as they cover what is asked for."""
+    """The curves of a simulator for some velocities, float64 (n); kept for the next call over the same interval.
+
+    They follow the interval asked for, not what was made before: the same call gives the same bits.
+    """
     detector = sim.detector
-    settings = (sim.dtype, sim.length, sim.reach, sim.lead, detector.pixel_pitch, detector.tick, id(sim.table))
-    key = (*settings, str(velocity.device))
-    made, _ = _made.pop(key, (None, None))
-    if made is None or not made.covers(velocity):
-        made = _make(sim, velocity)
-    _made[key] = made, sim.table  # the table is held, so that its id stays its own
+    distinct = torch.unique(velocity)
+    over = _interval(distinct) if sim.table is None and len(distinct) > 1 else tuple(distinct.tolist())
+    key = (sim.dtype, sim.length, sim.reach, sim.lead, detector.pixel_pitch, detector.tick, id(sim.table), over)
+    made, _ = _made.pop((*key, str(velocity.device)), (None, None))
+    if made is None:
+        made = _make(sim, distinct)
+    _made[*key, str(velocity.device)] = made, sim.table  # the table is held, so that its id stays its own
     while len(_made) > KEPT:
         _made.popitem(last=False)
     return made
 
 
-def _make(sim: "Simulator", velocity: Tensor) -> Curves:
-    distinct = torch.unique(velocity)
+def _interval(velocity: Tensor) -> tuple[float, float]:
+    """Of ascending velocities, with its ends on the grid."""
+    grid = math.log1p(STEP)
+    low, high = (math.log(float(v)) / grid for v in (velocity[0], velocity[-1]))
+    return math.exp(grid * math.floor(low)), math.exp(grid * math.ceil(high))
+
+
+def _make(sim: "Simulator", distinct: Tensor) -> Curves:
     smooth = sim.table is None and len(distinct) > 1
     if smooth:
-        grid = math.log1p(STEP)
-        low = math.exp(grid * math.floor(math.log(float(distinct[0])) / grid))
-        high = math.exp(grid * math.ceil(math.log(float(distinct[-1])) / grid))
+        low, high = _interval(distinct)
         # r is analytic in v but for |v| = 0 and beyond the imaginary axis: a Bernstein ellipse of this sum of half-axes
         ratio = (high + low) / (high - low)
         rho = ratio + math.sqrt(ratio**2 - 1)
         n = 2 + math.ceil(-math.log(TOLERANCE[sim.dtype] / 8) / math.log(rho))
-        distinct = chebyshev(low, high, n).to(velocity.device)
+        distinct = chebyshev(low, high, n).to(distinct.device)
     responses = [_response(sim, v) for v in distinct]
     r = torch.stack([x.r for x in responses])  # float64
     length = responses[0].length

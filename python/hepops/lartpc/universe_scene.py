@@ -36,6 +36,15 @@ NODE_BYTES = 1 << 27  # of nodes, and of currents, that are in memory at a time;
 VALUE_BYTES = 1 << 24
 
 
+def velocities(values: Tensor) -> Tensor:
+    """Of every universe, float64 (n), as its own run has it."""
+    one = values.new_ones(())
+    pairs, which = torch.unique(values[:, [EFIELD, TEMPERATURE]], dim=0, return_inverse=True)
+    laws = values[:1, DRIFT].repeat(len(pairs), 1)
+    laws[:, [DRIFT.index(EFIELD), DRIFT.index(TEMPERATURE)]] = pairs
+    return torch.stack([1 / call(Ops.drift, one, law)[1] for law in laws])[which]
+
+
 @dataclass(frozen=True)
 class Part:
     """Hits of some universes on some events."""
@@ -85,6 +94,7 @@ class Scene:
         """Universes that are in memory together, and whose nodes lie in the same windows of time."""
         from .simulator import APART, _windows
 
+        made = curves(self.sim, velocities(values))
         size = max(1, NODE_BYTES // (80 * max(1, self.deposits.shape[1])))
         apart = self.sim.length + APART
         owner = self.event_rank * len(self.sim.detector.tpcs) + self.pieces.tpc[self.piece]
@@ -94,13 +104,13 @@ class Scene:
             ticks = nodes[:, 3] / self.sim.detector.tick
             numbers = torch.arange(begin, begin + len(some), device=values.device)
             if ticks.numel() == 0 or float((ticks.amax(1) - ticks.amin(1)).amax()) <= apart:  # no gap can part them
-                yield Group(self, nodes, some, numbers, *_windows(owner, ticks[0], apart))
+                yield Group(self, nodes, some, made, numbers, *_windows(owner, ticks[0], apart))
                 continue
             layouts = [_windows(owner, t, apart) for t in ticks]
             left = list(range(len(some)))
             while left:
                 same = [k for k in left if torch.equal(layouts[k][0], layouts[left[0]][0])]
-                yield Group(self, nodes[same], some[same], numbers[same], *layouts[left[0]])
+                yield Group(self, nodes[same], some[same], made, numbers[same], *layouts[left[0]])
                 left = [k for k in left if k not in same]
 
 
@@ -111,6 +121,7 @@ class Group:
     scene: Scene
     nodes: Tensor  # float64 (n, 10, N)
     values: Tensor  # float64 (n, 12)
+    made: Curves  # for all universes of the call
     numbers: Tensor  # int64 (n)
     window: Tensor  # int64 (N)
     group: Tensor  # int64 (windows)
@@ -118,8 +129,7 @@ class Group:
     def run(self, seed: int | None, threshold: float | Tensor | None, prune: bool, keep: bool) -> Iterator[Part]:
         """Block by block, so that the currents in memory are bounded."""
         sim = self.scene.sim
-        velocity = self.velocity()
-        made = curves(sim, velocity)
+        velocity, made = velocities(self.values), self.made
         q = made.response
         from .simulator import CUTS
 
@@ -175,14 +185,6 @@ class Group:
             yield self.part(
                 rows, waves, universe[jobs] - begin, r, some, velocity, seed, threshold, keep, arriving, lost
             )
-
-    def velocity(self) -> Tensor:
-        """Of every universe, float64 (n), as its own run has it."""
-        one = self.values.new_ones(())
-        pairs, which = torch.unique(self.values[:, [EFIELD, TEMPERATURE]], dim=0, return_inverse=True)
-        laws = self.values[:1, DRIFT].repeat(len(pairs), 1)
-        laws[:, [DRIFT.index(EFIELD), DRIFT.index(TEMPERATURE)]] = pairs
-        return torch.stack([1 / call(Ops.drift, one, law)[1] for law in laws])[which]
 
     def rows(self, layout: Plan) -> Waveforms:
         """The rows without their currents."""

@@ -100,7 +100,8 @@ def universes(
         2e-6 (float32) or 2e-12 (float64) of their value, times within a few 1e-4 of a tick (float32) where the current
         is low; a hit whose crossing lies within rounding of not happening may differ. Not differentiable.
 
-    Deterministic: bit-identical for any number of threads, any chunk of events and any number of universes.
+    Deterministic: the same call gives the same bits, for any number of threads and any chunk of events. Which other
+    universes are in it may change the last bits: the curves hold for the interval of all their velocities.
 
     Raises:
         ValueError: a simulator of modules that differ, an impossible parameter (universe, name, value and range are

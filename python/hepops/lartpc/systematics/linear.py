@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..simulator import Simulator
 
 
+FURTHEST = 5.0  # sigmas: beyond, the curvature at one sigma says little, as higher orders take over
+
+
 @dataclass(frozen=True)
 class Validity:
     """Of each universe, float64 (n); fractions of the hits of the run that was made."""
@@ -33,7 +36,7 @@ class Validity:
     time_remainder: Tensor  # root mean square of r [us]; NaN where no sigmas were given
     charge_remainder: Tensor  # the same, as a share of the charge
     unmatched: Tensor  # hits of the runs at one sigma, and of the run itself, without a partner: the most of all runs
-    good: Tensor  # bool: lost and unmatched, and both remainders, within the tolerances
+    good: Tensor  # bool: lost, unmatched and both remainders within the tolerances, no change beyond FURTHEST sigmas
 
 
 class Linear:
@@ -79,6 +82,7 @@ class Linear:
             h = self.hits
             bar = bar[sim.detector.pixel_id(h.tpc, h.ix, h.iy)]
         self.threshold = torch.as_tensor(bar, dtype=torch.float64)
+        self.furthest = FURTHEST * torch.tensor([sigma[name] for name in self.names], dtype=torch.float64)
         self.curvature, self.unmatched = self._curvature(runs, [sigma[name] for name in self.names])
 
     def _curvature(self, runs: Sequence[Hits], sigma: Sequence[float]) -> tuple[Tensor, float]:
@@ -136,6 +140,7 @@ class Linear:
         unmatched = torch.full_like(lost, self.unmatched)
         of_charge, of_time, of_lost = self.tolerances
         good = (rms_q <= of_charge) & (rms_t <= of_time) & (lost <= of_lost) & (unmatched <= of_lost)
+        good &= (d.abs() <= self.furthest).all(1)
         return Validity(lost, ticks.double().mean(1), rms_t, rms_q, unmatched, good)
 
     def compare(self, universes: Sequence[Hits], parameters: Mapping[str, Any] | Sequence[Parameters]) -> Tensor:

@@ -65,7 +65,7 @@ def correlation_plot(
     covariance: Covariance, edges: Tensor | None = None, *, label: str = "bin", scale: float = 1.0
 ) -> "Figure":
     """The correlation matrix of an observable's bins, and the share of the variance of its principal directions."""
-    matrix = covariance.correlation.cpu().numpy()
+    matrix = covariance.correlation.cpu().numpy().copy()
     still = (covariance.matrix.diagonal() == 0).cpu().numpy()
     matrix[still], matrix[:, still] = np.nan, np.nan  # a number that never varies has no correlation
     n = len(matrix)
