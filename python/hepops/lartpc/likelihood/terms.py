@@ -61,8 +61,7 @@ def by_formula(
                     sigma.expand(at.stop - at.start, 3),
                 )
             ]
-            current, edge, threshold, noise = inputs
-            log_p = formula(current, found.tick[hits].tolist(), edge, threshold, noise, clock)
+            log_p = formula(inputs[0], found.tick[hits].tolist(), inputs[1], inputs[2], inputs[3], clock)
             result.log_probability[at] = log_p.detach()
             if derivatives and log_p.requires_grad:
                 slopes = torch.autograd.grad(log_p.sum(), inputs, allow_unused=True, materialize_grads=True)
