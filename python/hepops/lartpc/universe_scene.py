@@ -94,23 +94,24 @@ class Scene:
         """Universes that are in memory together, and whose nodes lie in the same windows of time."""
         from .simulator import APART, _windows
 
-        made = curves(self.sim, velocities(values))
+        every = velocities(values)
+        made = curves(self.sim, every)
         size = max(1, NODE_BYTES // (80 * max(1, self.deposits.shape[1])))
         apart = self.sim.length + APART
         owner = self.event_rank * len(self.sim.detector.tpcs) + self.pieces.tpc[self.piece]
         for begin in range(0, len(values), size):
-            some = values[begin : begin + size]
+            some, velocity = values[begin : begin + size], every[begin : begin + size]
             nodes = self.nodes(some)
             ticks = nodes[:, 3] / self.sim.detector.tick
             numbers = torch.arange(begin, begin + len(some), device=values.device)
             if ticks.numel() == 0 or float((ticks.amax(1) - ticks.amin(1)).amax()) <= apart:  # no gap can part them
-                yield Group(self, nodes, some, made, numbers, *_windows(owner, ticks[0], apart))
+                yield Group(self, nodes, some, velocity, made, numbers, *_windows(owner, ticks[0], apart))
                 continue
             layouts = [_windows(owner, t, apart) for t in ticks]
             left = list(range(len(some)))
             while left:
                 same = [k for k in left if torch.equal(layouts[k][0], layouts[left[0]][0])]
-                yield Group(self, nodes[same], some[same], made, numbers[same], *layouts[left[0]])
+                yield Group(self, nodes[same], some[same], velocity[same], made, numbers[same], *layouts[left[0]])
                 left = [k for k in left if k not in same]
 
 
@@ -121,6 +122,7 @@ class Group:
     scene: Scene
     nodes: Tensor  # float64 (n, 10, N)
     values: Tensor  # float64 (n, 12)
+    velocity: Tensor  # float64 (n)
     made: Curves  # for all universes of the call
     numbers: Tensor  # int64 (n)
     window: Tensor  # int64 (N)
@@ -129,7 +131,7 @@ class Group:
     def run(self, seed: int | None, threshold: float | Tensor | None, prune: bool, keep: bool) -> Iterator[Part]:
         """Block by block, so that the currents in memory are bounded."""
         sim = self.scene.sim
-        velocity, made = velocities(self.values), self.made
+        velocity, made = self.velocity, self.made
         q = made.response
         from .simulator import CUTS
 
