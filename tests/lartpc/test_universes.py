@@ -103,7 +103,7 @@ def test_a_far_field_is_a_run_for_each(seed):
 def test_modules_that_differ():
     sim = ModularSimulator(Detector.two_by_two(), per_module=("lifetime",))
     segs = gun.shoot(sim.detector, events=1, energy=150.0, seed=4)
-    with pytest.raises(ValueError, match=r"modules of this simulator differ .* sim.module\(n\)"):
+    with pytest.raises(ValueError, match=r"the modules of .* differ; ask sim.module\(n\)"):
         sim.universes({"lifetime": [2000.0]}, segs)
     number = next(n for n in sim.detector.module_numbers if len(sim.module(n)._pieces(segs)))
     assert_own_run(sim.module(number), draw(2), segs)
