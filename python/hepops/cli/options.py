@@ -201,15 +201,16 @@ def detector_of(
 def read_tracks(
     tracks: list[Path],
     config: dict[str, Any],
-    offset: str | None = None,
-    on_bad: Literal["raise", "exclude"] | None = None,
-    same_event: Literal["raise", "merge", "renumber"] | None = None,
 ) -> "Segments":
-    """The tracks of a file of hits, read as the file says they were read, unless the command line says otherwise."""
+    """The tracks of a file of hits, read as the file says they were read."""
+    return read_files(tracks, *_as_read(config), hint="simulate's --same-event")
+
+
+def _as_read(config: dict[str, Any], offset: str | None = None) -> tuple[tuple[float, ...], Any, Any]:
+    """Offset, on_bad and same_event of a file of hits; another offset where the command line has one."""
     source: dict[str, Any] = config.get("source", {})
     shift = parse_vector(offset) if offset is not None else tuple(source.get("offset", (0.0, 0.0, 0.0)))
-    bad, twice = on_bad or source.get("on_bad", "raise"), same_event or source.get("same_event", "raise")
-    return read_files(tracks, shift, bad, twice, hint="simulate's --same-event")
+    return shift, source.get("on_bad", "raise"), source.get("same_event", "raise")
 
 
 def read_files(
@@ -230,10 +231,7 @@ def read_files(
 
 def scan_tracks(tracks: list[Path], config: dict[str, Any], offset: str | None = None) -> "Index":
     """The tracks of a file of hits, read as the file says they were read, unless the command line says otherwise."""
-    source: dict[str, Any] = config.get("source", {})
-    shift = parse_vector(offset) if offset is not None else tuple(source.get("offset", (0.0, 0.0, 0.0)))
-    bad, twice = source.get("on_bad", "raise"), source.get("same_event", "raise")
-    return scan_files(tracks, shift, bad, twice, hint="simulate's --same-event")
+    return scan_files(tracks, *_as_read(config, offset), hint="simulate's --same-event")
 
 
 def scan_files(
