@@ -231,7 +231,7 @@ def test_draws_of_a_single_loss_are_its_posterior():
 
 
 def test_losses_found_from_hits_are_better_than_the_mean():
-    """The residuals of `hepops.lartpc.fit` as objective, by reverse mode. Hits come and go: the maximum is a local one."""
+    """The residuals of `hepops.lartpc.fit` as objective: hits come and go, the maximum is a local one."""
     sim = Simulator(MODULE0, dtype=torch.float64, step=0.4)
     tracks = Tracks([StoppingTrack(line(7), "proton", offset=3.0, sigma=1e-3)])
     true = tracks.segments(z=0.7 * scores(6))
