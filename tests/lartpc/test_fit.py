@@ -160,6 +160,29 @@ class GaussianLikelihood:
         return Likelihood(value, r.values @ J, J.T @ J, r.report)
 
 
+class Valley:
+    """-log L = d^T A d / 2, narrow and oblique, its lowest point beyond the upper end of the first parameter."""
+
+    A = torch.tensor([[1.0, 0.99], [0.99, 1.0]], dtype=torch.float64)
+    low, scale = torch.tensor([1.1, 0.5], dtype=torch.float64), torch.tensor([0.4, 1e-3], dtype=torch.float64)
+
+    def likelihood(self, sim, segments, measured, parameters, derivatives):
+        d = (torch.stack([getattr(sim, name).detach().double() for name in parameters]) - self.low) / self.scale
+        slope, curve = self.A @ d / self.scale, self.A / self.scale / self.scale[:, None]
+        return Likelihood(d @ self.A @ d / 2, slope, curve, {"matched": 1})
+
+
+def test_a_parameter_at_its_end_does_not_stop_the_others(muons):
+    """At the start the gradient of the first parameter points inside, its step, as the second moves, outside."""
+    names, bounds = ["birks_a", "efield"], {"birks_a": (0.7, 0.9), "efield": (0.45, 0.55)}
+    start = {"birks_a": 0.9, "efield": 0.503}
+    result = fit(AnalyticDetector(), *muons, names, residual=[Valley()], start=start, bounds=bounds)
+    end = 0.9 - 1e-3 * 0.2
+    expected = 0.5 + 0.99 * 1e-3 * (1.1 - end) / 0.4  # the lowest point of the edge
+    assert result.converged and result.iterations < 15 and result.at_limit == ("birks_a",)
+    assert result["efield"] == pytest.approx(expected, rel=1e-7)
+
+
 @pytest.mark.parametrize("method", ["lm", "adam"])
 def test_a_likelihood_takes_the_place_of_residuals(muons, method):
     noise = Noise.of(AnalyticDetector().detector)

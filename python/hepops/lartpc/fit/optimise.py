@@ -134,7 +134,7 @@ def attempt(
     model = known.model(space, robust, scales)
     held = _held(point, model, frozen)
     diagonal = torch.maximum(model.information.diagonal, torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
-    step = _step(model, diagonal, state.damping, held, problem)
+    step, held = _step(model, diagonal, state.damping, held, point, problem)
     step = problem.unknowns.inside(point.x + step) - point.x
     predicted = -float(model.gradient @ step + step @ model.information.times(step) / 2)
     whole = batches is problem.batches  # else the next iteration sees other events, and has no use for derivatives
@@ -181,12 +181,27 @@ def _held(point: Point, model: Model, frozen: Tensor | None) -> Tensor:
     return held
 
 
-def _step(model: Model, diagonal: Tensor, damping: float, held: Tensor, problem: Problem) -> Tensor:
+def _step(
+    model: Model, diagonal: Tensor, damping: float, held: Tensor, point: Point, problem: Problem
+) -> tuple[Tensor, Tensor]:
+    """The damped step, no longer than allowed, and what it holds: also what it would itself move beyond an end.
+
+    A parameter at its end may have a gradient that points inside and a step that points outside, as others move; that
+    step is so long, where dp/du vanishes, that the limit on its length would stop all others.
+    """
     floor = torch.where(diagonal > 0, diagonal.clamp_min(1e-12 * float(diagonal.max()) + 1e-300), 0.0)
-    step = model.information.plus_diagonal(damping * floor).solve(-model.gradient, held)
+    damped, size = model.information.plus_diagonal(damping * floor), len(point.u)
+    at_end = torch.zeros_like(held)
+    at_end[:size] = point.u.abs() > FARTHEST - 1e-9
+    for _ in range(size):
+        step = damped.solve(-model.gradient, held)
+        beyond = at_end & ~held & (step * point.x > 0)
+        if not bool(beyond.any()):
+            break
+        held = held | beyond
     k, most = problem.unknowns.dense, problem.unknowns.longest()
     share = min(1.0, float((most[:k] / step[:k].abs().clamp_min(1e-300)).min()))
-    return torch.cat((step[:k] * share, (step[k:] * share).clamp(-most[k:], most[k:])))
+    return torch.cat((step[:k] * share, (step[k:] * share).clamp(-most[k:], most[k:]))), held
 
 
 def _distance(model: Model, held: Tensor) -> float:
