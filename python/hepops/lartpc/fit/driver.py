@@ -266,7 +266,8 @@ def _begin(problem: Problem, start: Tensor) -> list[float]:
 def _next_start(state: State, problem: Problem) -> None:
     state.start += 1
     state.stage = state.iteration = state.in_stage = 0
-    state.damping, state.growth, state.diagonal, state.metric, state.moments = 1e-3, 2.0, [], [], {}
+    state.damping, state.growth, state.diagonal, state.moments = 1e-3, 2.0, [], {}
+    state.metric, state.pairs = [], []
     state.ended, state.converged = "", False
     state.u = _begin(problem, torch.tensor(state.starts[state.start], dtype=torch.float64))
 

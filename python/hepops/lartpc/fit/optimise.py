@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .arrow import Arrow
 from .data import FileBatch
-from .metric import Metric, led_astray
+from .metric import Metric, led_astray, remembered
 from .problem import Batch, Model, Point, Problem, ordered_sum, shifted
 from .residuals import LikelihoodObject, Residual
 from .robust import Robust
@@ -100,7 +100,7 @@ def _advance(state: State, done: bool, last: bool, most: int) -> None:
         state.ended, state.converged = state.ended or "converged", True
     elif done or (state.ended and not last):
         state.stage, state.in_stage, state.damping, state.growth, state.diagonal = state.stage + 1, 0, 1e-3, 2.0, []
-        state.metric = []
+        state.metric, state.pairs = [], []
         state.ended = ""
     elif not state.ended and state.iteration >= most:
         state.ended = f"not converged after {most} iterations"
@@ -130,11 +130,11 @@ def attempt(
     scales = point.scales(robust)
     known = point
     if metric is not None:
-        known, state.metric = metric.of(point, batches, state.metric, SEED)
+        known, state.metric = metric.of(point, batches, state.metric, state.pairs, SEED)
     model = known.model(space, robust, scales)
     held = _held(point, model, frozen)
     diagonal = torch.maximum(model.information.diagonal, torch.tensor(state.diagonal or [0.0], dtype=torch.float64))
-    step, held = _step(model, diagonal, state.damping, held, point, problem)
+    step, held, cut = _step(model, diagonal, state.damping, held, point, problem)
     step = problem.unknowns.inside(point.x + step) - point.x
     predicted = -float(model.gradient @ step + step @ model.information.times(step) / 2)
     whole = batches is problem.batches  # else the next iteration sees other events, and has no use for derivatives
@@ -144,7 +144,7 @@ def attempt(
     relative = space.relative(trial.p - point.p, point.p)
     enough = max(flat * abs(model.value), EDM if isinstance(objective, LikelihoodObject) else 0.0)
     single = bool(problem.unknowns.families) and isinstance(objective, LikelihoodObject)  # deviations go on moving
-    small = 0 <= predicted < enough or (relative < tolerance and not single)
+    small = not cut and (0 <= predicted < enough or (relative < tolerance and not single))
     accepted = gain > 1e-4 or (small and decrease >= 0)
     damping = state.damping
     state.diagonal = diagonal.tolist()
@@ -157,8 +157,10 @@ def attempt(
     else:
         state.damping, state.growth = max(1e-4, state.damping * state.growth), 2 * state.growth
     new = trial if accepted else point
+    if metric is not None and whole and accepted:
+        state.pairs = remembered(state.pairs, point, trial)
     if state.metric and state.metric != new.x.tolist() and led_astray(accepted, gain, small):
-        state.metric, state.diagonal = [], []
+        state.metric, state.diagonal, state.pairs = [], [], []
     state.iteration += 1
     state.in_stage += 1
     row = (state.start, state.stage, state.iteration, accepted, model.value, relative, damping, gain)
@@ -183,8 +185,8 @@ def _held(point: Point, model: Model, frozen: Tensor | None) -> Tensor:
 
 def _step(
     model: Model, diagonal: Tensor, damping: float, held: Tensor, point: Point, problem: Problem
-) -> tuple[Tensor, Tensor]:
-    """The damped step, no longer than allowed, and what it holds: also what it would itself move beyond an end.
+) -> tuple[Tensor, Tensor, bool]:
+    """The damped step, what it holds (also what it would itself move beyond an end), and whether it was cut short.
 
     A parameter at its end may have a gradient that points inside and a step that points outside, as others move; that
     step is so long, where dp/du vanishes, that the limit on its length would stop all others.
@@ -201,7 +203,7 @@ def _step(
         held = held | beyond
     k, most = problem.unknowns.dense, problem.unknowns.longest()
     share = min(1.0, float((most[:k] / step[:k].abs().clamp_min(1e-300)).min()))
-    return torch.cat((step[:k] * share, (step[k:] * share).clamp(-most[k:], most[k:]))), held
+    return torch.cat((step[:k] * share, (step[k:] * share).clamp(-most[k:], most[k:]))), held, share < 1
 
 
 def _distance(model: Model, held: Tensor) -> float:

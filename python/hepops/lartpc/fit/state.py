@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hepops.core.files import atomic
 
-VERSION = 2
+VERSION = 3
 NAME = "state.json"
 
 
@@ -67,6 +67,7 @@ class State:
     growth: float = 2.0
     diagonal: list[float] = field(default_factory=list)
     metric: list[float] = field(default_factory=list)  # where a likelihood's metric was made; empty: it is to be made
+    pairs: list[list[list[float]]] = field(default_factory=list)  # accepted steps since then, and what they changed
     moments: dict[str, list[float]] = field(default_factory=dict)  # Adam's
     ended: str = ""  # why this start is done, once it is
     converged: bool = False
