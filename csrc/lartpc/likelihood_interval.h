@@ -461,7 +461,9 @@ class Interval {
         }
       }
       const double H = sum(total);
-      const double kept = high == groups ? -575.0 : std::log(triggered) + 15;  // of what was left out
+      // The falling pass rounds 1 - h to 1e-16: where P is a small share of what was possible, it sees nothing of it.
+      const double sound = most_[s] + std::log(1e-16 / std::fmax(1e-12, 1e-2 * near_.tolerance));
+      const double kept = high == groups ? sound : std::fmax(sound, std::log(triggered) + 15);  // of what was left out
       if (edge <= std::fmax(1e-10, 1e-2 * near_.tolerance) * H && H > 0 && std::log(H) + reading_->top() > kept)
         return std::log(H) + reading_->top();
     }
