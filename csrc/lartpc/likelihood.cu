@@ -7,6 +7,9 @@
 #include "core/simd.h"
 #include "lartpc/frontend_rows.h"
 #include "lartpc/likelihood_interval.h"
+#ifndef __CUDACC__
+#include "lartpc/likelihood_quick.h"
+#endif
 
 namespace hepops::lartpc::larpix {
 namespace {
@@ -30,6 +33,8 @@ struct Measured {
 
 // What is wrong with a row, in place of what it neglects.
 constexpr double bad_current = -1, bad_ticks = -2, bad_law = -3, bad_edges = -4;
+
+constexpr int everyday_nodes = 32, exact_nodes = 128;
 
 template <class T, int nodes>
 struct Evaluate {
@@ -62,14 +67,12 @@ struct Evaluate {
     for (int64_t h = begin; h < end; ++h) {
       const Reading reading(measured.edges[h], measured.edges[measured.hits + h], law, scratch.reading());
       const int64_t k = measured.tick[h], first = h > begin ? ready - restart : 0;
-      Interval<nodes> interval(law, chip, grid, near, table, scratch, first, k - start, 0, &reading);
-      run(row, r, h + r, start, k + restart, interval, h);
+      run(row, r, h + r, start, k + restart, {law, first, k - start, 0, &reading}, h, scratch);
       start = k + restart;
     }
     const int64_t first = begin < end ? ready - restart : 0, ends = row.ticks - start;
     const int64_t last = (begin < end && chip.busy > 0 && first + 1 > ends ? first + 1 : ends) - 1;
-    Interval<nodes> interval(law, chip, grid, near, table, scratch, first, last, ends, nullptr);
-    run(row, r, end + r, start, row.ticks, interval, -1);
+    run(row, r, end + r, start, row.ticks, {law, first, last, ends, nullptr}, -1, scratch);
   }
 
   HEPOPS_HD double judge(const Row<T>& row, const Law& law, int64_t begin, int64_t end) const {
@@ -89,12 +92,39 @@ struct Evaluate {
     return 0;
   }
 
+  // What Interval and Quick are made from
+  struct Asked {
+    Law law;
+    int64_t first, last, ends;
+    const Reading* reading;
+  };
+
   // One interval, which owns the ticks from start to the next one's.
-  HEPOPS_HD void run(const Row<T>& row, int64_t r, int64_t i, int64_t start, int64_t next, Interval<nodes>& interval,
-                     int64_t hit) const {
-    interval.charge(row, start, tick);
+  HEPOPS_HD void run(const Row<T>& row, int64_t r, int64_t i, int64_t start, int64_t next, const Asked& asked,
+                     int64_t hit, const Scratch<nodes>& scratch) const {
+    bool careful = false;
+#ifndef __CUDACC__
+    if constexpr (nodes == everyday_nodes) {
+      Quick<nodes> quick(asked.law, chip, grid, near, table, scratch, asked.first, asked.last, asked.ends,
+                         asked.reading);
+      Slopes d;
+      quick.charge(row, start, tick);
+      const double value = quick.log_probability(neglected[i], d_values ? &d : nullptr);
+      if (quick.sure()) return write(row, r, i, start, next, hit, quick, value, d);
+      careful = true;
+    }
+#endif
+    Interval<nodes> interval(asked.law, chip, grid, near, scratch, asked.first, asked.last, asked.ends, asked.reading);
     Slopes d;
-    log_p[i] = interval.log_probability(neglected[i], d_values ? &d : nullptr);
+    interval.charge(row, start, tick);
+    const double value = interval.log_probability(neglected[i], d_values ? &d : nullptr, careful);
+    write(row, r, i, start, next, hit, interval, value, d);
+  }
+
+  template <class Of>
+  HEPOPS_HD void write(const Row<T>& row, int64_t r, int64_t i, int64_t start, int64_t next, int64_t hit,
+                       const Of& interval, double value, const Slopes& d) const {
+    log_p[i] = value;
     if (!d_values) return;
     d_threshold[i] = d.threshold;
     d_noise[3 * i] = d.reset, d_noise[3 * i + 1] = d.uncorrelated, d_noise[3 * i + 2] = d.discriminator;
@@ -237,7 +267,7 @@ Result forward(const Tensor& values_, const Tensor& offsets_, const Tensor& tick
                                   derivatives ? core::out<T>(d_values) : nullptr, core::out<double>(d_threshold),
                                   core::out<double>(d_noise), core::out<double>(d_edges)});
     };
-    tolerance > 0 ? run.template operator()<32>() : run.template operator()<128>();
+    tolerance > 0 ? run.template operator()<everyday_nodes>() : run.template operator()<exact_nodes>();
   });
   explain(neglected, first, rows);
   return {log_p, d_values, d_threshold, d_noise, d_edges, neglected};

@@ -43,11 +43,11 @@ struct Scratch {
   double* at;
   int64_t ticks;  // more than any interval has
 
-  static constexpr int64_t columns = 19, per_look = 3 * nodes;
-  HEPOPS_HD static int64_t size(int64_t ticks) { return (columns + 2 * per_look) * ticks + Reading::memory; }
+  static constexpr int64_t columns = 19, per_look = 3 * nodes, per_tick = columns + 2 * per_look, beyond = 16;
+  HEPOPS_HD static int64_t size(int64_t ticks) { return per_tick * (ticks + beyond) + Reading::memory; }
   HEPOPS_HD double* column(int i) const { return at + i * ticks; }
   HEPOPS_HD double* looks(int i) const { return at + (columns + i * per_look) * ticks; }
-  HEPOPS_HD double* reading() const { return at + (columns + 2 * per_look) * ticks; }
+  HEPOPS_HD double* reading() const { return at + per_tick * (ticks + beyond); }
 };
 
 // Of log P of an interval; those with respect to the charge are kept by the interval.
@@ -62,17 +62,17 @@ class Interval {
   static constexpr double nothing = -1e300;   // the logarithm of zero
   static constexpr double improbable = 1e-6;  // below, the prior's nodes may not hold what happened
   static constexpr double triggered = 1e-15;  // of a group of nodes: no more is asked of it
+  static constexpr double skipped = 1e-10;    // a bound of all that is skipped where not `careful`
+  static constexpr double likely = -9;        // log P with tolerance 0, where only what 1e-16 are left of is skipped
 
   // first, last: the looks after the interval's own restart. reading: of the hit at the last look; without one, a
   // restart at `ends` or later finds no look.
   HEPOPS_HD Interval(const Law& law, const Chip& chip, const Grid<nodes>& grid, const Approximation& near,
-                     const NormalTable& table, const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends,
-                     const Reading* reading)
+                     const Scratch<nodes>& scratch, int64_t first, int64_t last, int64_t ends, const Reading* reading)
       : law_(law),
         chip_(chip),
         grid_(grid),
         near_(near),
-        table_(table),
         first_(first),
         last_(last),
         ends_(ends),
@@ -99,32 +99,25 @@ class Interval {
     }
   }
 
-  // log P; neglected: a bound of its relative error by restarts that were not followed
-  HEPOPS_HD double log_probability(double& neglected, Slopes* slopes) {
+  // log P; neglected: a bound of its relative error by restarts that were not followed. Looks and nodes of which
+  // next to nothing is left are skipped only where P is far above that, as a share of the best that was possible:
+  // else all is done again, `careful`.
+  HEPOPS_HD double log_probability(double& neglected, Slopes* slopes, bool careful = false) {
     neglected = 0;
     quiet_ = true;
     if (first_ > last_) return 0;
     bound_hits();
     if (!reading_ && most_[0] <= near_.tolerance) return neglected = most_[0], 0.0;
-    quiet_ = false;
-    rise();
-    scale_ = reading_ ? nothing : 0.0;
-    if (reading_)
-      for (int64_t m = 0; m < count_; ++m) scale_ = std::fmax(scale_, hit_[m]);
-    if (slopes) {
-      for (int64_t t = 0; t <= ticks_; ++t) d_reached_[t] = d_before_[t] = d_waits_[t] = 0;
-      this->template fall<true>();
-      finish(*slopes);
-    } else {
-      this->template fall<false>();
-    }
+    const double possible = reading_ ? most_[0] : 0.0;
+    double log_p = careful ? nothing : attempt(false, slopes);
+    if (!(log_p > possible + (near_.tolerance > 0 ? std::log(skipped / near_.tolerance) : likely)))
+      log_p = attempt(true, slopes);
     if (!(value_[0] > 0)) {
       quiet_ = true;
       if (slopes) *slopes = {};
       return -INFINITY;
     }
-    const double log_p = std::log(value_[0]) + scale_;
-    neglected = reading_ ? neglected_ * std::exp(std::fmin(-log_p, 600.0)) : neglected_;
+    neglected = neglected_ * (reading_ ? std::exp(std::fmin(possible - log_p, 600.0)) : 1.0);
     return log_p;
   }
 
@@ -148,6 +141,22 @@ class Interval {
   }
 
  private:
+  HEPOPS_HD double attempt(bool careful, Slopes* slopes) {
+    careful_ = careful, quiet_ = false;
+    rise();
+    scale_ = reading_ ? nothing : 0.0;
+    if (reading_)
+      for (int64_t m = 0; m < count_; ++m) scale_ = std::fmax(scale_, hit_[m]);
+    if (slopes) {
+      for (int64_t t = 0; t <= ticks_; ++t) d_reached_[t] = d_before_[t] = d_waits_[t] = 0;
+      this->template fall<true>();
+      if (value_[0] > 0) finish(*slopes);
+    } else {
+      this->template fall<false>();
+    }
+    return value_[0] > 0 ? std::log(value_[0]) + scale_ : nothing;
+  }
+
   // q(s, t) = reached_t - before_s + keep^{t-s+1} waits_s, tick after tick
   struct Charge {
     const double* reached;
@@ -288,7 +297,7 @@ class Interval {
     for (; t <= stop; ++t) {
       x[t] = scaled(q(t));
       const int needed = t - chip_.hold >= begin ? range(memory, t - chip_.hold).high : high;
-      const bool all = near_.tolerance == 0 || (reading_ && t == last_);
+      const bool all = careful_ || near_.tolerance == 0 || (reading_ && t == last_);
       if (x[t] != known || needed > ready || all) low = evaluate(known = x[t], all, ready = needed, h, stay, phi);
       HEPOPS_ROLLED
       for (int g = 0; g < groups; ++g) {
@@ -303,7 +312,7 @@ class Interval {
         survival[g] = survival[g] * stay[g];
       }
       range_[memory][t] = double(1024 * high + low);
-      if (t % 4 == 0 && left(survival, high) < 1e-16) stop = t;
+      if (t % 4 == 0 && left(survival, high) < (careful_ ? 1e-300 : 1e-16)) stop = t;
     }
     survived_ = left(survival, high);
     const int64_t readings = reading_ ? last_ : ticks_ - 1;
@@ -323,20 +332,14 @@ class Interval {
 
   // h, 1 - h and phi of the groups below `high`; returns the first that may trigger, which is 0 where `all` are asked.
   HEPOPS_HD int evaluate(double x, bool all, int high, Lane* h, Lane* stay, Lane* phi) const {
-    const double least = near_.tolerance >= 1e-5 ? -6.0 : -7.2;  // Phi below 1e-9, 3e-13
+    constexpr double least = -7.2;  // Phi below 3e-13
     int low = 0;
     while (!all && low < groups && x + slope_ * grid_.z[low * lanes + lanes - 1] < least) ++low;
-    const bool tabled = !table_.empty() && x + slope_ * grid_.z[0] < NormalTable::reach &&
-                        x + slope_ * grid_.z[nodes - 1] > -NormalTable::reach;
-    const auto place = tabled ? table_.place(x + slope_ * grid_.z[0]) : NormalTable::Place{};
     HEPOPS_ROLLED
     for (int g = 0; g < groups; ++g) {
       if (g >= high) break;
       if (g < low) {
         h[g] = 0.0, stay[g] = 1.0, phi[g] = 0.0;
-      } else if (tabled) {
-        place.at(g * lanes, x + slope_ * z(g), h[g], phi[g]);
-        stay[g] = 1.0 - h[g];
       } else {
         normal(x + slope_ * z(g), h[g], stay[g], phi[g]);
       }
@@ -352,7 +355,7 @@ class Interval {
       if (g >= high) break;
       const Lane part = weight(g) * survival[g];
       total += part;
-      if (g == high - 1 && near_.tolerance > 0 && sum(part) < triggered) high = g;
+      if (g == high - 1 && near_.tolerance > 0 && !careful_ && sum(part) < triggered) high = g;
     }
     return sum(total);
   }
@@ -367,7 +370,7 @@ class Interval {
 
   HEPOPS_LONG void rise() {
     const int64_t begin = first_ + step_;
-    end_ = reading_ ? last_ : ends_, neglected_ = 0, best_ = nothing;
+    end_ = reading_ ? last_ : ends_, neglected_ = 0, best_ = nothing, held_ = 0;
     for (int64_t t = 0; t <= ticks_; ++t) raw_[t] = 0;
     add_node(0, 0);
     flow_[0] = 1;
@@ -427,10 +430,10 @@ class Interval {
   HEPOPS_HD bool followed(int64_t m, int64_t s) {
     if (!reading_ && s >= ends_) return flow_[m] = 0, value_[m] = 1, false;
     if (flow_[m] == 0) return value_[m] = reading_ ? 0 : 1, false;
-    const double bound = flow_[m] * (reading_ ? std::exp(most_[s]) : most_[s]);
-    if (bound > near_.tolerance * (reading_ ? std::exp(best_) : 1.0)) return true;
+    const double bound = std::log(flow_[m]) + (reading_ ? most_[s] : std::log(most_[s]));
+    if (bound > std::log(near_.tolerance) + (reading_ ? best_ : 0.0)) return true;
     if (near_.tolerance == 0 && !reading_) return true;
-    neglected_ += bound;
+    neglected_ += std::exp(bound - (reading_ ? most_[0] : 0.0));
     return flow_[m] = 0, value_[m] = reading_ ? 0 : 1, false;
   }
 
@@ -458,7 +461,9 @@ class Interval {
         }
       }
       const double H = sum(total);
-      const double kept = high == groups ? -575.0 : std::log(triggered) + 15;  // of what was left out
+      // The falling pass rounds 1 - h to 1e-16: where P is a small share of what was possible, it sees nothing of it.
+      const double sound = most_[s] + std::log(1e-16 / std::fmax(1e-12, 1e-2 * near_.tolerance));
+      const double kept = high == groups ? sound : std::fmax(sound, std::log(triggered) + 15);  // of what was left out
       if (edge <= std::fmax(1e-10, 1e-2 * near_.tolerance) * H && H > 0 && std::log(H) + reading_->top() > kept)
         return std::log(H) + reading_->top();
     }
@@ -699,7 +704,6 @@ class Interval {
   Chip chip_;
   const Grid<nodes>& grid_;
   Approximation near_;
-  NormalTable table_;
   int64_t first_, last_, ends_;
   const Reading* reading_;
   int64_t step_, ticks_;
@@ -714,7 +718,7 @@ class Interval {
   int64_t count_ = 0, end_ = 0, stop_ = 0;
   int64_t held_ = 0, held_stop_ = 0;  // the restart whose looks are in the second memory
   double scale_ = 0, neglected_ = 0, best_ = 0, survived_ = 0, first_survived_ = 0, held_survived_ = 0;
-  bool quiet_ = true;
+  bool quiet_ = true, careful_ = false;
   Sums sums_;
   OfReading of_reading_;
 };

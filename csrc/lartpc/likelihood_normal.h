@@ -2,6 +2,7 @@
 // The normal distribution on the nodes of a quadrature: as many at a time as a register holds on a CPU, one on a GPU.
 #include <cmath>
 #include <cstdint>
+#include <utility>
 
 #include "core/host_device.h"
 #include "core/math.h"
@@ -21,13 +22,17 @@ constexpr int lanes = Lane::size;
 HEPOPS_HD Lane load(const double* from) { return Lane::load(from); }
 HEPOPS_HD void store(const Lane& x, double* to) { x.store(to); }
 // In pairs, whatever the width, so that the lanes of a register are added in one order.
-HEPOPS_HD double sum(const Lane& x) {
-  double part[lanes];
-  x.store(part);
-  for (int width = lanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
+template <class Values, int... lane>
+HEPOPS_HD double sum_of(const Values& v, std::integer_sequence<int, lane...>) {
+  constexpr int half = sizeof...(lane);
+  if constexpr (half == 0) {
+    return v[0];
+  } else {
+    const auto folded = __builtin_shufflevector(v, v, lane...) + __builtin_shufflevector(v, v, (half + lane)...);
+    return sum_of(folded, std::make_integer_sequence<int, half / 2>{});
+  }
 }
+HEPOPS_HD double sum(const Lane& x) { return sum_of(x.v, std::make_integer_sequence<int, lanes / 2>{}); }
 #endif
 
 constexpr double inverse_root_2pi = 0.39894228040143267794, log_root_2pi = 0.91893853320467274178;

@@ -72,13 +72,14 @@ class Reading {
     return O;
   }
 
-  // The derivatives of O / exp(top + shift), with shift held
-  HEPOPS_HD ReadingSlopes slopes(const Lane& mean, const Lane& shift) const {
+  // The derivatives of O / exp(top + shift), with shift held; itself is added to `value`, if asked
+  HEPOPS_HD ReadingSlopes slopes(const Lane& mean, const Lane& shift, Lane* value = nullptr) const {
     using core::exp;
     const double u = 1 / law_.uncorrelated, d = 1 / law_.discriminator;
     ReadingSlopes s{0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
     for (int m = 0; m < points_; ++m) {
       const Lane bell = weight_[m] * exp(exponent(m, mean) - shift), y = (Q_[m] - mean) * u;
+      if (value) *value += bell;
       s.mean += bell * y * u;
       s.uncorrelated += bell * (y * y - 1.0) * u;
       const Lane climb = bell * (rise_[m] * d);
@@ -90,6 +91,11 @@ class Reading {
       const Lane y = (mean - bound_) * u, bell = exp(-0.5 * (y * y) - log_root_2pi - top_ - shift) * u;
       s.mean += bell;
       s.uncorrelated -= bell * y;
+      if (value) {
+        Lane below, slope;
+        log_normal((mean - bound_) / law_.uncorrelated, below, slope);
+        *value += exp(below - top_ - shift);
+      }
     }
     if (!density()) {
       if (lo_ > -1e300) s.lo = -end(lo_, mean, shift);

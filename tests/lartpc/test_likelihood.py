@@ -151,6 +151,41 @@ def test_improbable_outcomes_stay_finite_and_smooth(rise_time):
     assert_close(silence[0], formula(current, [], edges[:, :0], BAR, NOISE, clock), rtol=0.3, atol=0)
 
 
+# Two histories that hardly happen: a first look, after the busy time, at a charge far above the threshold, which must
+# not trigger, and then a reading of twice that charge; a pulse that must be reset silently, and a hit after it.
+IMPROBABLE = {
+    "late": (((15, 22, 12000.0), (42, 51, 15000.0)), [20, 51], [[6000.0, 28000.0], [7000.0, 29000.0]]),
+    "reset": (((10, 14, 24000.0), (55, 62, 6000.0)), [62], [[6000.0], [7000.0]]),
+}
+
+
+@pytest.mark.parametrize("kind", IMPROBABLE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_improbable_readings_are_as_near_as_probable_ones(kind, dtype):
+    """Whatever the tolerance, log P and its slopes are those of tolerance 0, and that is the formula's."""
+    pulses, ticks, edges = IMPROBABLE[kind]
+    current, edges = torch.zeros(90, **F64), torch.tensor(edges, **F64)
+    for begin, end, height in pulses:
+        current[begin:end] = height
+    exact = row(current, ticks, edges, 0.0, True)
+    leaf, bar = current.clone().requires_grad_(), BAR.clone().requires_grad_()
+    theirs = formula(leaf, ticks, edges, bar, NOISE)
+    slopes = torch.autograd.grad(theirs.sum(), (leaf, bar))
+    assert exact[0].min() < (-500 if kind == "late" else -12)
+    # The quadratures over a bin in which the integrand falls by many powers of ten differ by 1e-4.
+    assert_close(exact[0], theirs.detach(), rtol=1e-4, atol=1e-9)
+    assert_close(exact[1], slopes[0], rtol=0, atol=1e-4 * float(slopes[0].abs().max()))
+    assert_close(exact[2].sum(), slopes[1], rtol=1e-4, atol=0)
+    for tolerance in (1e-7, 1e-5, 1e-4):
+        near = row(current.to(dtype), ticks, edges, tolerance, True)
+        # 32 nodes in r instead of 128 cost 1e-4 of an improbable P (docs/likelihood.md), each history a tolerance.
+        bound = 3e-4 + 10 * tolerance
+        assert_close(near[0], exact[0], rtol=0, atol=bound)
+        for ours, reference in zip(near[1:5], exact[1:5], strict=True):
+            assert ours.isfinite().all()
+            assert_close(ours.double(), reference, rtol=0, atol=bound * max(1.0, float(reference.abs().max())))
+
+
 def test_tolerance_bounds_what_is_left_out():
     module = brute_force()
     for number in range(10):
