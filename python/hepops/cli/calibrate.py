@@ -228,7 +228,7 @@ def write_results(folder: Path, result: "FitResult", truth: dict[str, float] | N
 
 
 def _objective(compare: str, method: str, chip: "Chip | None", detector: "Detector") -> Any:
-    """For `fit`: the likelihood of the front end, or of chips that differ from it; the same for hits that are compared."""
+    """For `fit`: the likelihood of the front end, or of chips that differ from it; so for hits that are compared."""
     from hepops.lartpc.fit import MatchedHits, Noise, PixelSums, Robust
     from hepops.lartpc.likelihood import HitLikelihood
 
