@@ -1,6 +1,6 @@
 """One run shared by two processes: the same bits, and how much sooner.
 
-    python benchmarks/lartpc/two_processes.py [--events 2000] [--fit-events 40] [--iterations 4] [--repeats 3]
+    python benchmarks/lartpc/two_processes.py [--events 2000] [--fit-events 60] [--iterations 4] [--repeats 3]
                                               [--tracks FILE ...] [--only simulate|calibrate]
 
 Simulates muons of the built-in gun (or files) with noise, then takes a few steps of a likelihood fit of some of their
@@ -88,7 +88,7 @@ def calibrate(place: Path, tracks: list[Path], repeats: int, events: int, iterat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=2000)
-    parser.add_argument("--fit-events", type=int, default=40)
+    parser.add_argument("--fit-events", type=int, default=60)
     parser.add_argument("--iterations", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tracks", nargs="*", type=Path, default=[])

@@ -103,7 +103,7 @@ fit(sim, index, hits, names, checkpoint=out / "plain", **more).save(out / f"plai
 if ranks.size > 2:
     sys.exit()
 some = index.select(index.events[:2])  # enough for a test
-near = {"start": {"lifetime": 1800.0, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 1.1)}}
+near = {"start": {"lifetime": 1800.0, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
 result = fit(sim, some, noisy, names, residual="likelihood", checkpoint=out / "noisy", **near, **more)
 result.save(out / f"noisy{ranks.rank}.h5")
 torch.save(together(result, lambda r: (sandwich(r), r.names)), out / f"sandwich{ranks.rank}.pt")
@@ -157,7 +157,7 @@ def test_processes_give_what_one_gives(place, two, tmp_path):
 def likelihood_alone(place):
     index, _ = in_files(place)
     index, noisy = index.select(index.events[:2]), HitFiles.scan([place / "noisy.h5"])
-    near = {"start": {"lifetime": 1800.0, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 1.1)}}
+    near = {"start": {"lifetime": 1800.0, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
     return fit(simulator(), index, noisy, NAMES, residual="likelihood", chunk=40, **near)
 
 
