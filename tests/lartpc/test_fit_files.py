@@ -89,7 +89,7 @@ SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from hepops.lartpc import Detector, Simulator
+from hepops.lartpc import Detector, Parameters, Simulator
 from hepops.lartpc.fit import fit, sandwich, together
 from hepops.lartpc.production import HitFiles, Index, Ranks, Source
 place, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -103,8 +103,9 @@ fit(sim, index, hits, names, checkpoint=out / "plain", **more).save(out / f"plai
 if ranks.size > 2:
     sys.exit()
 some = index.select(index.events[:2])  # enough for a test
-near = {"start": {"lifetime": 1800.0, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
-result = fit(sim, some, noisy, names, residual="likelihood", checkpoint=out / "noisy", **near, **more)
+near = {"start": {"efield": 0.501, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
+known = Simulator(Detector.module0(), Parameters(lifetime=1700.0), dtype=torch.float64)
+result = fit(known, some, noisy, ["efield", "birks_a"], residual="likelihood", checkpoint=out / "noisy", **near, **more)
 result.save(out / f"noisy{ranks.rank}.h5")
 torch.save(together(result, lambda r: (sandwich(r), r.names)), out / f"sandwich{ranks.rank}.pt")
 
@@ -157,14 +158,15 @@ def test_processes_give_what_one_gives(place, two, tmp_path):
 def likelihood_alone(place):
     index, _ = in_files(place)
     index, noisy = index.select(index.events[:2]), HitFiles.scan([place / "noisy.h5"])
-    near = {"start": {"lifetime": 1800.0, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
-    return fit(simulator(), index, noisy, NAMES, residual="likelihood", chunk=40, **near)
+    near = {"start": {"efield": 0.501, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
+    known = Simulator(Detector.module0(), Parameters(lifetime=1700.0), dtype=torch.float64)
+    return fit(known, index, noisy, ["efield", "birks_a"], residual="likelihood", chunk=40, **near)
 
 
 def test_processes_share_a_likelihood(two, likelihood_alone):
     for rank in range(2):
         assert_same(likelihood_alone, FitResult.load(two / f"noisy{rank}.h5"))
-    truth = torch.tensor([1700.0, 0.82], dtype=torch.float64)
+    truth = torch.tensor([0.5, 0.82], dtype=torch.float64)
     assert ((likelihood_alone.values - truth).abs() < 4 * likelihood_alone.errors).all()
 
 
@@ -173,7 +175,7 @@ def test_a_shared_likelihood_is_asked_together(two, likelihood_alone):
     expected = sandwich(likelihood_alone)
     for rank in range(2):
         covariance, names = torch.load(two / f"sandwich{rank}.pt")
-        assert torch.equal(covariance, expected) and names == tuple(NAMES)
+        assert torch.equal(covariance, expected) and names == ("efield", "birks_a")
         assert (two / f"question{rank}.txt").read_text().startswith("KeyError: 'nothing is not in this fit")
         assert (two / f"alone{rank}.txt").exists() == (rank > 0)
     assert "rank 0 has its likelihood" in (two / "alone1.txt").read_text()
