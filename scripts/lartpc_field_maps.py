@@ -53,7 +53,7 @@ def main(path: str) -> None:
     some = (slice(6, None, 10), slice(4, None, 9))
     left.quiver(
         *torch.meshgrid(x[some[0]], y[some[1]], indexing="ij"), 0 * shift[some][..., 1], shift[some][..., 1],
-        color="white", angles="xy", scale_units="xy", scale=0.1, width=0.006,
+        color="white", edgecolor=INK, linewidth=0.5, angles="xy", scale_units="xy", scale=0.1, width=0.007,
     )  # fmt: skip
     left.set(xlabel="x [cm] (anode left)", ylabel="y [cm]", title="displacement; arrows: along y, 10 times")
 

@@ -178,6 +178,12 @@ def test_calibrate_finds_the_detector(folder, tmp_path):
     assert made["provenance"]["command"].startswith("hepops calibrate")
     again = ["calibrate", folder / "hits.h5", "--tracks", folder / "tracks.h5", "-o", target]
     assert "holds a finished fit" in refused(*again)
+    # as a kill leaves it between the end of the fit and that of the tidying
+    (target / "starts.json").write_text(json.dumps(made["run"]["starts"]))
+    assert "was finished by an earlier start" in done(*again).stdout
+    assert not (target / "starts.json").exists() and not (target / "lock").exists()
+    (worker,) = made["run"]["starts"][-1]["workers"]
+    assert 0 < worker["processor"] and 0 < worker["seconds"] < made["run"]["seconds"]
 
 
 def test_calibrate_goes_on_after_a_kill(folder, tmp_path):
@@ -503,6 +509,18 @@ def test_a_fit_that_does_not_end_says_so_once(folder, tmp_path):
 
 
 # ---- in a process of its own
+
+
+def test_a_start_does_not_import_the_compiler():
+    """torch._dynamo takes as long as torch itself; one decorator in hepops would import it for every command."""
+    code = (
+        "import sys, torch, hepops.cli, hepops.sparse.lists as lists\n"
+        "assert not [name for name in sys.modules if name.startswith(('torch._dynamo', 'torch._inductor', 'sympy'))]\n"
+        "def f(): pass\n"
+        "assert vars(torch.compiler.assume_constant_result(f)).items() <= vars(lists._tf32_switch).items()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert run.returncode == 0, run.stderr
 
 
 def test_errors_take_one_line_of_the_terminal(tmp_path):

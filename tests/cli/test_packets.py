@@ -4,7 +4,7 @@ import h5py
 import pytest
 import torch
 from conftest import shared
-from hepops.cli import calibrate
+from hepops.cli.readout import chip_of
 from hepops.lartpc import Channels, Detector, read_config, read_hits
 
 from .test_cli import SHORT, done, refused
@@ -56,13 +56,13 @@ def test_constants_clock_and_windows_are_taken(folder, tmp_path):
     # A fit finds what the codes mean beside the hits, and says so where it is gone.
     config = read_config(tmp_path / "b.h5")
     assert config["measured"] is True and config["seed"] is None and config["channels"] == "b.channels.npz"
-    ours = calibrate._likelihood(tmp_path / "b.h5", config, detector).chip
+    ours = chip_of([tmp_path / "b.h5"], [config], detector)
     assert ours.masked.nonzero()[:, 0].tolist() == [int(pixel[0])]
     good = ~ours.masked
     torch.testing.assert_close(ours.pedestal[good], channels.pedestal[good], rtol=1e-14, atol=0)
     (tmp_path / "b.channels.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"b\.channels\.npz: no such file"):
-        calibrate._likelihood(tmp_path / "b.h5", config, detector)
+        chip_of([tmp_path / "b.h5"], [config], detector)
 
 
 def test_layout_files_name_the_channels(folder, tmp_path):
@@ -75,7 +75,7 @@ def test_layout_files_name_the_channels(folder, tmp_path):
     done("import-packets", tmp_path / "a.h5", "-o", tmp_path / "b.h5", *files)
     hits, again = read_hits(folder / "hits.h5"), read_hits(tmp_path / "b.h5")
     assert torch.equal(again.adc, hits.adc) and torch.equal(again.iy, hits.iy)
-    masked = calibrate._likelihood(tmp_path / "b.h5", read_config(tmp_path / "b.h5"), Detector.module0()).chip.masked
+    masked = chip_of([tmp_path / "b.h5"], [read_config(tmp_path / "b.h5")], Detector.module0()).masked
     assert int(masked.sum()) == 78400 - 77665  # where nothing reads, silence says nothing
     with h5py.File(tmp_path / "a.h5") as file:  # the built-in numbering has 8
         assert file["packets"]["io_channel"].max() > 8

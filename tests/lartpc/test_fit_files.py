@@ -9,7 +9,7 @@ import hepops
 import pytest
 import torch
 from hepops.lartpc import Detector, Parameters, Simulator, gun, read_hits, read_segments, write_segments
-from hepops.lartpc.fit import FitResult, PixelSums, fit
+from hepops.lartpc.fit import FitResult, PixelSums, fit, sandwich, together
 from hepops.lartpc.production import HitFiles, Index, Source
 
 NAMES = ["lifetime", "birks_a"]
@@ -89,27 +89,45 @@ SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from hepops.lartpc import Detector, Simulator
-from hepops.lartpc.fit import fit, PixelSums
+from hepops.lartpc import Detector, Parameters, Simulator
+from hepops.lartpc.fit import fit, sandwich, together
 from hepops.lartpc.production import HitFiles, Index, Ranks, Source
-place, out, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+place, out = Path(sys.argv[1]), Path(sys.argv[2])
 ranks = Ranks.join()
-noisy = what == "likelihood"
-index = Index.scan(Source((place / "tracks.h5",)))
-index = index.select(index.events[:3]) if noisy else index  # enough for a test
-hits = HitFiles.scan([place / ("noisy.h5" if noisy else "hits.h5")])
+index, hits = Index.scan(Source((place / "tracks.h5",))), HitFiles.scan([place / "hits.h5"])
+noisy = HitFiles.scan([place / "noisy.h5"])
+names, more = ["lifetime", "birks_a"], {"chunk": 40, "ranks": ranks}
 sim = Simulator(Detector.module0(), dtype=torch.float64)
-more = {"method": "adam"} if what == "adam" else {"residual": "likelihood"} if noisy else {}
-if what == "broken" and ranks.rank == 1:
+fit(sim, index, hits, names, checkpoint=out / "plain", **more).save(out / f"plain{ranks.rank}.h5")
+
+if ranks.size > 2:
+    sys.exit()
+some = index.select(index.events[:2])  # enough for a test
+near = {"start": {"efield": 0.501, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
+known = Simulator(Detector.module0(), Parameters(lifetime=1700.0), dtype=torch.float64)
+result = fit(known, some, noisy, ["efield", "birks_a"], residual="likelihood", checkpoint=out / "noisy", **near, **more)
+result.save(out / f"noisy{ranks.rank}.h5")
+torch.save(together(result, lambda r: (sandwich(r), r.names)), out / f"sandwich{ranks.rank}.pt")
+
+def refused(what, ask):
+    try:
+        ask()
+    except Exception as error:
+        (out / f"{what}{ranks.rank}.txt").write_text(f"{type(error).__name__}: {error}")
+
+refused("alone", lambda: sandwich(result))
+refused("question", lambda: together(result, lambda r: r["nothing"]))
+refused("adam", lambda: fit(sim, index, hits, names, method="adam", **more))
+if ranks.rank == ranks.size - 1:
     def broken(*_, **__):
-        raise ValueError("rank 1 has no data")
+        raise ValueError("the last rank has no data")
     index.__class__.read = broken
-result = fit(sim, index, hits, ["lifetime", "birks_a"], chunk=40, ranks=ranks, checkpoint=out / "fit", **more)
-result.save(out / f"{ranks.rank}.h5")
+refused("broken", lambda: fit(sim, index, hits, names, **more))
 """
 
 
-def launch(place, out, ranks, what="plain"):
+def launch(place, out, ranks):
+    """The files that so many processes write who ask one question after the other."""
     (out / "script.py").write_text(SCRIPT)
     source = str(Path(hepops.__file__).parent.parent)
     environment = os.environ | {
@@ -117,41 +135,60 @@ def launch(place, out, ranks, what="plain"):
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "passive",
     }
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", str(out / "script.py")]
-    line = [sys.executable, *command, str(place), str(out), what]
-    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
-
-
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_processes_give_what_one_gives(place, tmp_path, ranks):
-    done = launch(place, tmp_path, ranks)
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    line = [sys.executable, *command, str(out / "script.py"), str(place), str(out)]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(place, tmp_path_factory):
+    return launch(place, tmp_path_factory.mktemp("two"), 2)
+
+
+def test_processes_give_what_one_gives(place, two, tmp_path):
     alone = fit(simulator(), *in_files(place), NAMES, chunk=40)
-    for rank in range(ranks):
-        assert_same(alone, FitResult.load(tmp_path / f"{rank}.h5"))
+    for out, ranks in ((two, 2), (launch(place, tmp_path, 3), 3)):
+        for rank in range(ranks):
+            assert_same(alone, FitResult.load(out / f"plain{rank}.h5"))
 
 
-def test_processes_share_a_likelihood(place, tmp_path):
-    done = launch(place, tmp_path, 2, "likelihood")
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def likelihood_alone(place):
     index, _ = in_files(place)
-    index, noisy = index.select(index.events[:3]), HitFiles.scan([place / "noisy.h5"])
-    alone = fit(simulator(), index, noisy, NAMES, residual="likelihood", chunk=40)
+    index, noisy = index.select(index.events[:2]), HitFiles.scan([place / "noisy.h5"])
+    near = {"start": {"efield": 0.501, "birks_a": 0.81}, "bounds": {"birks_a": (0.5, 0.99)}}
+    known = Simulator(Detector.module0(), Parameters(lifetime=1700.0), dtype=torch.float64)
+    return fit(known, index, noisy, ["efield", "birks_a"], residual="likelihood", chunk=40, **near)
+
+
+def test_processes_share_a_likelihood(two, likelihood_alone):
     for rank in range(2):
-        assert_same(alone, FitResult.load(tmp_path / f"{rank}.h5"))
-    truth = torch.tensor([1700.0, 0.82], dtype=torch.float64)
-    assert ((alone.values - truth).abs() < 4 * alone.errors).all()
+        assert_same(likelihood_alone, FitResult.load(two / f"noisy{rank}.h5"))
+    truth = torch.tensor([0.5, 0.82], dtype=torch.float64)
+    assert ((likelihood_alone.values - truth).abs() < 4 * likelihood_alone.errors).all()
 
 
-def test_an_error_of_one_process_is_that_of_all(place, tmp_path):
-    done = launch(place, tmp_path, 2, "broken")
-    assert done.returncode != 0
-    assert done.stderr.count("ValueError: rank 1 has no data") >= 2
+def test_a_shared_likelihood_is_asked_together(two, likelihood_alone):
+    """The sandwich has the same bits on every rank as alone; asked on one rank that has no likelihood it is refused."""
+    expected = sandwich(likelihood_alone)
+    for rank in range(2):
+        covariance, names = torch.load(two / f"sandwich{rank}.pt")
+        assert torch.equal(covariance, expected) and names == ("efield", "birks_a")
+        assert (two / f"question{rank}.txt").read_text().startswith("KeyError: 'nothing is not in this fit")
+        assert (two / f"alone{rank}.txt").exists() == (rank > 0)
+    assert "rank 0 has its likelihood" in (two / "alone1.txt").read_text()
+    assert torch.equal(together(likelihood_alone, sandwich), expected)
 
 
-def test_processes_do_not_share_adam(place, tmp_path):
-    done = launch(place, tmp_path, 2, "adam")
-    assert done.returncode != 0 and 'method "lm" alone' in done.stderr
+def test_an_error_of_one_process_is_that_of_all(two):
+    for rank in range(2):
+        assert (two / f"broken{rank}.txt").read_text() == "ValueError: the last rank has no data"
+
+
+def test_processes_do_not_share_adam(two):
+    assert all('method "lm" alone' in (two / f"adam{rank}.txt").read_text() for rank in range(2))
 
 
 def test_a_stage_of_residuals_alone(place):

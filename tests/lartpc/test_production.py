@@ -355,6 +355,9 @@ def test_the_record_of_a_run(files, sim, tmp_path):
     assert (first["found"], second["found"]) == (0, done.resumed) == (0, 2)
     assert made["pieces"] == done.pieces and made["piece"] == 60 and made["segments"] == done.segments
     assert made["seconds"] == pytest.approx(first["seconds"] + second["seconds"], abs=2e-3) and first["seconds"] > 0
+    (worker,) = second["workers"]
+    assert worker["pieces"] == done.pieces - done.resumed and 0 < worker["segments"] < done.segments
+    assert 0 < worker["events"] < len(index.events) and 0 < worker["processor"] and worker["seconds"] > 0
     assert second["processes"] == 1 and second["host"] and second["hepops"] == hepops.__version__
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import options as o
-from .chain import Chain
+from .chain import Chain, truth_of
 from .display import write_figures
 from .provenance import check_apart, check_writable, provenance, write_json
+from .readout import chip_of, noisy, refuse_others
 
 if TYPE_CHECKING:
-    from hepops.lartpc import Detector
+    from hepops.lartpc import Chip, Detector
     from hepops.lartpc.fit import FitResult
 
 SUMMARY, VALUES, DONE = "summary.txt", "parameters.json", "provenance.json"
@@ -106,7 +107,7 @@ def calibrate(
     import time
 
     import hepops
-    from hepops.lartpc import Parameters, plot
+    from hepops.lartpc import Parameters, read_config
     from hepops.lartpc.production import HitFiles, Ranks, record
 
     began = time.perf_counter()
@@ -114,35 +115,42 @@ def calibrate(
     ranks = Ranks.join()
     for name in (*LEFT, *FIGURES):
         check_apart(output / name, [*hits, *tracks, properties, *(layout or ()), response])
+    if not overwrite and ranks.agree(lambda: _was_finished(output)):
+        if ranks.rank == 0:
+            typer.echo(f"{output}: was finished by an earlier start")
+        return
     held: list[Any] = []  # the lock of rank 0
     log = ranks.agree(lambda: _prepare(output, overwrite, ranks.size, held))
     where = o.parse_device(ranks.device(device))
     o.set_threads(threads)
     measured = ranks.agree(lambda: HitFiles.scan(hits))
-    config = measured.config()
+    configs = [read_config(path) for path in hits]
+    config = configs[0]
+    given = {"response": response, "model": model, "step": step, "reach": reach, "length": length}
+    named = bool(detector or properties or layout or module is not None)
+    refuse_others(hits, configs, offset, named, given)
     described = o.detector_of(config, hits[0], detector, properties, layout, module)
-    chain = Chain.from_config(config).but(
-        response=response, model=model, step=step, reach=reach, length=length, dtype=dtype
-    )
+    chain = Chain.from_config(config).but(**given, dtype=dtype)
     sim = chain.simulator(described, parameter).to(where)
     index = ranks.agree(lambda: o.scan_tracks(tracks, config, offset))
     index = index.select(o.choose_events(index.events, events, shard))
     # A clock made them: its phase must not be taken for a field.
-    noisy = config.get("seed") is not None or bool(config.get("measured"))
-    names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * noisy)
-    compare = residual or ("likelihood" if noisy and method == "lm" else "hits")
-    if noisy and compare == "hits" and ranks.rank == 0:
+    clocked = noisy(config)
+    names = tuple(name.strip() for name in fit.split(",")) if fit else (*Parameters.SIX, *["time_offset"] * clocked)
+    compare = residual or ("likelihood" if clocked and method == "lm" else "hits")
+    if clocked and compare == "hits" and ranks.rank == 0:
         typer.echo(
             "hepops: warning: these hits carry noise; a fit of matched hits is biased by several of its errors, "
             "--residual likelihood is not",
             err=True,
         )
+    work = record.Work()
     result = hepops.lartpc.fit(
         sim,
         index,
         measured,
         names,
-        residual=_likelihood(hits[0], config, described) if compare == "likelihood" else None,
+        residual=_objective(compare, method, chip_of(hits, configs, described), described),
         method=method,
         start=_start(start),
         starts=starts,
@@ -156,9 +164,10 @@ def calibrate(
         progress=not quiet and sys.stderr.isatty() and ranks.rank == 0,
         ranks=ranks,
     )
+    workers = ranks.gather(work.done())
     if ranks.rank:
         return
-    truth = plot.truth_of(config)
+    truth = truth_of(config)
     text = report(result, truth)
     write_results(output, result, truth, text, plots)
     source = {
@@ -170,11 +179,9 @@ def calibrate(
     }
     fitted = {"detector": described.to_dict(), "simulator": chain.to_dict(), "fit": result.config}
     left = result.counts["hits_of_other_events"]
-    made = {"provenance": provenance(), "run": record.end(log, time.perf_counter() - began), "source": source}
+    made = {"provenance": provenance(), "run": record.end(log, time.perf_counter() - began, workers), "source": source}
     write_json(output / DONE, {**made, "hits left out": left, **fitted})
-    (output / record.STARTS).unlink()
-    held.pop().close()
-    (output / LOCK).unlink()
+    _tidy(output, held.pop())
     if not result.converged:
         typer.echo(f"hepops: warning: {result.outcome}", err=True)
     for doubt in result.doubts:
@@ -193,9 +200,10 @@ def report(result: "FitResult", truth: dict[str, float] | None) -> str:
     lines = ["", f"{'':{width}}  {'start':>12} {'true':>12} {'fitted':>14} {'off by':>9}  unit"]
     begin = result.path()[0].tolist()
     for name, first, value, unit in zip(result.names, begin, result.values.tolist(), result.units, strict=True):
-        known = truth.get(name, 0.0)
+        known = 0.0 if name == "time_offset" else truth.get(name)
+        true = "" if known is None else f"{known:.6g}"
         off = f"{abs(value / known - 1):8.1e}" if known else f"{'':8}"
-        lines.append(f"{name:{width}}  {first:12.6g} {known:12.6g} {value:14.8g} {off}   {unit}")
+        lines.append(f"{name:{width}}  {first:12.6g} {true:>12} {value:14.8g} {off}   {unit}")
     return "\n".join([text, *lines])
 
 
@@ -219,14 +227,19 @@ def write_results(folder: Path, result: "FitResult", truth: dict[str, float] | N
         write_figures(folder / "overview.png", [plot.overview(result, truth)])
 
 
-def _likelihood(path: Path, config: dict[str, Any], detector: "Detector") -> Any:
-    """That of the front end; of the constants that `import-packets` has left beside the hits where there are any."""
-    from hepops.lartpc import Channels
+def _objective(compare: str, method: str, chip: "Chip | None", detector: "Detector") -> Any:
+    """For `fit`: the likelihood of the front end, or of chips that differ from it; so for hits that are compared."""
+    from hepops.lartpc.fit import MatchedHits, Noise, PixelSums, Robust
     from hepops.lartpc.likelihood import HitLikelihood
 
-    if "channels" not in config:
-        return "likelihood"
-    return HitLikelihood(Channels.load(path.with_name(config["channels"]), detector).chip(detector))
+    if chip is None:
+        return "likelihood" if compare == "likelihood" else None
+    if compare == "likelihood":
+        return HitLikelihood(chip)
+    noise = Noise.of(detector)
+    if method == "adam":
+        return PixelSums(noise, Robust("huber"), chip=chip)
+    return [PixelSums(noise, chip=chip), MatchedHits(noise, chip=chip)]
 
 
 def _prepare(folder: Path, overwrite: bool, processes: int, held: list[Any]) -> list[dict[str, Any]]:
@@ -254,6 +267,35 @@ def _prepare(folder: Path, overwrite: bool, processes: int, held: list[Any]) -> 
             path.unlink()
     state = folder / "state.json"
     return record.begin(folder, processes, _iterations(state), [state] if state.exists() else [])
+
+
+def _was_finished(folder: Path) -> bool:
+    """Whether a start was killed after its fit was written, before it had tidied; that is done now.
+
+    Raises:
+        ValueError: another process is at work there.
+    """
+    from hepops.lartpc.production import record
+
+    starts = record.read(folder)
+    if not starts or not (folder / DONE).is_file():
+        return False
+    lock = record.locked(folder / LOCK)
+    made = json.loads((folder / DONE).read_text()).get("run", {}).get("starts", [{}])
+    if any(made[0].get(name) != starts[0][name] for name in ("began", "host")):
+        lock.close()
+        return False
+    _tidy(folder, lock)
+    return True
+
+
+def _tidy(folder: Path, lock: Any) -> None:
+    """The end of a fit: what only starts need goes, their record last."""
+    from hepops.lartpc.production import record
+
+    (folder / LOCK).unlink()
+    lock.close()
+    (folder / record.STARTS).unlink()
 
 
 def _iterations(state: Path) -> int:

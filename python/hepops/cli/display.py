@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as o
-from .chain import Chain
+from .chain import Chain, made_with
 from .provenance import check_output
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def display(
     for number in numbers:
         waves = None
         if deposits is not None:
-            sim = Chain.from_config(config).simulator(described, parameters=config.get("parameters"))
+            sim = Chain.from_config(config).simulator(described, parameters=made_with(config))
             with torch.no_grad():
                 waves = sim.waveforms(deposits.select([number]))
         figures.append(plot.event_display(measured, described, number, waves=waves, pixel=place))

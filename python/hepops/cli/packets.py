@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import options as o
+from .chain import made_with
 from .provenance import check_output, provenance
 
 if TYPE_CHECKING:
-    from hepops.lartpc import ChannelMap, Channels, Clock, Detector
+    from hepops.lartpc import ChannelMap, Channels, Clock, Detector, Parameters
 
 ChannelFile = Annotated[
     Path | None,
@@ -78,7 +79,7 @@ def export_packets(
         source=tracks[0] if tracks and len(tracks) == 1 and tracks[0].suffix != ".root" else None,
         on_absent=absent,
         noisy=noisy,
-        parameters=config.get("parameters"),
+        parameters=_first(made_with(config)),
     )
     if not quiet:
         _print(counts["types"], "packets")
@@ -183,6 +184,11 @@ def _clock(name: str | None, delay: int | None) -> "Clock | None":
     if name is None and delay is None:
         return None
     return Clock.rollover(delay or 0) if name == "rollover" else Clock.pps(delay or 0)
+
+
+def _first(made: "Parameters | dict[int, Parameters] | None") -> "Parameters | None":
+    """The one set that larnd-sim's files have room for: of modules that differ, the first's."""
+    return made[min(made)] if isinstance(made, dict) else made
 
 
 def _print(counts: dict[str, Any], what: str) -> None:

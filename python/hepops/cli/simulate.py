@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as o
-from .chain import Chain, read_threshold
+from .chain import Chain, parameters_of, read_threshold
 from .provenance import check_output, provenance
+from .readout import tables
 
 if TYPE_CHECKING:
     from hepops.lartpc import Hits, Segments
@@ -89,10 +90,11 @@ def simulate(
     }
     config = {
         "detector": described,
-        "parameters": sim.parameters_now,
+        **parameters_of(sim),
         "simulator": chain.to_dict(),
         "seed": number,
         "threshold": threshold,
+        "tables": tables(threshold=threshold, response=chain.response),
         "source": source,
         "truth": truth,
         "provenance": provenance(),

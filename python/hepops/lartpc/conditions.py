@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .fit.result import FitResult
+    from .fit.target import Target
     from .hits import Hits
     from .segments import Segments
     from .simulator import Simulator
@@ -240,6 +241,8 @@ def lifetime_in_time(
             without time, a time that is not finite, or what `fit` refuses.
     """
     from .fit.driver import fit
+    from .fit.target import target_of
+    from .fit.together import together
 
     names = tuple(parameters)
     if "lifetime" in names:
@@ -263,18 +266,22 @@ def lifetime_in_time(
     period = dict(zip(events, number.tolist(), strict=True))
     kinds = (*nuisance, Nuisance("lifetime", per="run", runs=period))
     result = fit(sim, segments, measured, names, residual=residual, nuisance=kinds, **options)
-    assert result.target is not None
-    target = result.target
-    (family,) = (f for f in target.problem.unknowns.families if f.spec.name == "lifetime")
-    mine = slice(family.first, family.first + len(family))
-    corner, _ = target.model(target.point).information.inverse()
+    corner, x = together(result, lambda result: _end(target_of(result, "lifetime_in_time")))
     start = sim.lifetime.item()
-    rates = torch.exp(-target.point.x[mine]) / start  # 1 / (start e^v)
+    rates = torch.exp(-x) / start  # 1 / (start e^v)
     middle = torch.stack([at[number == k].mean() for k in range(periods)])
     low = torch.stack([at[number == k].min() for k in range(periods)])
     edges = torch.cat((low, at.max()[None]))
-    covariance = corner[mine, mine] * rates * rates[:, None]
+    covariance = corner * rates * rates[:, None]
     if not bool((covariance.diagonal() > 0).all()):
         empty = int((~(covariance.diagonal() > 0)).nonzero()[0])
         raise ValueError(f"lifetime_in_time: period {empty} has no hits that know of a lifetime")
     return Conditions(smooth(middle, rates, covariance), result, edges, period)
+
+
+def _end(target: Target) -> tuple[Tensor, Tensor]:
+    """Covariance and values of the periods' deviations at the end of a fit."""
+    (family,) = (f for f in target.problem.unknowns.families if f.spec.name == "lifetime")
+    mine = slice(family.first, family.first + len(family))
+    corner, _ = target.model(target.point).information.inverse()
+    return corner[mine, mine], target.point.x[mine]

@@ -43,6 +43,7 @@ from .robust import Robust as Robust
 from .state import Finish as Finish
 from .state import Step as Step
 from .target import Target as Target
+from .together import together as together
 
 
 class CallableModule(ModuleType):

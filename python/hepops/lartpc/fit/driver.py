@@ -21,6 +21,7 @@ from .metric import Metric, expected
 from .nuisance import Family, Nuisances
 from .optimise import Objective, Settings
 from .problem import Point, Problem
+from .readout import chip_of, with_chip, with_values
 from .residuals import LikelihoodObject, MatchedHits, Noise, PixelSums, Residual
 from .result import FitResult
 from .robust import Robust
@@ -114,7 +115,8 @@ def fit(
         chunk: Most segments simulated at once; an event is never divided. This bounds the memory.
         ranks: Processes that share the work (see `hepops.lartpc.production.Ranks`): every one calls this function with
             the same arguments, and each evaluates its share of the batches. The same bits for any number of them, and
-            the same result on all; profiles, contours and whatever else asks the likelihood again are rank 0's alone.
+            the same result on all. Profiles, contours and whatever else asks the likelihood again are rank 0's alone,
+            or all ranks' by `hepops.lartpc.fit.together`.
 
     Returns:
         `FitResult`, of the start with the lowest F (a start that converged before one that did not).
@@ -166,12 +168,14 @@ def fit(
     begin, held = _starts(sim, names, free, start, starts, seed, stages[-1])
     data = _data(sim, segments, measured, held.get(TIME_OFFSET, 0.0))
     problem = Problem(sim, *data, free, chunk, batch_events, nuisance)
-    stages = problem.stages = tuple(_held_chip(stage, held) for stage in stages)
+    stages = tuple(_held_chip(stage, held) for stage in stages)
+    chip = chip_of(stages[-1])  # of a likelihood: those before it compare what the same chip has seen
+    stages = problem.stages = tuple(with_chip(stage, chip) for stage in stages)
     ranks = ranks or Ranks()
     if ranks.size > 1:
         if method != "lm":
             raise ValueError(f'ranks: {ranks.size} processes share a fit by method "lm" alone, not {method!r}')
-        problem.team = Team(ranks)
+        problem.team, problem.ranks = Team(ranks), ranks
     for name, value in held.items():
         problem.set(name, value)
     go = Settings(most, tolerance, optimise.FLAT[dtype], learning_rate, batch_events is not None, seed)
@@ -196,7 +200,7 @@ def fit(
     def work() -> FitResult:
         return _work(problem, begin, fingerprint, held, config, go, checkpoint, progress)
 
-    fingerprint = _fingerprint(sim, data, config, begin)
+    fingerprint = _fingerprint(sim, data, config, begin, stages)
     return work() if problem.team is None else problem.team.run(problem, work)
 
 
@@ -329,6 +333,12 @@ def _starts(
     strange = [name for name in names if name in CHIP and name not in own]
     if strange:
         raise ValueError(f"parameters: {', '.join(strange)} is of the chip, which only a likelihood of hits can fit")
+    apart = [name for name in names if name in Parameters.SPEC and not hasattr(sim, name)]
+    if apart:
+        raise ValueError(
+            f"parameters: {', '.join(apart)} differs from module to module in this simulator; fit sim.module(n) to the "
+            f"hits of one module, or give all modules one value"
+        )
     other = {TIME_OFFSET: 0.0, **{name: float(own[name]) for name in names if name in own}}
     present = {name: other[name] if name in other else getattr(sim, name).item() for name in names}
     if isinstance(start, Mapping):
@@ -353,10 +363,13 @@ def _starts(
 
 
 def _held_chip(stage: Objective, held: Mapping[str, float]) -> Objective:
-    """A likelihood with the chip's parameters that are held at their start."""
+    """An objective with the chip's parameters that are held at their start."""
     own = {name: value for name, value in held.items() if name in CHIP}
-    if not own or not isinstance(stage, LikelihoodObject):
+    if not own:
         return stage
+    if not isinstance(stage, LikelihoodObject):
+        held_too: Objective = with_values(stage, own)
+        return held_too
     there: Any = stage
     moved: Objective = there.with_values(own)
     return moved
@@ -373,7 +386,11 @@ def _plain_priors(free: Space) -> dict[str, list[float]]:
 
 
 def _fingerprint(
-    sim: Simulator, data: tuple[Segments | Files, Hits | None], config: dict[str, Any], begin: Tensor
+    sim: Simulator,
+    data: tuple[Segments | Files, Hits | None],
+    config: dict[str, Any],
+    begin: Tensor,
+    stages: Sequence[Objective],
 ) -> dict[str, str]:
     """Hashes of everything that the end depends on, by name, so that a refusal can say what differs."""
     columns = ("event", "start", "end", "dE", "dEdx", "t0")
@@ -404,6 +421,7 @@ def _fingerprint(
         **known,
         "simulator": digest(type(sim).__qualname__, state, simple, table, sim.detector),
         "starts": digest(begin),
+        "chips": digest([chip_of(stage) for stage in stages]),
         **{name: digest(value) for name, value in config.items() if name != "simulator"},
     }
 

@@ -32,6 +32,7 @@ from .arrow import Arrow
 from .data import FileBatch
 from .metric import Metric, led_astray, remembered
 from .problem import Batch, Model, Point, Problem, ordered_sum, shifted
+from .readout import seen, thresholds
 from .residuals import LikelihoodObject, Residual
 from .robust import Robust
 from .sections import terms_of
@@ -307,9 +308,10 @@ def gradient_of(
             terms = terms_of(problem.sim, problem.unknowns, p, p, objective, [batch], True)
             value, gradient = value + terms.value, gradient + terms.gradient
             continue
-        hits = problem.sim(batch.segments, seed=None)
+        hits = problem.sim(batch.segments, seed=None, **thresholds(objective, space.names, p))
         hits = hits if offset is None else shifted(hits, offset, space.names, False)
-        loss, counts = _loss(objective, hits, batch)
+        measured = seen(objective, problem.sim.detector, batch.measured)
+        loss, counts = _loss(objective, seen(objective, problem.sim.detector, hits), measured)
         grads: Sequence[Tensor | None] = (
             torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
         )
@@ -323,12 +325,12 @@ def gradient_of(
     return value + float((prior * off).sum()) / 2, gradient + prior, report
 
 
-def _loss(objective: Objective, simulated: object, batch: Batch | FileBatch) -> tuple[Tensor, dict[str, int]]:
+def _loss(objective: Objective, simulated: object, measured: object) -> tuple[Tensor, dict[str, int]]:
     """A tensor of one number with a graph, and what was counted."""
     if not isinstance(objective, Residual):
         assert callable(objective)
-        return objective(simulated, batch.measured), {}
-    r = objective(simulated, batch.measured)  # type: ignore[arg-type]
+        return objective(simulated, measured), {}
+    r = objective(simulated, measured)  # type: ignore[arg-type]
     scales = torch.stack([objective.robust.scale(r.values[r.kind == kind]) for kind in (0, 1)])
     missing = r.missing / 2 * objective.robust.missing(scales).sum()
     return ordered_sum(objective.robust.rho(r.values, scales[r.kind])) + missing, dict(r.report)

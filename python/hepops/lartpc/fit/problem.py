@@ -22,6 +22,7 @@ from hepops.lartpc.parameters import Parameters
 from .arrow import Arrow
 from .data import FileBatch, Files, file_batches
 from .nuisance import Unknowns, unknowns
+from .readout import seen, thresholds
 from .residuals import CHARGE, TIME, LikelihoodObject, Residual, Residuals, joined
 from .robust import Robust
 from .sections import Batch, cut_batch, replace_hits, terms_of, toy_information
@@ -31,6 +32,7 @@ from .terms import Terms, ordered_sum
 
 if TYPE_CHECKING:
     from hepops.lartpc.hits import Hits
+    from hepops.lartpc.production.ranks import Ranks
     from hepops.lartpc.segments import Segments
     from hepops.lartpc.simulator import Simulator
 
@@ -152,7 +154,8 @@ class Problem:
         self.space = space
         self.batches: Sequence[Batch | FileBatch]
         self.stages: tuple[Any, ...] = ()
-        self.team: Team | None = None
+        self.team: Team | None = None  # while processes answer together
+        self.ranks: Ranks | None = None  # that have the same data
         if isinstance(segments, Files):
             self.batches, self.ignored_hits = file_batches(segments, size, events)
             every = torch.from_numpy(segments.index.events)
@@ -206,9 +209,10 @@ class Problem:
         scores: bool,
     ) -> list[Part]:
         """What each batch gives, by this process or by all of the team."""
-        if self.team is None:
+        numbers = self._numbers(objective, batches)
+        if self.team is None or numbers is None:
             return [self.part(x, objective, batch, derivatives, scores) for batch in batches]
-        request = Request(x, *self._numbers(objective, batches), derivatives, scores)
+        request = Request(x, *numbers, derivatives, scores)
         parts: list[Part] = self.team.ask(self, request)
         return parts
 
@@ -216,9 +220,10 @@ class Problem:
         self, x: Tensor, objective: LikelihoodObject, batches: Sequence[Batch | FileBatch], toys: int, seed: int
     ) -> list[Arrow]:
         """The information of each batch, summed over toys simulated at x; by this process or by all of the team."""
-        if self.team is None:
+        numbers = self._numbers(objective, batches)
+        if self.team is None or numbers is None:
             return [self.toys_of(x, objective, batch, toys, seed) for batch in batches]
-        request = Request(x, *self._numbers(objective, batches), True, False, toys, seed)
+        request = Request(x, *numbers, True, False, toys, seed)
         parts: list[Arrow] = self.team.ask(self, request)
         return parts
 
@@ -227,11 +232,13 @@ class Problem:
         p, _ = self.space.physical(x[: len(self.space)])
         return toy_information(self.sim, self.unknowns, p, x, objective, batch, toys, seed)
 
-    def _numbers(self, objective: object, batches: Sequence[Batch | FileBatch]) -> tuple[int, tuple[int, ...]]:
-        """What other processes know an objective and batches by."""
+    def _numbers(self, objective: object, batches: Sequence[Batch | FileBatch]) -> tuple[int, tuple[int, ...]] | None:
+        """What other processes know an objective and batches by; None where they do not."""
         number = {id(batch): k for k, batch in enumerate(self.batches)}
-        stage = next(k for k, known in enumerate(self.stages) if known is objective)
-        return stage, tuple(number[id(batch)] for batch in batches)
+        stages = [k for k, known in enumerate(self.stages) if known is objective]
+        if not stages or any(id(batch) not in number for batch in batches):
+            return None
+        return stages[0], tuple(number[id(batch)] for batch in batches)
 
     def part(
         self,
@@ -250,7 +257,8 @@ class Problem:
             terms = terms_of(self.sim, self.unknowns, p, x, objective, [batch], derivatives)
             return dataclasses.replace(terms, scores=tuple(s.by_event() for s in terms.scores) if scores else ())
         with torch.no_grad():
-            return objective(self._hits(u, p, batch, derivatives), batch.measured)
+            hits = self._hits(u, p, batch, objective, derivatives)
+            return objective(*(seen(objective, self.sim.detector, side) for side in (hits, batch.measured)))
 
     def _weight(self, batches: Sequence[Batch | FileBatch]) -> Tensor:
         """(K + M) of the deviations' priors: absent events do not count, the others by their share."""
@@ -264,23 +272,23 @@ class Problem:
                 weight[mine] = self.unknowns.weight[mine] * torch.isin(family.events, here)
         return weight
 
-    def _hits(self, u: Tensor, p: Tensor, batch: Batch | FileBatch, derivatives: bool) -> Hits:
+    def _hits(self, u: Tensor, p: Tensor, batch: Batch | FileBatch, objective: Residual, derivatives: bool) -> Hits:
         """Simulated hits of a batch. The last point's are kept: the next stage, and the end, ask for them again."""
         if isinstance(batch, FileBatch):  # of which there may be too many
-            return self.simulated(batch, p, derivatives)
-        key = (u.tolist(), derivatives)
+            return self.simulated(batch, p, objective, derivatives)
+        key = (u.tolist(), derivatives, id(getattr(objective, "chip", None)))
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, {})
         held = self._kept[1]
         if id(batch) not in held:
-            held[id(batch)] = self.simulated(batch, p, derivatives)
+            held[id(batch)] = self.simulated(batch, p, objective, derivatives)
         return held[id(batch)]
 
-    def simulated(self, batch: Batch | FileBatch, p: Tensor, derivatives: bool) -> Hits:
-        """Noise-free hits of a batch, with tangents in the order of the space."""
+    def simulated(self, batch: Batch | FileBatch, p: Tensor, objective: Residual, derivatives: bool) -> Hits:
+        """Noise-free hits of a batch as an objective compares them, with tangents in the order of the space."""
         names = self.space.names
         own = tuple(name for name in names if name in Parameters.SPEC) if derivatives else ()
-        hits = self.sim(batch.segments, seed=None, tangents=own)
+        hits = self.sim(batch.segments, seed=None, tangents=own, **thresholds(objective, names, p))
         if own == names:
             return hits
         offset = p[names.index(TIME_OFFSET)] if TIME_OFFSET in names else p.new_zeros(())

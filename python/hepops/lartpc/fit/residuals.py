@@ -24,6 +24,7 @@ from .robust import Robust
 if TYPE_CHECKING:
     from hepops.lartpc.detector import Detector
     from hepops.lartpc.hits import Hits
+    from hepops.lartpc.likelihood import Chip
     from hepops.lartpc.segments import Segments
     from hepops.lartpc.simulator import Simulator
 
@@ -162,6 +163,8 @@ class PixelSums:
     Args:
         noise: Of a hit, for whitening.
         robust: Weights.
+        chip: What measured: a fit simulates with its thresholds and leaves masked pixels out on both sides. None: the
+            simulator's front end, nothing masked; before a likelihood, the likelihood's chip.
 
     Returns (when called with simulated and measured hits):
         `Residuals` with 2 residuals per pixel that has hits on both sides.
@@ -179,6 +182,7 @@ class PixelSums:
 
     noise: Noise = field(default_factory=Noise)
     robust: Robust = field(default_factory=lambda: Robust("geman_mcclure"))
+    chip: Chip | None = field(default=None, repr=False)
 
     def __call__(self, simulated: Hits, measured: Hits) -> Residuals:
         ours, theirs = _pixel_keys(simulated, measured)
@@ -203,6 +207,8 @@ class MatchedHits:
     Args:
         noise: Of a hit, for whitening.
         robust: Weights.
+        chip: What measured: a fit simulates with its thresholds and leaves masked pixels out on both sides. None: the
+            simulator's front end, nothing masked; before a likelihood, the likelihood's chip.
 
     Returns (when called with simulated and measured hits):
         `Residuals` with 2 residuals per hit that has a partner.
@@ -220,6 +226,7 @@ class MatchedHits:
 
     noise: Noise = field(default_factory=Noise)
     robust: Robust = field(default_factory=lambda: Robust("tukey"))
+    chip: Chip | None = field(default=None, repr=False)
 
     def __call__(self, simulated: Hits, measured: Hits) -> Residuals:
         ours, theirs = _hit_keys(simulated, measured)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hepops.lartpc.simulator import Simulator
 
     from .target import Target
+    from .team import Elsewhere
 
 LAYOUT = "hepops.lartpc.fit 1"
 
@@ -37,7 +38,7 @@ class FitResult:
     resets and early triggers make correlated and biased, it is an estimate only.
 
     `target` is the likelihood itself, with the data: what `profile`, `contour`, `sandwich` and the like ask. It is not
-    saved with the rest.
+    saved with the rest. Of a fit that processes shared, rank 0 has it; see `together`.
     """
 
     names: tuple[str, ...]  # the free parameters
@@ -62,7 +63,7 @@ class FitResult:
     nuisance_values: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))  # (M) deviations
     nuisance_errors: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))  # (M) NaN: no data
     config: dict[str, Any] = field(default_factory=dict)
-    target: Target | None = field(default=None, compare=False, repr=False)
+    target: Target | Elsewhere | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> float:
         """The value of a parameter, free or fixed."""

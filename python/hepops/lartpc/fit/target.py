@@ -106,12 +106,17 @@ def target_of(result: FitResult | Target, asks: str) -> Target:
     """The likelihood of a result.
 
     Raises:
-        ValueError: it was not fitted with a likelihood, or was read from a file.
+        ValueError: it was not fitted with a likelihood, was read from a file, or rank 0 has it.
     """
     if isinstance(result, Target):
         return result
     if result.target is None:
         raise ValueError(f'{asks}: this result knows no likelihood: fit with residual="likelihood", not from a file')
+    if not isinstance(result.target, Target):
+        raise ValueError(
+            f"{asks}: processes shared this fit, and rank 0 has its likelihood: ask there, or on all of them by "
+            f"fit.together(result, question)"
+        )
     return result.target
 
 

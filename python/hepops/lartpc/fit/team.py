@@ -47,6 +47,16 @@ class Stop:
     error: Exception | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """What a result holds in the place of rank 0's `Target` on the other ranks: their share of the data."""
+
+    problem: Problem | None  # None: on its way
+
+    def __deepcopy__(self, memo: object) -> Elsewhere:
+        return self
+
+
 class Team:
     """The ranks of a fit."""
 
@@ -83,7 +93,7 @@ class Team:
             if isinstance(request, Stop):
                 if request.error is not None:
                     raise request.error
-                return request.result  # type: ignore[return-value]
+                return _here(request.result, problem)  # type: ignore[return-value]
             assert isinstance(request, Request)
             dist.gather_object(self._compute(problem, request), None, dst=0)
 
@@ -106,4 +116,11 @@ class Team:
 
 def _portable(result: object) -> object:
     """A result without the data that it refers to."""
-    return dataclasses.replace(result, target=None) if hasattr(result, "target") else result  # type: ignore[type-var]
+    there = getattr(result, "target", None) is not None
+    return dataclasses.replace(result, target=Elsewhere(None)) if there else result  # type: ignore[type-var]
+
+
+def _here(result: object, problem: Problem) -> object:
+    """A result that came from rank 0, with the data of this process."""
+    there = isinstance(getattr(result, "target", None), Elsewhere)
+    return dataclasses.replace(result, target=Elsewhere(problem)) if there else result  # type: ignore[type-var]

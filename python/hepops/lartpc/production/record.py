@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,9 +44,29 @@ def begin(folder: Path, processes: int, found: int, results: Iterable[Path]) -> 
     return starts
 
 
-def end(starts: Starts, seconds: float) -> dict[str, Any]:
-    """The whole record, for JSON: starts, seconds of all of them, and the time of the end (UTC)."""
+class Work:
+    """What one process of a start did: how long it worked, and how much of that it computed rather than waited."""
+
+    def __init__(self) -> None:
+        self._began, self._used = time.perf_counter(), time.process_time()
+
+    def done(self, **counts: int) -> dict[str, Any]:
+        """Since it was made, for JSON: `counts`, seconds, and seconds of a processor (of all threads together)."""
+        wall, processor = time.perf_counter() - self._began, time.process_time() - self._used
+        return {**counts, "seconds": round(wall, 3), "processor": round(processor, 3)}
+
+
+def end(starts: Starts, seconds: float, workers: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The whole record, for JSON: starts, seconds of all of them, and the time of the end (UTC).
+
+    Args:
+        starts: Of `begin`.
+        seconds: That this start lasted.
+        workers: What each of its processes did, see `Work`.
+    """
     starts[-1]["seconds"] = round(seconds, 3)
+    if workers is not None:
+        starts[-1]["workers"] = workers
     total = round(sum(start["seconds"] for start in starts), 3)
     return {"starts": starts, "seconds": total, "finished": datetime.now(UTC).isoformat(timespec="milliseconds")}
 

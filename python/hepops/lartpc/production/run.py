@@ -69,7 +69,8 @@ def simulate_files(
         output: The file; it is whole or not there.
         config: What the run is, for `Hits.save`: all that its result depends on. An interrupted run goes on only where
             it is the same, the files' digests and the version of hepops included. The output has it with a further
-            entry, "run": pieces, segments, every start (when, where, by how many processes, seconds) and the end.
+            entry, "run": pieces, segments, every start (when, where, by how many processes, seconds, of the
+            last one what each process did and how long) and the end.
         ranks: The processes that share the run, every one of which calls this function; None: this one alone.
         piece: Segments computed at once; whole events, one at least.
         fresh: Begin anew where an earlier start left pieces.
@@ -94,6 +95,7 @@ def simulate_files(
         paths = [folder / f"{k:06d}.h5" for k in range(max(len(pieces), 1))]
         there = ranks.agree(lambda: [path.exists() for path in paths])
         mine = [k for k in ranks.mine(len(paths)) if not there[k]]
+        work, events_done, rows_done = record.Work(), 0, 0
         tell = _Progress(progress, sum(int(index.rows(pieces[k]).sum()) for k in mine if pieces))
         for k in mine:
             segments, rows = index.read(pieces[k] if pieces else events)
@@ -104,11 +106,12 @@ def simulate_files(
             energy = float(segments.dE.sum()) if len(segments) else 0.0
             replace(hits, reports={"energy": energy, **hits.reports}).save(paths[k])
             tell.add(len(segments) if k < len(paths) - 1 else tell.total)
-        ranks.barrier()
+            events_done, rows_done = events_done + (len(pieces[k]) if pieces else 0), rows_done + len(segments)
+        workers = ranks.gather(work.done(pieces=len(mine), events=events_done, segments=rows_done))
 
         def finish() -> tuple[int, dict[str, Any]]:
             of = {"pieces": len(paths), "piece": piece, "segments": int(sizes.sum())}
-            run = {**of, **record.end(starts, time.perf_counter() - began)}
+            run = {**of, **record.end(starts, time.perf_counter() - began, workers)}
             count = join_hits(paths, folder / WHOLE, {**config, "run": run})
             os.replace(folder / WHOLE, output)
             remove(folder)
