@@ -93,8 +93,14 @@ Universes<T> universes_of(const Input& in) {
 std::tuple<Tensor, Tensor> windows(HEPOPS_UNIVERSES_ARGUMENTS) {
   const Input in = check(HEPOPS_UNIVERSES_PASS);
   Tensor first = torch::stable::new_empty(in.pair, {in.jobs}), last = torch::stable::new_empty(in.pair, {in.jobs});
+  Tensor node_first = torch::stable::new_empty(in.pair, {in.n * in.N}),
+         node_last = torch::stable::new_empty(in.pair, {in.n * in.N});
+  const Universes<double> f = universes_of<double>(in);
+  core::for_each(in.nodes, in.n * in.N,
+                 NodeWindow<double>{f, core::out<int64_t>(node_first), core::out<int64_t>(node_last)});
   core::for_each(in.nodes, in.jobs,
-                 UniverseWindow<double>{universes_of<double>(in), core::out<int64_t>(first), core::out<int64_t>(last)});
+                 UniverseWindow<double>{f, core::in<int64_t>(node_first), core::in<int64_t>(node_last),
+                                        core::out<int64_t>(first), core::out<int64_t>(last)});
   return {first, last};
 }
 

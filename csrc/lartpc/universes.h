@@ -48,18 +48,31 @@ struct Universes {
   }
 };
 
+// First tick of every node in every universe, and the one after its last: (n, N).
+template <class T>
+struct NodeWindow {
+  Universes<T> f;
+  int64_t *first, *last;
+  HEPOPS_HD void operator()(int64_t k) const {
+    const Place at = f.place_of(k / f.N, k % f.N);
+    first[k] = at.first;
+    last[k] = at.last;
+  }
+};
+
 // First tick of a row in a universe, and the one after its last.
 template <class T>
 struct UniverseWindow {
   Universes<T> f;
+  const int64_t *node_first, *node_last;
   int64_t *first, *last;
   HEPOPS_HD void operator()(int64_t job) const {
-    const int64_t row = f.job_row[job], squares = f.plane.side() * f.plane.side();
+    const int64_t row = f.job_row[job], squares = f.plane.side() * f.plane.side(), shift = f.job_universe[job] * f.N;
     int64_t low = INT64_MAX, high = INT64_MIN;
     for (int64_t j = f.pair_offset[row]; j < f.pair_offset[row + 1]; ++j) {
-      const Place at = f.place_of(f.job_universe[job], f.pair[j] / squares);
-      low = min_int(low, at.first);
-      high = max_int(high, at.last);
+      const int64_t k = shift + f.pair[j] / squares;
+      low = min_int(low, node_first[k]);
+      high = max_int(high, node_last[k]);
     }
     first[job] = low;
     last[job] = high;

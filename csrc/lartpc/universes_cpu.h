@@ -6,9 +6,10 @@
 //
 //   C[g][c] = sum_{j < G, l} S[g G + j][l] X[j][l][c],    current[g G + p] += sum_c C[g][c] D_c[p],
 //
-// two products of matrices, of four groups of ticks against a block of X or D. Rows of few nodes over many ticks, and
-// nodes created within reach of the plane, whose curve begins late, go the way of the plain form.
-#include <numeric>
+// two products of matrices, of four groups of ticks against a block of X or D; the early ticks p need the first D_c
+// alone. Rows of few nodes over many ticks, and nodes created within reach of the plane, whose curve begins late, go
+// the way of the plain form.
+#include <new>
 
 #include "core/simd.h"
 #include "lartpc/blob_cpu.h"
@@ -17,11 +18,26 @@
 
 namespace hepops::lartpc {
 
+// Vectors that begin on a line of the cache: a register's load or store that crosses one costs two.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t line{64};
+  LineAllocator() = default;
+  template <class U>
+  LineAllocator(const LineAllocator<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), line)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, line); }
+  bool operator==(const LineAllocator&) const { return true; }
+};
+template <class T>
+using Lines = std::vector<T, LineAllocator<T>>;
+
 template <class T>
 class UniverseScratch {
  public:
   using V = Simd<T>;
-  static constexpr int pad = max_taps + 4 * V::lanes, step = 2 * V::lanes;
+  static constexpr int pad = max_taps + 4 * V::lanes;
 
   explicit UniverseScratch(const Universes<T>& f)
       : f_(f),
@@ -30,20 +46,26 @@ class UniverseScratch {
         weights_(f.N * f.per_node() + 2 * V::lanes),
         columns_(2 * batch),
         alpha_(batch * f.L),
+        blocks_((f.rank + V::lanes - 1) / V::lanes),
+        table_(blocks_ > 1 ? blocks_ * f.response.B * f.response.B * V::lanes : 0),
         curve_(f.response.stride + 2 * pad),
         C_(4 * f.columns),
-        before_(f.response.stride / step * f.L) {
-    for (int64_t block = 1; block < f.response.stride / step; ++block)
-      for (int64_t l = 0; l < f.rank; ++l) {
-        const T* basis = f.basis + l * f.response.stride + (block - 1) * step;
-        before_[block * f.L + l] = std::accumulate(basis, basis + step, before_[(block - 1) * f.L + l]);
-      }
+        used_(f.response.stride / V::lanes),
+        before_(f.response.stride * f.L) {
+    const int64_t stride = f.response.stride, L = f.L;
+    for (int64_t l = 0; l < f.rank; ++l) {
+      double sum = 0;
+      for (int64_t p = 0; p < stride; ++p) before_[p * L + l] = T(sum += f.basis[l * stride + p]);
+    }
+    for (int64_t c = 0; c < f.curves; ++c)
+      for (int64_t p = 0; p < stride; ++p)
+        if (f.D[c * stride + p] != 0) used_[p / V::lanes] = c + 1;
   }
 
   void begin(int64_t universe) {
     universe_ = universe;
     nodes_ = f_.nodes_of(universe);
-    U_ = f_.table_of(universe);
+    gather_table(f_.table_of(universe));
     std::fill(weighed_.begin(), weighed_.end(), char(0));
   }
 
@@ -125,13 +147,29 @@ class UniverseScratch {
   int64_t universe_ = 0, first_ = 0, low_ = 0;
   bool summed_ = false;
   Nodes nodes_{};
-  const T* U_ = nullptr;
+  const T* U_ = nullptr;  // the universe's table, (blocks, B, B, lanes)
   std::vector<Place> places_;
   std::vector<char> weighed_;
   std::vector<T> weights_;
   std::vector<Column<T>> columns_;
-  std::vector<T> alpha_, curve_, S_, C_, out_, curves_;
-  std::vector<T> before_;  // (blocks of step ticks, L): sums of the curves over all ticks before a block
+  Lines<T> alpha_;
+  int64_t blocks_;  // of lanes of l
+  Lines<T> table_, curve_, S_, C_, out_, curves_;
+  std::vector<int64_t> used_;  // how many of the first D_c a register of ticks needs
+  Lines<T> before_;            // (stride, L): sums of the curves over all ticks up to p
+
+  // The numbers that a pass over the bins reads lie together: a part of l, which the first-level cache holds for all
+  // nodes of a batch.
+  void gather_table(const T* U) {
+    U_ = U;
+    if (blocks_ == 1 && f_.L == V::lanes) return;
+    const int64_t bins = f_.response.B * f_.response.B;
+    table_.resize(blocks_ * bins * V::lanes);
+    U_ = table_.data();
+    for (int64_t b = 0; b < bins; ++b)
+      for (int64_t k = 0; k < blocks_; ++k)
+        V::store(table_.data() + (k * bins + b) * V::lanes, V::load(U + b * f_.L + k * V::lanes));
+  }
 
   int64_t squares() const { return f_.plane.side() * f_.plane.side(); }
   Weights<const T> weights_of(int64_t i) const { return f_.in_turn(weights_.data() + i * f_.per_node()); }
@@ -145,27 +183,28 @@ class UniverseScratch {
     return places_[i];
   }
 
-  // alpha[l] = sum_x w_x sum_y w_y U[x][y][l] for W registers of l
-  template <int W, int Rows>
+  // alpha[l] = sum_x w_x sum_y w_y U[x][y][l] for a register of l
+  template <int Rows>
   [[gnu::always_inline]] void contract_rows(const T* table, const Column<T>& cu, const Column<T>& cv, int64_t x,
-                                            typename V::type* alpha) const {
-    typename V::type sum[Rows * W] = {};
-    const int64_t B = f_.response.B, next = B * f_.L;
-    const T* r = table + ((cu.low + x) * B + cv.low) * f_.L;
-    for (int64_t y = 0; y < cv.n; ++y, r += f_.L) {
+                                            typename V::type& alpha) const {
+    typename V::type sum[Rows] = {};
+    const int64_t B = f_.response.B, next = B * V::lanes;
+    const T* r = table + ((cu.low + x) * B + cv.low) * V::lanes;
+    for (int64_t y = 0; y < cv.n; ++y, r += V::lanes) {
       const T w = cv.w[0][y];
-      core::unroll<Rows * W>(HEPOPS_UNROLLED(n) { sum[n] += w * V::load(r + (n / W) * next + (n % W) * V::lanes); });
+      core::unroll<Rows>(HEPOPS_UNROLLED(n) { sum[n] += w * V::load(r + n * next); });
     }
-    core::unroll<Rows * W>(HEPOPS_UNROLLED(n) { alpha[n % W] += cu.w[0][x + n / W] * sum[n]; });
+    core::unroll<Rows>(HEPOPS_UNROLLED(n) { alpha += cu.w[0][x + n] * sum[n]; });
   }
 
-  template <int W>
   void contract(const T* table, const Column<T>& cu, const Column<T>& cv, T* alpha) const {
-    typename V::type sum[W] = {};
+    typename V::type sum = {};
     int64_t x = 0;
-    for (; x + 4 <= cu.n; x += 4) contract_rows<W, 4>(table, cu, cv, x, sum);
-    for (; x < cu.n; ++x) contract_rows<W, 1>(table, cu, cv, x, sum);
-    core::unroll<W>(HEPOPS_UNROLLED(k) { V::store(alpha + k * V::lanes, sum[k]); });
+    for (; x + 8 <= cu.n; x += 8) contract_rows<8>(table, cu, cv, x, sum);
+    if (x + 4 <= cu.n) contract_rows<4>(table, cu, cv, x, sum), x += 4;
+    if (x + 2 <= cu.n) contract_rows<2>(table, cu, cv, x, sum), x += 2;
+    if (x < cu.n) contract_rows<1>(table, cu, cv, x, sum);
+    V::store(alpha, sum);
   }
 
   void add(int64_t j, int n) {
@@ -184,13 +223,10 @@ class UniverseScratch {
       columns_[2 * k].fold(w.u, w.size, 1, at.bin_u, at.bins_u, cu, f_.plane.bins, f_.response.B);
       columns_[2 * k + 1].fold(w.v, w.size, 1, at.bin_v, at.bins_v, cv, f_.plane.bins, f_.response.B);
     }
-    int64_t l = 0;
-    for (; l + 2 * V::lanes <= f_.L; l += 2 * V::lanes)
+    const int64_t size = f_.response.B * f_.response.B * V::lanes;
+    for (int64_t block = 0; block < blocks_; ++block)
       for (int k = 0; k < n; ++k)
-        contract<2>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
-    for (; l < f_.L; l += V::lanes)
-      for (int k = 0; k < n; ++k)
-        contract<1>(U_ + l, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + l);
+        contract(U_ + block * size, columns_[2 * k], columns_[2 * k + 1], alpha_.data() + k * f_.L + block * V::lanes);
   }
 
   // phi_w where the node was created
@@ -206,6 +242,15 @@ class UniverseScratch {
     return sum;
   }
 
+  // S[t][l] += q alpha[l] W[t] for W registers of l
+  template <int W>
+  [[gnu::always_inline]] void splat(const T* alpha, T q, const T* w, int64_t taps, T* S) const {
+    typename V::type part[W];
+    core::unroll<W>(HEPOPS_UNROLLED(k) { part[k] = q * V::load(alpha + k * V::lanes); });
+    for (int64_t t = 0; t < taps; ++t, S += f_.L)
+      core::unroll<W>(HEPOPS_UNROLLED(k) { V::store(S + k * V::lanes, V::load(S + k * V::lanes) + w[t] * part[k]); });
+  }
+
   void arrive(int64_t j, T* alpha, const Column<T>& cu, const Column<T>& cv) {
     const int64_t i = f_.pair[j] / squares();
     const Place& at = places_[i];
@@ -214,14 +259,23 @@ class UniverseScratch {
     const T q = T(nodes_(charge, i) / f_.plane.dt);
     if (summed_ && at.start == 0) {
       alpha[0] -= created(j, i, cu, cv);
-      for (int64_t l = 0; l < f_.L; l += V::lanes) {
-        const typename V::type part = q * V::load(alpha + l);
-        T* S = S_.data() + (at.first - low_) * f_.L + l;
-        for (int64_t t = 0; t < taps; ++t, S += f_.L) V::store(S, V::load(S) + w.t[t] * part);
-      }
+      T* S = S_.data() + (at.first - low_) * f_.L;
+      int64_t block = 0;
+      for (; block + 4 <= blocks_; block += 4) splat<4>(alpha + block * V::lanes, q, w.t, taps, S + block * V::lanes);
+      for (; block < blocks_; ++block) splat<1>(alpha + block * V::lanes, q, w.t, taps, S + block * V::lanes);
       return;
     }
     curve(j, alpha, cu, cv, q, out_.data() + at.first - first_);
+  }
+
+  // a[p] = sum_l alpha[l] B_l[p] for W registers of p
+  template <int W>
+  [[gnu::always_inline]] void make_curve(const T* alpha, int64_t p, T* a) const {
+    typename V::type sum[W] = {};
+    const T* basis = f_.basis + p;
+    for (int64_t l = 0; l < f_.rank; ++l, basis += f_.response.stride)
+      core::unroll<W>(HEPOPS_UNROLLED(k) { sum[k] += alpha[l] * V::load(basis + k * V::lanes); });
+    core::unroll<W>(HEPOPS_UNROLLED(k) { V::store(a + p + k * V::lanes, sum[k]); });
   }
 
   // out[o] += q (a W)[o] from the node's first tick on, as the plain form
@@ -232,22 +286,18 @@ class UniverseScratch {
     const int64_t taps = 2 * at.half + 2;
     const T there = created(j, i, cu, cv);
     T* a = curve_.data() + pad;
-    const int64_t block = at.start / step;  // what was induced in the blocks before is wanted as a sum alone
-    for (int64_t p = block * step; p < f_.response.stride; p += step) {
-      typename V::type sum[2] = {};
-      const T* basis = f_.basis + p;
-      for (int64_t l = 0; l < f_.rank; ++l, basis += f_.response.stride)
-        core::unroll<2>(HEPOPS_UNROLLED(k) { sum[k] += alpha[l] * V::load(basis + k * V::lanes); });
-      core::unroll<2>(HEPOPS_UNROLLED(k) { V::store(a + p + k * V::lanes, sum[k]); });
-    }
-    T before = 0;
-    for (int64_t l = 0; l < f_.rank; ++l) before += alpha[l] * before_[block * f_.L + l];
-    for (int64_t p = block * step; p <= at.start; ++p) before += a[p];
+    int64_t p = at.start / V::lanes * V::lanes;  // what was induced before is wanted as a sum alone
+    constexpr int wide = 4;                      // sums in flight
+    for (; p + wide * V::lanes <= f_.response.stride; p += wide * V::lanes) make_curve<wide>(alpha, p, a);
+    for (; p < f_.response.stride; p += V::lanes) make_curve<1>(alpha, p, a);
+    typename V::type sum = {};
+    for (int64_t l = 0; l < f_.L; l += V::lanes)
+      sum += V::load(alpha + l) * V::load(before_.data() + at.start * f_.L + l);
+    const T before = T(V::sum(sum));
     std::fill_n(a + at.start - taps, taps, T(0));
     a[at.start] = before - there;
     const int64_t end = f_.response.M + taps;
     out -= at.start;
-    constexpr int wide = 4;
     for (int64_t o = at.start; o < end; o += wide * V::lanes) {
       typename V::type y[wide] = {};
       const T* from = a + o;
@@ -274,10 +324,12 @@ class UniverseScratch {
 
   // out[g G + p] += C[g][c] D_c[p]
   template <int groups, int W>
-  [[gnu::always_inline]] void meet(const T* C, const T* D, T* out) const {
+  [[gnu::always_inline]] void meet(const T* C, int64_t k0, T* out) const {
     typename V::type sum[groups * W] = {};
     const int64_t stride = f_.response.stride, G = f_.ticks, K = f_.columns;
-    for (int64_t c = 0; c < f_.curves; ++c, D += stride) {
+    const int64_t curves = *std::max_element(used_.begin() + k0, used_.begin() + k0 + W);
+    const T* D = f_.D + k0 * V::lanes;
+    for (int64_t c = 0; c < curves; ++c, D += stride) {
       typename V::type b[W];
       core::unroll<W>(HEPOPS_UNROLLED(k) { b[k] = V::load(D + k * V::lanes); });
       core::unroll<groups * W>(HEPOPS_UNROLLED(n) { sum[n] += C[(n / W) * K + c] * b[n % W]; });
@@ -294,11 +346,12 @@ class UniverseScratch {
   void meet_groups(const T* S, T* out) {
     const int64_t registers = f_.response.stride / V::lanes;
     int64_t c = 0;
+    for (; c + 4 * V::lanes <= f_.columns; c += 4 * V::lanes) compress<groups, 4>(S, f_.X + c, C_.data() + c);
     for (; c + 2 * V::lanes <= f_.columns; c += 2 * V::lanes) compress<groups, 2>(S, f_.X + c, C_.data() + c);
     for (; c < f_.columns; c += V::lanes) compress<groups, 1>(S, f_.X + c, C_.data() + c);
     int64_t k = 0;
-    for (; k + 5 <= registers; k += 5) meet<groups, 5>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
-    for (; k < registers; ++k) meet<groups, 1>(C_.data(), f_.D + k * V::lanes, out + k * V::lanes);
+    for (; k + 5 <= registers; k += 5) meet<groups, 5>(C_.data(), k, out + k * V::lanes);
+    for (; k < registers; ++k) meet<groups, 1>(C_.data(), k, out + k * V::lanes);
   }
 
   void meet_ticks(int64_t ticks) {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float32: 3e-7, torch.float64: 1e-12}  # of the largest r: some units in the last place of the sums
 LANES = 16  # of U's last axis: a register of float32
+EARLY = 40  # ticks of a block of D that has its own number of curves, some registers of float64
 STEP = 0.02  # relative; ends of an interval of velocities lie on this grid, so that the next call finds it made
 
 
@@ -31,7 +32,7 @@ class Curves:
     U: Tensor  # (points, B, B, L)
     basis: Tensor  # (rank, stride)
     X: Tensor  # (ticks, L, columns)  the basis shifted by 0 ... ticks - 1, in terms of D
-    D: Tensor  # (curves, stride)
+    D: Tensor  # (curves, stride)        the first alone make the early ticks, the others are 0 there
     points: Tensor  # float64 (points)       velocities [cm/us]
     smooth: bool  # between the points U is interpolated
     positive: Tensor  # float64 (2 B, 2 B)   the positive part of the whole response, at most, around a pad
@@ -46,8 +47,10 @@ class Curves:
             return self.U[near.argmin(1)].contiguous(), which
         weights = lagrange(self.points, distinct).to(self.U.dtype)
         flat = self.U.flatten(1)
-        # one at a time: a matrix product would round each by how many there are
-        return torch.stack([w @ flat for w in weights]).reshape(-1, *self.U.shape[1:]), which
+        result = flat.new_empty(len(weights), flat.shape[1])
+        for w, row in zip(weights, result, strict=True):
+            torch.mv(flat.T, w, out=row)  # one at a time: a matrix product would round each by how many there are
+        return result.reshape(-1, *self.U.shape[1:]), which
 
 
 def lagrange(points: Tensor, x: Tensor) -> Tensor:
@@ -152,11 +155,34 @@ def _shifted(U: Tensor, basis: Tensor, length: int, error: float) -> tuple[Tenso
         columns = -(-len(D) // LANES) * LANES
         cost = (ticks * rank + stride) * columns / ticks
         if best is None or cost < best[0]:
+            # a sixteenth: what early ticks lack has one sign over many, and a charge is their sum
+            D, D_whole = _early_first(D, error / (16 * float(rows.norm(dim=1).max())))
             X = basis.new_zeros(ticks, -(-rank // LANES) * LANES, columns)
-            X[:, 1:rank, : len(D)] = shifted @ D.T
+            X[:, 1:rank, : len(D)] = shifted @ D_whole.T
             best = cost, X, D
     assert best is not None
     return best[1], best[2]
+
+
+def _early_first(D: Tensor, error: float) -> tuple[Tensor, Tensor]:
+    """Orthonormal curves (curves, stride) turned so that early ticks need the first of them alone.
+
+    What is induced early comes from afar and is smooth: few curves make it. Block by block of ticks the rest is turned
+    to the right singular vectors of its part there; those of a singular value below `error` are not needed.
+
+    Returns:
+        The curves, with zeros where they are not needed, and without.
+    """
+    whole, needed = D.clone(), torch.ones_like(D, dtype=torch.bool)
+    found = 0
+    for begin in range(0, D.shape[1], EARLY):
+        ticks = slice(begin, begin + EARLY)
+        if found < len(D):
+            left, sizes, _ = torch.linalg.svd(whole[found:, ticks])
+            whole[found:] = left.T @ whole[found:]
+            found += int((sizes > error).sum())
+        needed[found:, ticks] = False
+    return whole * needed, whole
 
 
 def _response(sim: "Simulator", velocity: Tensor) -> Response:

@@ -42,7 +42,7 @@ def velocities(values: Tensor) -> Tensor:
     pairs, which = torch.unique(values[:, [EFIELD, TEMPERATURE]], dim=0, return_inverse=True)
     laws = values[:1, DRIFT].repeat(len(pairs), 1)
     laws[:, [DRIFT.index(EFIELD), DRIFT.index(TEMPERATURE)]] = pairs
-    return torch.stack([1 / call(Ops.drift, one, law)[1] for law in laws])[which]
+    return (1 / torch.stack([call(Ops.drift, one, law)[1] for law in laws.unbind()]))[which]
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ class Scene:
         """Of some universes, float64 (n, 10, N): the fields of `waveforms`."""
         result = self.deposits.new_empty(len(values), 10, self.deposits.shape[1])
         result[:, 1:3], result[:, 6:8], result[:, 9] = self.at, self.extent, self.deposits[3]
-        for nodes, p in zip(result, values, strict=True):
-            nodes[[0, 3, 4, 5, 8]] = arrive(self.deposits, self.sim._derived(p), self.sim.model)
+        result[:, [0, 3, 4, 5, 8]] = torch.stack(
+            [arrive(self.deposits, self.sim._derived(p), self.sim.model) for p in values.unbind()]
+        )
         return result
 
     def groups(self, values: Tensor) -> Iterator["Group"]:
