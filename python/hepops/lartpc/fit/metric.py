@@ -33,7 +33,7 @@ CURVED = 0.05  # least y^T s, as a share of s^T I s, of a step that corrects
 LEAST = 1e-4  # least s^T I s: below, y is rounding
 PAIRS = 12  # steps that are remembered
 
-Pairs = list[list[list[float]]]  # (s, y) of accepted steps, physical
+Pairs = list[list[list[float]]]  # (s, y) of accepted steps, all unknowns, common ones physical
 
 
 def expected(
@@ -104,8 +104,10 @@ def remembered(pairs: Pairs, point: Point, trial: Point) -> Pairs:
     """The pairs with this step at their end."""
     if point.likelihood is None or trial.likelihood is None:
         return pairs
+    common = len(point.p)
+    s = torch.cat((trial.p - point.p, (trial.x - point.x)[common:]))
     y = trial.likelihood.gradient - point.likelihood.gradient
-    return [*pairs, [(trial.p - point.p).tolist(), y[: len(point.p)].tolist()]][-PAIRS:]
+    return [*pairs, [s.tolist(), y.tolist()]][-PAIRS:]
 
 
 def led_astray(accepted: bool, gain: float, small: bool) -> bool:

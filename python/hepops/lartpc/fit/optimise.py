@@ -158,7 +158,7 @@ def attempt(
     else:
         state.damping, state.growth = max(1e-4, state.damping * state.growth), 2 * state.growth
     new = trial if accepted else point
-    if metric is not None and whole and accepted:
+    if metric is not None and whole and accepted and not len(point.x[problem.unknowns.dense :]):
         state.pairs = remembered(state.pairs, point, trial)
     if state.metric and state.metric != new.x.tolist() and led_astray(accepted, gain, small):
         state.metric, state.diagonal, state.pairs = [], [], []
