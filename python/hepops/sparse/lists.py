@@ -57,7 +57,7 @@ def _tf32_switch() -> bool:
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
-# What torch.compiler.assume_constant_result sets; that one would import the compiler (2 s) for who never compiles.
+# What torch.compiler.assume_constant_result does, but for its import of the compiler, a second and a half.
 _tf32_switch._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
