@@ -1,8 +1,8 @@
-# hepops::core: the headers, for a program as <hepops/core/vec.h>. In the sources they include each other from csrc as
-# "core/vec.h"; what is installed says "hepops/core/vec.h", so that nobody else's core/ is in the way.
+# hepops::headers: the headers, for a program as <hepops/core/vec.h>. In the sources they include each other from csrc
+# as "core/vec.h"; what is installed says "hepops/core/vec.h", so that nobody else's core/ is in the way.
 add_library(hepops_core INTERFACE)
-add_library(hepops::core ALIAS hepops_core)
-set_target_properties(hepops_core PROPERTIES EXPORT_NAME core)
+add_library(hepops::headers ALIAS hepops_core)
+set_target_properties(hepops_core PROPERTIES EXPORT_NAME headers)
 target_compile_features(hepops_core INTERFACE cxx_std_20)
 
 # The same names for a program that builds hepops within itself.
@@ -22,7 +22,7 @@ install(CODE "
   file(GLOB_RECURSE headers RELATIVE \"${PROJECT_SOURCE_DIR}/csrc\" \"${PROJECT_SOURCE_DIR}/csrc/*.h\" \"${PROJECT_SOURCE_DIR}/csrc/*.cuh\")
   foreach(header IN LISTS headers)
     file(READ \"${PROJECT_SOURCE_DIR}/csrc/\${header}\" text)
-    string(REGEX REPLACE \"#include \\\"([a-z_]+/)\" \"#include \\\"hepops/\\\\1\" text \"\${text}\")
+    string(REGEX REPLACE \"#include \\\"([a-z_]+[/.])\" \"#include \\\"hepops/\\\\1\" text \"\${text}\")
     file(WRITE \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${HEPOPS_INCLUDEDIR}/hepops/\${header}\" \"\${text}\")
   endforeach()
 ")
