@@ -10,7 +10,7 @@ fail() { echo "gpu-check: $1" >&2; exit 1; }
 "$python" -c 'import torch' 2> /dev/null || fail "$python has no torch"
 "$python" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || fail "no GPU that the torch of $python can use"
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null) || fail "no nvcc"
-for module in pytest; do "$python" -c "import $module" 2> /dev/null || fail "$python has no $module"; done
+"$python" -c "import pytest" 2> /dev/null || fail "$python has no pytest"
 cmake=$(command -v cmake) || fail "no cmake"
 
 build=$PWD/build/gpu
