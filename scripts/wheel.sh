@@ -14,7 +14,7 @@ limit=60000000 # bytes
 compress=
 fail() { echo "wheel: $1" >&2; exit 1; }
 
-build=build/wheel
+build=${BUILD:-build/wheel}
 if [ "${CUDA12:-0}" != 0 ]; then
   build=build/wheel12
   [ -n "$nvcc" ] || fail "CUDA12=1 needs an nvcc 12: NVCC=/path/to/cuda-12/bin/nvcc"
