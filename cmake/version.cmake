@@ -1,9 +1,12 @@
 # The version, for CMake, C++ (hepops/version.h) and Python alike, from one place: git's tags v<major>.<minor>.<patch>.
-# As setuptools-scm counts: v0.2.0 is 0.2.0; five commits on, 0.2.1.dev5+g<commit>; changed files add .d<date>; without
-# any tag, 0.1.dev<commits>+g<commit>. An archive without .git says it in PKG-INFO (sdist) or .git_archival.txt.
+# As setuptools-scm counts: v0.2.0 is 0.2.0; five commits on, 0.2.1.dev5+g<commit>; changed files add .d<date>. Before
+# the first tag, commits are counted from pyproject.toml's fallback_version. An archive without .git says it in PKG-INFO
+# (sdist) or .git_archival.txt.
 # Gives hepops_version, and hepops_version_numbers for project(). Alone: cmake -P cmake/version.cmake prints it.
 get_filename_component(hepops_source ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 set(hepops_version "")
+file(STRINGS ${hepops_source}/pyproject.toml hepops_first_version REGEX "^fallback_version = " LIMIT_COUNT 1)
+string(REGEX REPLACE ".*\"(.*)\".*" "\\1" hepops_first_version "${hepops_first_version}")
 
 function(hepops_git out)
   execute_process(COMMAND git -C ${hepops_source} ${ARGN} OUTPUT_VARIABLE text OUTPUT_STRIP_TRAILING_WHITESPACE
@@ -41,7 +44,7 @@ function(hepops_from_git out)
     hepops_described(version ${CMAKE_MATCH_1} ${CMAKE_MATCH_2} ${commit} "${changed}")
   else()
     hepops_git(count rev-list --count HEAD)
-    hepops_described(version 0.0 ${count} ${commit} "${changed}")
+    hepops_described(version ${hepops_first_version} ${count} ${commit} "${changed}")
   endif()
   set(${out} ${version} PARENT_SCOPE)
 endfunction()
@@ -62,8 +65,7 @@ elseif(EXISTS ${hepops_source}/.git_archival.txt)
   endif()
 endif()
 if(NOT hepops_version)  # a copy of the files alone
-  file(STRINGS ${hepops_source}/pyproject.toml line REGEX "^fallback_version = " LIMIT_COUNT 1)
-  string(REGEX REPLACE ".*\"(.*)\".*" "\\1" hepops_version "${line}")
+  set(hepops_version ${hepops_first_version})
 endif()
 string(REGEX MATCH "^[0-9]+(\\.[0-9]+)*" hepops_version_numbers ${hepops_version})
 if(CMAKE_SCRIPT_MODE_FILE)
