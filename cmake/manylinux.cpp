@@ -4,6 +4,7 @@
 // compute the same values. dlopen and its kin moved from libdl into libc (2.34): the older symbols are in both.
 #include <dlfcn.h>
 
+#include <memory_resource>
 #include <new>
 #include <sstream>
 
@@ -22,13 +23,30 @@ HEPOPS_OLD(char*, dlerror, (), )
 HEPOPS_OLD(int, dladdr, (const void* address, Dl_info* info), address, info)
 
 // glibc 2.32: shared_ptr asks whether it may skip atomic counting. It may not.
-extern "C" __attribute__((visibility("hidden"))) char __wrap___libc_single_threaded = 0;
+extern "C" {
+__attribute__((visibility("hidden"))) char __wrap___libc_single_threaded = 0;
+}
 
 // libstdc++ of GCC 9 and 11 holds these; here they are made on the spot.
 namespace std {
-void __throw_bad_array_new_length() { throw bad_array_new_length(); }
+__attribute__((weak)) void __throw_bad_array_new_length() { throw bad_array_new_length(); }
 template basic_ostringstream<char>::basic_ostringstream();
 template basic_stringstream<char>::basic_stringstream();
 template string basic_stringbuf<char>::str() const&;
 template string basic_stringbuf<char>::str() &&;
+pmr::memory_resource::~memory_resource() = default;
 }  // namespace std
+
+// exception_ptr counts its owners by these two from GCC 11 on; before, by its copy and its end, which are there still.
+extern "C" {
+void exception_ptr_copy(void* to, const void* from) __asm__("_ZNSt15__exception_ptr13exception_ptrC1ERKS0_");
+void exception_ptr_end(void* pointer) __asm__("_ZNSt15__exception_ptr13exception_ptrD1Ev");
+void exception_ptr_addref(void* pointer) __asm__("_ZNSt15__exception_ptr13exception_ptr9_M_addrefEv");
+void exception_ptr_release(void* pointer) __asm__("_ZNSt15__exception_ptr13exception_ptr10_M_releaseEv");
+
+__attribute__((visibility("hidden"))) void exception_ptr_addref(void* pointer) {
+  void* forgotten;
+  exception_ptr_copy(&forgotten, pointer);
+}
+__attribute__((visibility("hidden"))) void exception_ptr_release(void* pointer) { exception_ptr_end(pointer); }
+}

@@ -63,5 +63,5 @@ repair "manylinux_2_28_$(uname -m)" 2> build/wheels/auditwheel.log || {
 wheel=$(echo build/wheels/repaired/*.whl)
 python scripts/wheel_contents.py "$wheel" --limit "$limit" | tee build/wheels/contents.txt
 mv "$wheel" dist/
-python -m build --sdist --no-isolation --outdir dist . > /dev/null
+python -m build --sdist --no-isolation --skip-dependency-check --outdir dist . > /dev/null
 ls -l dist
