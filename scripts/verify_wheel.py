@@ -33,7 +33,9 @@ def sparse() -> str:
     from hepops.sparse.models import UResNet
 
     torch.manual_seed(1)
-    coordinates = torch.cat([torch.zeros(300, 1, dtype=torch.int32), torch.randint(0, 12, (300, 3)).int()], 1).unique(dim=0)
+    coordinates = torch.cat([torch.zeros(300, 1, dtype=torch.int32), torch.randint(0, 12, (300, 3)).int()], 1).unique(
+        dim=0
+    )
     network = UResNet(1, 2, filters=4, depth=2)
     out = network(SparseTensor(torch.rand(len(coordinates), 1), coordinates))
     out.features.square().sum().backward()

@@ -22,8 +22,8 @@ SCRIPTS = sorted([*RECIPES.glob("*/*.sh"), *RECIPES.glob("*/*.sbatch"), *(ROOT /
 SBATCH = sorted(RECIPES.glob("slurm/*.sbatch"))
 # What sbatch knows of (its manual), as far as the recipes need it.
 DIRECTIVES = {
-    "job-name", "array", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "mem", "time", "requeue",
-    "output",
+    "job-name", "array", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "mem", "time",
+    "requeue", "output",
 }  # fmt: skip
 
 
@@ -66,7 +66,19 @@ def site(tmp_path):
     for name, line in stand_ins.items():
         (bin_folder / name).write_text(f"#!/bin/sh\n{line}\n")
         (bin_folder / name).chmod(0o755)
-    done("gun", "-n", 4, "--particle", "proton", "--topology", "inside", "--energy", "60:90", "-o", tmp_path / "tracks.h5")
+    done(
+        "gun",
+        "-n",
+        4,
+        "--particle",
+        "proton",
+        "--topology",
+        "inside",
+        "--energy",
+        "60:90",
+        "-o",
+        tmp_path / "tracks.h5",
+    )
     sources = os.pathsep.join([str(Path(hepops.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     path = f"{bin_folder}:{os.environ['PATH']}"
     return tmp_path, {**os.environ, "PYTHONPATH": sources, "PATH": path, "OMP_NUM_THREADS": "1"}
@@ -108,7 +120,7 @@ def test_shards_of_slurm_and_htcondor_and_nodes_of_slurm_make_the_hits_of_one_pr
 
 def test_one_node_starts_a_process_for_each_gpu(site):
     """The line that torchrun gets, word for word."""
-    folder, environment = site
+    folder, _ = site
     (folder / "bin" / "torchrun").write_text('#!/bin/sh\nprintf "%s " "$@" "$OMP_NUM_THREADS"\n')
     words = run(site, "slurm/calibrate_one_node.sbatch", "hits.h5", "-o", "fit", SLURM_GPUS_ON_NODE="4").split()
     assert words == (

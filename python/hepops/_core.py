@@ -17,7 +17,9 @@ def _directory() -> Path:
     for part in searched:
         if (part / LIBRARY).exists():
             return part
-    raise ImportError(f"hepops: no {LIBRARY} in {', '.join(map(str, searched))}; was hepops built? (make build, or pip)")
+    raise ImportError(
+        f"hepops: no {LIBRARY} in {', '.join(map(str, searched))}; was hepops built? (make build, or pip)"
+    )
 
 
 directory = _directory()

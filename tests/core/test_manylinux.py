@@ -23,6 +23,12 @@ PROGRAM = """
 #include <thread>
 #include <vector>
 
+struct Heap : std::pmr::memory_resource {
+  void* do_allocate(size_t bytes, size_t) override { return ::operator new(bytes); }
+  void do_deallocate(void* at, size_t, size_t) override { ::operator delete(at); }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+};
+
 int main(int words, char**) {
   std::exception_ptr kept;
   {
@@ -50,8 +56,8 @@ int main(int words, char**) {
     said << " refused";
   }
   const double x = words;
-  std::pmr::monotonic_buffer_resource memory;
-  std::pmr::vector<double> values({std::exp(x), std::log(x + 1), std::pow(x + 1, 0.5), std::hypot(3 * x, 4 * x)}, &memory);
+  Heap memory;
+  std::pmr::vector<double> values({std::exp(x), std::log(x + 1), std::pow(x + 1, .5), std::hypot(3 * x, 4 * x)}, &memory);
   said.precision(17);
   for (double value : values) said << ' ' << value;
   said << (dlopen("nowhere.so", RTLD_NOW) ? " opened" : " not opened") << (dlerror() ? ", with a reason" : "");
@@ -68,7 +74,9 @@ def wrapped():
 
 def newest(program, family):
     table = subprocess.run(["objdump", "-T", program], capture_output=True, text=True, check=True).stdout
-    return max(([int(k) for k in found.split(".")] for found in re.findall(rf"\b{family}_([0-9.]+)", table)), default=[0])
+    return max(
+        ([int(k) for k in found.split(".")] for found in re.findall(rf"\b{family}_([0-9.]+)", table)), default=[0]
+    )
 
 
 def test_newer_symbols_are_replaced_by_older_ones_of_the_same_values(tmp_path):

@@ -1,4 +1,4 @@
-"""A program of someone else's, as type checkers see it: mypy (tests/test_typing.py) and pyright (make pyright), strict."""
+"""A program of someone else's, for type checkers in their strict modes: mypy (tests/test_typing.py), pyright."""
 
 import hepops
 import torch

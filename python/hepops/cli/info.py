@@ -87,7 +87,8 @@ def _facts() -> dict[str, Any]:
         "GPUs": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] or "none",
         "threads": torch.get_num_threads(),
         "libraries": [
-            f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in sorted(libraries.DIRECTORY.glob("libhepops_*.so"))
+            f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)"
+            for path in sorted(libraries.DIRECTORY.glob("libhepops_*.so"))
         ],
         "directory": str(libraries.DIRECTORY),
         "Python": platform.python_version(),
