@@ -105,7 +105,7 @@ def same(a, b):
 
 @pytest.mark.slow
 def test_shards_of_slurm_and_htcondor_and_nodes_of_slurm_make_the_hits_of_one_process(site):
-    """One shard by the array's script, one by the worker's, merged; two ranks by torchrun: the bits of a plain run."""
+    """One shard by the array's script, one by the worker's, merged; two ranks: the bits of a plain run."""
     folder, _ = site
     run(site, "slurm/simulate_array.sbatch", "tracks.h5",
         SLURM_ARRAY_TASK_ID="0", SLURM_ARRAY_TASK_COUNT="2", SLURM_CPUS_PER_TASK="1", OPTIONS="--quiet")  # fmt: skip

@@ -57,7 +57,7 @@ int main(int words, char**) {
   }
   const double x = words;
   Heap memory;
-  std::pmr::vector<double> values({std::exp(x), std::log(x + 1), std::pow(x + 1, .5), std::hypot(3 * x, 4 * x)}, &memory);
+  std::pmr::vector<double> values({std::exp(x), std::log(x + 1), std::pow(x + 1, .5), std::hypot(3 * x, x)}, &memory);
   said.precision(17);
   for (double value : values) said << ' ' << value;
   said << (dlopen("nowhere.so", RTLD_NOW) ? " opened" : " not opened") << (dlerror() ? ", with a reason" : "");
