@@ -36,7 +36,7 @@ def sparse() -> str:
     coordinates = torch.cat([torch.zeros(300, 1, dtype=torch.int32), torch.randint(0, 12, (300, 3)).int()], 1).unique(
         dim=0
     )
-    network = UResNet(1, 2, filters=4, depth=2)
+    network = UResNet(num_classes=2, num_input=1, filters=4, depth=2)
     out = network(SparseTensor(torch.rand(len(coordinates), 1), coordinates))
     out.features.square().sum().backward()
     assert all(p.grad is not None for p in network.parameters())
