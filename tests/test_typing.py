@@ -10,23 +10,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def mypy(path, *words):
-    pytest.importorskip("mypy")
-    words = ["--strict", "--config-file", "/dev/null", "--ignore-missing-imports", "--follow-imports=silent", *words]
-    return subprocess.run(
-        [sys.executable, "-m", "mypy", "--cache-dir", ROOT / ".mypy_cache", *words, path],
-        capture_output=True, text=True, cwd=ROOT / "python",
-    )  # fmt: skip
-
-
 def test_the_package_is_typed():
     assert any((Path(part) / "py.typed").exists() for part in hepops.__path__)
 
 
 @pytest.mark.slow
 def test_a_strict_program_passes_and_a_wrong_one_does_not(tmp_path):
-    found = mypy(ROOT / "tests" / "typing" / "example.py")
-    assert found.returncode == 0, found.stdout
+    pytest.importorskip("mypy")
     wrong = tmp_path / "wrong.py"
     wrong.write_text("from hepops.lattice import SUN\nname: str = SUN(3, (4, 4), beta=4.0).cold(2)\n")
-    assert "Incompatible types in assignment" in mypy(wrong).stdout
+    words = ["--strict", "--config-file", "", "--ignore-missing-imports", "--follow-imports=silent"]
+    found = subprocess.run(
+        [sys.executable, "-m", "mypy", *words, ROOT / "tests" / "typing" / "example.py", wrong],
+        capture_output=True, text=True, cwd=ROOT / "python",
+    )  # fmt: skip
+    lines = found.stdout.splitlines()
+    assert len(lines) == 2 and "wrong.py:2" in lines[0] and "Incompatible types in assignment" in lines[0], found.stdout

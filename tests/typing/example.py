@@ -12,7 +12,8 @@ from torch import Tensor
 def simulate(events: int) -> Hits:
     detector = Detector.module0()
     segments: Segments = gun.shoot(detector, events=events, particle="proton", seed=1)
-    return Simulator(detector)(segments)
+    hits: Hits = Simulator(detector)(segments)  # torch leaves the call of a module untyped
+    return hits
 
 
 def charge(dedx: Tensor) -> Tensor:
