@@ -1,4 +1,4 @@
-"""A program of someone else's, for type checkers in their strict modes: mypy (tests/test_typing.py), pyright."""
+"""A program of someone else's, for type checkers in their strict modes: mypy (make check), pyright (make pyright)."""
 
 import hepops
 import torch
