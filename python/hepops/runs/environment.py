@@ -44,14 +44,14 @@ def _machine() -> dict[str, Any]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "devices": devices,
     }
 
 
-def _processor() -> str:
-    """Its name, where Linux says it."""
+def processor() -> str:
+    """The processor's name, where Linux says it."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
