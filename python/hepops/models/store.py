@@ -140,6 +140,8 @@ class Remote:
         return True
 
     def _put(self, path: str, content: bytes, mode: str) -> None:
+        if self.url.startswith(("http:", "https:")):  # a server may take a PUT, but has no way to refuse the second
+            raise PermissionError(f"{self.url}: can be read, not written")
         parent = self._at(path).rpartition("/")[0]
         try:
             with suppress(NotImplementedError):

@@ -254,9 +254,10 @@ def read_metrics(folder: str | Path) -> dict[str, dict[int, float]]:
         for row in csv.reader(file):
             try:
                 _, step, name, value = row
-                found.setdefault(name, {})[int(step)] = float(value)
-            except ValueError:
+                at, number = int(step), float(value)
+            except ValueError:  # the head, or a row that was cut
                 continue
+            found.setdefault(name, {})[at] = number
     return found
 
 
