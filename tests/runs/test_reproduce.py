@@ -24,7 +24,7 @@ def files(tmp_path_factory):
     """Tracks and noisy hits, by the commands."""
     place = tmp_path_factory.mktemp("files")
     tracks, hits = place / "tracks.h5", place / "hits.h5"
-    words = ["--events", 1, "--particle", "proton", "--topology", "inside", "--energy", "60:70", "--seed", 4]
+    words = ["-n", 1, "--particle", "proton", "--topology", "inside", "--energy", "60:70", "--seed", 4]
     made = shell("gun", "-o", tracks, *words)
     assert made.exit_code == 0, made.output
     made = shell("simulate", tracks, "-o", hits, "--seed", 3, "-p", "lifetime=1800")
@@ -228,7 +228,7 @@ def test_every_kind_of_file_is_compared_and_nan_is_itself(tmp_path):
     x = torch.tensor([1.0, math.nan, 0.0])
     for folder, y in ((a, x), (b, torch.tensor([1.0, math.nan, -0.0]))):
         folder.mkdir()
-        save_file({"same": x, "x": y}, folder / "w.safetensors")
+        save_file({"same": x.clone(), "x": y}, folder / "w.safetensors")
         torch.save({"x": y, "spent": float(folder == a), "n": {"m": [1, "a"]}}, folder / "c.pt")
         (folder / "j.json").write_text(json.dumps({"v": y.tolist(), "began": str(folder)}))
         (folder / "y.yaml").write_text(f"v: {1 if folder == a else 1.0}\ncreated: {folder.name}\n")

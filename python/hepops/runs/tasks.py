@@ -106,11 +106,11 @@ def _settle(folder: Path, said: Mapping[str, Any], files: Mapping[str, bytes]) -
     from hepops.models import digests
 
     if (folder / CONFIGURATION).exists():
+        if (folder / MODEL).exists():
+            raise ValueError(f"{folder}: holds a finished run; hepops.runs.repeat does it again elsewhere")
         there = {name: value for name, value in read(folder)[0].items() if name != "environment"}
         if other := [name for name in said if there.get(name) != said[name]]:
             raise ValueError(f"{folder}: holds another run, it differs in {', '.join(other)}")
-        if (folder / MODEL).exists():
-            raise ValueError(f"{folder}: holds a finished run; hepops.runs.repeat does it again elsewhere")
         return
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -184,10 +184,13 @@ def _execute(folder: Path) -> tuple[Any, Any]:
 
 def _history(training: Any) -> str:
     """Every number with all its digits; no clocks."""
-    names = [name for name in training.history.columns if name != "seconds"]
+    names = ["step", *(name for name in training.history.columns if name not in ("step", "seconds"))]
     validation = dict(training.history.validation)
     rows = zip(*(training.history[name] for name in names), strict=True)
-    lines = [",".join([*map(repr, row), repr(validation.get(int(row[0]), ""))]) for row in rows]
+    lines = [
+        ",".join([str(int(step)), *map(repr, map(float, row)), str(validation.get(int(step), ""))])
+        for step, *row in rows
+    ]
     return "\n".join([",".join([*names, "validation"]), *lines]) + "\n"
 
 
