@@ -255,3 +255,30 @@ def test_a_fresh_process_needs_the_folder_alone(tmp_path):
     code = f"import hepops; print(hepops.load({str(tmp_path / 'm')!r}).sample(1, seed=1).sum().item())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(run.stdout) == flow.sample(1, seed=1).sum().item()
+
+
+def test_posteriors_and_integrators(tmp_path):
+    from hepops.flows import Integrator
+    from hepops.flows.inference import Box, Training, npe, simulate
+
+    made = simulate(Box([0.5], [2.0]), lambda theta, seeds: theta.repeat(1, 6), 200, seed=1)
+
+    def embedding():
+        return nn.Sequential(nn.Linear(6, 2))
+
+    posterior = npe(made, embedding=embedding, embedded=2, training=Training(epochs=1))
+    path = _saved(tmp_path / "p", posterior)
+    with pytest.raises(ValueError, match="has an own embedding, give load it"):
+        hepops.load(path)
+    again = hepops.load(path, embedding=embedding)
+    assert torch.equal(again.log_prob(made.theta, made.x), posterior.log_prob(made.theta, made.x))
+
+    integrator = Integrator(bump, bounds=2, candidates=("map",))
+    integrator.integrate(neval=2000, seed=1)
+    path = _saved(tmp_path / "i", integrator)
+    again = hepops.load(path, f=bump, candidates=("map",))
+    assert again.integrate(neval=2000, seed=2).mean == integrator.integrate(neval=2000, seed=2).mean
+
+
+def bump(x):
+    return torch.exp(-((x - 0.5) ** 2).sum(1) / 0.5)

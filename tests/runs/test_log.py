@@ -73,6 +73,8 @@ def test_a_fit_and_its_artefacts(tmp_path):
         hits = Simulator(detector, Parameters(lifetime=1800.0), dtype=torch.float64)(tracks)
     with log(tmp_path / "r"):
         result = hepops.lartpc.fit(sim, tracks, hits, ["lifetime"], max_iterations=3, checkpoint=tmp_path / "fit")
+    hepops.save(result, tmp_path / "model")
+    assert torch.equal(hepops.load(tmp_path / "model").covariance, result.covariance)
     found, said = read_metrics(tmp_path / "r"), record(tmp_path / "r")
     assert list(found["fit/objective"].values()) == [step.value for step in result.trace]
     assert list(found["fit/lifetime"].values()) == [step.parameters[0] for step in result.trace]

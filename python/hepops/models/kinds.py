@@ -53,7 +53,8 @@ OWN = {
             options=("embedding", "flow")),
         Own("hepops.flows.inference", "NeuralLikelihood", ("likelihood.safetensors", "likelihood.json"),
             options=("flow",)),
-        Own("hepops.flows", "Integrator", ("integrator.safetensors",), one=True, options=("f", "channels")),
+        Own("hepops.flows", "Integrator", ("integrator.safetensors",), one=True, options=(
+            "f", "channels", "candidates", "backend", "invalid", "importance", "batch", "dtype", "device", "group")),
         Own("hepops.lartpc", "FitResult", ("result.h5",), one=True),
     )
 }  # fmt: skip
