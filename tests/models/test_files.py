@@ -282,3 +282,23 @@ def test_posteriors_and_integrators(tmp_path):
 
 def bump(x):
     return torch.exp(-((x - 0.5) ** 2).sum(1) / 0.5)
+
+
+def test_copies_remember_how_they_were_made(tmp_path):
+    import copy
+    import pickle
+
+    from hepops.lartpc import Detector, Simulator
+
+    models = hepops.sparse.models
+    things = (
+        hepops.flows.nsf(2, layers=2, hidden=(4,)),
+        models.UResNet({"filters": 4, "depth": 2}, num_classes=2),
+        models.ResidualBlock(4, 4, dimension=3),
+        Simulator(Detector.module0()),
+    )
+    for k, thing in enumerate(things):
+        for way, again in (("deep", copy.deepcopy(thing)), ("pickle", pickle.loads(pickle.dumps(thing)))):
+            hepops.save(again, tmp_path / f"{k}{way}")
+            state = hepops.load(tmp_path / f"{k}{way}").state_dict()
+            assert all(torch.equal(x, state[n]) for n, x in thing.state_dict().items())

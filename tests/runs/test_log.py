@@ -239,3 +239,19 @@ def test_wandb_holds_the_numbers_offline(tmp_path, monkeypatch):
         summary = dict(wandb.run.summary)
     assert summary["training/loss"] == training.history["loss"][-1] and summary["training/step"] == 3
     assert list((tmp_path / "wandb" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_a_command_is_logged(tmp_path):
+    from hepops.cli.app import app
+    from typer.testing import CliRunner
+
+    place = tmp_path / "run"
+    words = ["--log", f"csv:{place}", "gun", "-o", str(tmp_path / "t.h5"), "-n", "1"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    said = record(place)
+    assert said["status"] == "finished" and said["parameters"]["command"].startswith("hepops --log")
+    made = CliRunner().invoke(app, words)  # the file is there already
+    assert made.exit_code == 1 and record(place)["status"] == "failed"
+    for bad in ("csv", "csv:", "paper:x"):
+        made = CliRunner().invoke(app, ["--log", bad, "info"])
+        assert made.exit_code == 1 and made.output.startswith("hepops: ") and made.output.count("\n") == 1

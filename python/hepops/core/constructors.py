@@ -50,7 +50,7 @@ def recorded(
 
     def make(made: type[Any], /, *args: Any, **kwargs: Any) -> Any:
         self = before(made) if before is object.__new__ else before(made, *args, **kwargs)
-        if read:
+        if read and (args or kwargs):  # without, a copy is made
             bound = _bind(type(self), args, kwargs)
             named = {name: read[name](value) if name in read else value for name, value in bound.arguments.items()}
             bound.arguments.update(named)
