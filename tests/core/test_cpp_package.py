@@ -135,6 +135,20 @@ def test_the_example_in_c_agrees_with_python(examples):
     assert taken == given_back > 50  # all memory came from the example's allocator, and went back
 
 
+def test_the_classes_keep_their_promises(prefix, tmp_path):
+    """Exceptions, memory, threads, and laws of the numbers: api_program.cpp, linked as CMake links it."""
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.26)\nproject(p LANGUAGES CXX)\n"
+        "find_package(hepops REQUIRED COMPONENTS core)\nfind_package(Threads REQUIRED)\n"
+        f"add_executable(p {ROOT / 'tests' / 'core' / 'api_program.cpp'})\n"
+        "target_link_libraries(p PRIVATE hepops::core Threads::Threads)\n"
+        "target_compile_options(p PRIVATE -Wall -Wextra -Werror)\n"
+    )
+    run(CMAKE, "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run(CMAKE, "--build", tmp_path / "build")
+    assert run(tmp_path / "build" / "p") == "0 failures\n"
+
+
 def test_a_level_that_is_not_there_is_refused(examples):
     with pytest.raises(AssertionError, match="libhepops_core_v9"):
         run(examples / "laws", HEPOPS_CPU_LEVEL="v9")
@@ -194,7 +208,7 @@ def test_the_installed_package_serves_a_program_that_links_torch(tmp_path):
         pytest.skip("find_package(Torch) of a CUDA build needs a CUDA toolkit")
     where = (f"-Dhepops_DIR={configuration}", f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
     run(CMAKE, "-S", EXAMPLES, "-B", tmp_path, *where, "-DWITH_TORCH=ON")
-    run(CMAKE, "--build", tmp_path)
+    run(CMAKE, "--build", tmp_path, "--target", "operators")
     charge = recombine(torch.tensor([2.1, 20.0], dtype=torch.float64)).tolist()
     for level in ("v2", ""):
         printed = run(tmp_path / "operators", HEPOPS_CPU_LEVEL=level)
