@@ -9,8 +9,15 @@ endif()
 if(EXISTS "${torch}/include/torch/csrc/stable/tensor.h")
   add_library(torch_stable INTERFACE)
   target_include_directories(torch_stable SYSTEM INTERFACE ${torch}/include)
-  target_compile_definitions(torch_stable INTERFACE TORCH_TARGET_VERSION=0x020a000000000000)  # 2.10, the oldest served
+  set(oldest_torch 2.10)
+  target_compile_definitions(torch_stable INTERFACE TORCH_TARGET_VERSION=0x020a000000000000)  # the same in hex
   target_link_libraries(torch_stable INTERFACE ${torch}/lib/libtorch_cpu.so)
+  # what `hepops info` says it was compiled against; pip's torch has version.py, a LibTorch build-version
+  file(GLOB torch_version_file ${torch}/version.py ${torch}/build-version)
+  if(torch_version_file)
+    file(READ ${torch_version_file} torch_version)
+    string(REGEX MATCH "[0-9]+\\.[0-9]+[0-9a-z.+]*" torch_version "${torch_version}")
+  endif()
 elseif(HEPOPS_TORCH)
   message(FATAL_ERROR "hepops: HEPOPS_TORCH=${HEPOPS_TORCH} has no include/torch/csrc/stable/tensor.h (torch >= 2.10)")
 elseif(SKBUILD)

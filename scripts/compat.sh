@@ -1,6 +1,5 @@
 #!/bin/sh
-# The operator libraries that were built once, under other versions of torch and Python: no operator is compiled again.
-# Python's own module _core, which needs no torch, is compiled for each further Python.
+# The libraries that were built once, under other versions of torch and Python: nothing is compiled again.
 set -e
 cd "$(dirname "$0")/.."
 bin=$(cd "${BIN:-.venv/bin}" && pwd)
@@ -19,12 +18,6 @@ suite() {
   test -x "$env/bin/python" || "$2" -m venv "$env"
   grep -vE '^(torch|clang-format|ruff|mypy|types-|scikit-build-core)' .venv/requires.txt > "$env/requires.txt"
   "$env/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "torch$3" -r "$env/requires.txt"
-  if ! ls "$site"/hepops/_core*"$("$env/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')" > /dev/null 2>&1; then
-    "$bin/cmake" -S . -B "build/compat/$1" -DHEPOPS_WHEEL=ON -DHEPOPS_OPERATORS=OFF -DPython_EXECUTABLE="$env/bin/python" \
-      -Dpybind11_DIR="$("$env/bin/python" -m pybind11 --cmakedir)" > /dev/null
-    "$bin/cmake" --build "build/compat/$1" > /dev/null
-    cp "build/compat/$1"/_core*.so "$site/hepops/"
-  fi
   PYTHONPATH=$site "$env/bin/python" -c 'import hepops, torch; print("hepops", hepops.__file__, "torch", torch.__version__)'
   PYTHONPATH=$site "$env/bin/python" -m pytest -p no:cacheprovider
   sha256sum --quiet -c build/compat/sums

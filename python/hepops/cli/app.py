@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import calibrate, demo, display, gun, info, merge, packets, posterior, segment, simulate
+from . import calibrate, demo, display, export, gun, info, merge, packets, posterior, run, segment, simulate
 from .provenance import COMMAND
 
 
@@ -96,7 +96,8 @@ def _root(
 
 for command in (
     demo.demo, simulate.simulate, calibrate.calibrate, display.display, gun.gun, merge.merge,
-    segment.segment, posterior.posterior, info.info, packets.export_packets, packets.import_packets,
+    segment.segment, export.export, run.run, posterior.posterior, info.info, packets.export_packets,
+    packets.import_packets,
 ):  # fmt: skip
     app.command()(command)
 

@@ -82,10 +82,14 @@ def _facts() -> dict[str, Any]:
         "CPU level": f"{_core.cpu_level()}, built for {_core.cpu_levels.replace(';', ' ')}",
         "CPU features": [name for name, has in _core.cpu_features().items() if has],
         "CUDA, built with": built,
+        "torch, built with": f"{_core.torch_built_with}; any from {_core.torch_oldest} on serves",
         "CUDA, of torch": torch.version.cuda or "none",
         "GPUs": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] or "none",
         "threads": torch.get_num_threads(),
-        "libraries": sorted(path.name for path in libraries.DIRECTORY.glob("libhepops_*.so")),
+        "libraries": [
+            f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in sorted(libraries.DIRECTORY.glob("libhepops_*.so"))
+        ],
+        "directory": str(libraries.DIRECTORY),
         "Python": platform.python_version(),
         "torch": torch.__version__,
         **{name: _version(name) for name in ("numpy", "h5py", "pydantic", "PyYAML", "typer", "matplotlib")},

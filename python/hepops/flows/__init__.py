@@ -1,5 +1,7 @@
 """Normalizing flows: fused bijections, layers, training, integration and inference."""
 
+from hepops.core.constructors import recorded
+
 from . import inference as inference
 from .affine import affine as affine
 from .autoregressive import Autoregressive as Autoregressive
@@ -29,6 +31,7 @@ from .coupling import Coupling as Coupling
 from .coupling import Pointwise as Pointwise
 from .density import AnomalyScore as AnomalyScore
 from .density import Density as Density
+from .density_flow import Conditioner as _Conditioner
 from .elementwise import Additive as Additive
 from .elementwise import Affine as Affine
 from .elementwise import CircularMixture as CircularMixture
@@ -87,3 +90,9 @@ from .training import train_sampler as train_sampler
 from .transform import Compose as Compose
 from .transform import Inverse as Inverse
 from .transform import Transform as Transform
+
+# What a saved flow may be made of (hepops.models); all transforms, bases and bijections with their base classes.
+# A stack is what it holds now: it may have been made from an iterator.
+recorded(Compose, now=lambda stack: {"transforms": list(stack.transforms)})
+for _part in (Transform, Base, Elementwise, Flow, Field, MLP, ResidualMLP, Periodic, MADE, ConvNet, _Conditioner):
+    recorded(_part)

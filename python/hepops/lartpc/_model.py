@@ -1,5 +1,6 @@
 """Immutable, validated records, with errors in one line."""
 
+import dataclasses
 import difflib
 import json
 from typing import Any, Self
@@ -68,3 +69,17 @@ def _sentence(e: Any, names: list[str]) -> str:
             return f"{where} {message.removeprefix('Value error, ')}".strip()
         case _:
             return f"{where}: {message}, got {e['input']!r}"
+
+
+def contents(thing: Any) -> dict[str, Any]:
+    """A dataclass by its fields."""
+    return {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing) if f.init}
+
+
+def present(sim: Any) -> dict[str, Any]:
+    """Arguments of a simulator that follow what it is now: the chunk, the map, and tables in place of their paths."""
+    groups = getattr(sim, "groups", None)
+    if groups is None:
+        return {"response": sim.table or "builtin", "chunk": sim.chunk, "field_map": sim.field_map}
+    tables = {n: group.table or "builtin" for group in groups for n in group.modules_of}
+    return {"response": tables, "chunk": sim.chunk, "field_map": sim.field_map}

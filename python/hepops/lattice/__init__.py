@@ -1,5 +1,7 @@
 """Lattice field theory: actions and forces, samplers, flows and statistics, on CPU and GPU."""
 
+from hepops.core.constructors import recorded
+
 from . import distributed as distributed
 from . import exact as exact
 from . import flows as flows
@@ -29,3 +31,5 @@ from .wilson import wilson_action as wilson_action
 from .wilson import wilson_action_and_force as wilson_action_and_force
 from .wilson import wilson_force as wilson_force
 from .wilson import wilson_staples as wilson_staples
+
+recorded(Theory)

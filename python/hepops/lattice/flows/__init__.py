@@ -1,5 +1,8 @@
 """Flows on a lattice: layers go from the base to the fields, and `Flow` is given the inverse of their stack."""
 
+from hepops.core.constructors import recorded
+
+from .conditioner import SiteNet as _SiteNet
 from .continuous import continuous as continuous
 from .continuous_gauge import ContinuousGauge as ContinuousGauge
 from .continuous_gauge import LoopField as LoopField
@@ -32,3 +35,6 @@ from .training import train_volumes as train_volumes
 from .training import transfer as transfer
 from .u1 import U1Coupling as U1Coupling
 from .u1 import u1_coupling as u1_coupling
+
+for _part in (LoopField, Mask, ConvNet, EvenNet, PeriodicConv, _SiteNet):
+    recorded(_part)

@@ -1,5 +1,11 @@
 """Networks of sparse convolutions, with the options and the state dicts of SPINE's."""
 
+from pathlib import Path
+
+from torch import nn
+
+from hepops.core.constructors import recorded
+
 from ._units import PixelNorm as PixelNorm
 from ._units import make_activation as make_activation
 from ._units import make_norm as make_norm
@@ -25,6 +31,11 @@ from .blocks import ResNeXtBlock as ResNeXtBlock
 from .blocks import SEBlock as SEBlock
 from .blocks import SEResNetBlock as SEResNetBlock
 from .configuration import Configuration as Configuration
+from .configuration import read
 from .encoder import ResidualEncoder as ResidualEncoder
 from .encoder import from_table as from_table
 from .uresnet import UResNet as UResNet
+
+for _part in list(vars().values()):  # a file's path is kept as what stands in the file
+    if isinstance(_part, type) and issubclass(_part, nn.Module):
+        recorded(_part, {"config": lambda given: read(given) if isinstance(given, (str, Path)) else given})

@@ -1,5 +1,7 @@
 """Layers of sparse networks. The names in their state dicts are those of MinkowskiEngine's checkpoints."""
 
+from hepops.core.constructors import recorded
+
 from .activation import CELU as CELU
 from .activation import ELU as ELU
 from .activation import GELU as GELU
@@ -40,3 +42,7 @@ from .structure import BroadcastMultiply as BroadcastMultiply
 from .structure import Cat as Cat
 from .structure import Prune as Prune
 from .structure import Union as Union
+
+for _part in list(vars().values()):  # what a saved network may be made of (hepops.models)
+    if isinstance(_part, type):
+        recorded(_part)

@@ -1,0 +1,17 @@
+# HEPOPS_MANYLINUX: libraries for every Linux that torch itself serves (glibc 2.28, libstdc++ of GCC 8), from a compiler
+# of today. The linker replaces the few newer symbols by those of manylinux.cpp; auditwheel checks that none was missed.
+if(HEPOPS_MANYLINUX)
+  add_library(hepops_manylinux OBJECT cmake/manylinux.cpp)
+  set_target_properties(hepops_manylinux PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_compile_options(hepops_manylinux PRIVATE -O2)
+  set(hepops_wrapped exp log pow hypot dlopen dlsym dlerror dladdr __libc_single_threaded)
+  list(TRANSFORM hepops_wrapped PREPEND "LINKER:--wrap=")
+endif()
+
+function(hepops_manylinux library)
+  if(HEPOPS_MANYLINUX)
+    target_sources(${library} PRIVATE $<TARGET_OBJECTS:hepops_manylinux>)
+    target_link_options(${library} PRIVATE ${hepops_wrapped})
+    target_link_libraries(${library} PRIVATE ${CMAKE_DL_LIBS})
+  endif()
+endfunction()

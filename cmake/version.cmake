@@ -1,0 +1,73 @@
+# The version, for CMake, C++ (hepops/version.h) and Python alike, from one place: git's tags v<major>.<minor>.<patch>.
+# As setuptools-scm counts: v0.2.0 is 0.2.0; five commits on, 0.2.1.dev5+g<commit>; changed files add .d<date>. Before
+# the first tag, commits are counted from pyproject.toml's fallback_version. An archive without .git says it in PKG-INFO
+# (sdist) or .git_archival.txt.
+# Gives hepops_version, and hepops_version_numbers for project(). Alone: cmake -P cmake/version.cmake prints it.
+get_filename_component(hepops_source ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
+set(hepops_version "")
+file(STRINGS ${hepops_source}/pyproject.toml hepops_first_version REGEX "^fallback_version = " LIMIT_COUNT 1)
+string(REGEX REPLACE ".*\"(.*)\".*" "\\1" hepops_first_version "${hepops_first_version}")
+
+function(hepops_git out)
+  execute_process(COMMAND git -C ${hepops_source} ${ARGN} OUTPUT_VARIABLE text OUTPUT_STRIP_TRAILING_WHITESPACE
+    RESULT_VARIABLE failed ERROR_QUIET)
+  if(failed)
+    set(text "")
+  endif()
+  set(${out} "${text}" PARENT_SCOPE)
+endfunction()
+
+# v<tag>-<commits since>-g<commit>, as `git describe --long` says it, in PEP 440's form
+function(hepops_described out tag distance commit changed)
+  if(distance EQUAL 0 AND NOT changed)
+    set(${out} ${tag} PARENT_SCOPE)
+    return()
+  endif()
+  string(REGEX MATCH "^(.*[^0-9])?([0-9]+)$" whole ${tag})
+  math(EXPR next "${CMAKE_MATCH_2} + 1")
+  set(date "")
+  if(changed)
+    string(TIMESTAMP date ".d%Y%m%d" UTC)
+  endif()
+  set(${out} "${CMAKE_MATCH_1}${next}.dev${distance}+g${commit}${date}" PARENT_SCOPE)
+endfunction()
+
+function(hepops_from_git out)
+  hepops_git(commit rev-parse HEAD)
+  if(NOT commit)
+    return()
+  endif()
+  string(SUBSTRING ${commit} 0 9 commit)
+  hepops_git(changed status --porcelain --untracked-files=no)
+  hepops_git(description describe --tags --long --match "v[0-9]*")
+  if(description MATCHES "^v(.+)-([0-9]+)-g[0-9a-f]+$")
+    hepops_described(version ${CMAKE_MATCH_1} ${CMAKE_MATCH_2} ${commit} "${changed}")
+  else()
+    hepops_git(count rev-list --count HEAD)
+    hepops_described(version ${hepops_first_version} ${count} ${commit} "${changed}")
+  endif()
+  set(${out} ${version} PARENT_SCOPE)
+endfunction()
+
+if(SKBUILD_PROJECT_VERSION_FULL)  # pip has asked setuptools-scm
+  set(hepops_version ${SKBUILD_PROJECT_VERSION_FULL})
+elseif(EXISTS ${hepops_source}/.git)
+  hepops_from_git(hepops_version)
+elseif(EXISTS ${hepops_source}/PKG-INFO)
+  file(STRINGS ${hepops_source}/PKG-INFO line REGEX "^Version: " LIMIT_COUNT 1)
+  string(REPLACE "Version: " "" hepops_version "${line}")
+elseif(EXISTS ${hepops_source}/.git_archival.txt)
+  file(STRINGS ${hepops_source}/.git_archival.txt line REGEX "^describe-name: v[0-9]" LIMIT_COUNT 1)
+  if(line MATCHES "^describe-name: v(.+)-([0-9]+)-g([0-9a-f]+)$")
+    hepops_described(hepops_version ${CMAKE_MATCH_1} ${CMAKE_MATCH_2} ${CMAKE_MATCH_3} "")
+  elseif(line MATCHES "^describe-name: v(.+)$")
+    set(hepops_version ${CMAKE_MATCH_1})
+  endif()
+endif()
+if(NOT hepops_version)  # a copy of the files alone
+  set(hepops_version ${hepops_first_version})
+endif()
+string(REGEX MATCH "^[0-9]+(\\.[0-9]+)*" hepops_version_numbers ${hepops_version})
+if(CMAKE_SCRIPT_MODE_FILE)
+  message(${hepops_version})
+endif()

@@ -1,0 +1,267 @@
+"""Models in folders: `model.yaml`, which a person reads, weights, which are data alone, and their SHA-256.
+
+    model.yaml            class, configuration, seed, metrics, data, licence, versions; size and SHA-256 of each file,
+                          dtype, shape and SHA-256 of each tensor
+    model.safetensors     the weights (a class that has files of its own keeps those)
+    SHA256SUMS            of all of these; `sha256sum -c SHA256SUMS` checks it without hepops
+
+A folder that was not there appears whole or not at all. In one that is there the sums come last: a kill in between is
+seen as a difference by the next `load`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hepops.core.files import atomic
+from hepops.core.seeds import last_seed
+
+from . import digests, kinds, text
+from .card import NAME, Card
+from .tensors import check_header, decode, describe, differences
+
+
+def save(
+    model: Any,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    authors: Sequence[str] = (),
+    licence: str | None = None,
+    doi: str | None = None,
+    seed: int | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Card:
+    r"""Write a model with all that is needed to find, check, make and cite it again.
+
+    Flows, lattice flows, sparse networks and plain torch layers remember how they were made, so that `load` needs
+    nothing but the folder; so do detectors, parameters and simulators. Segmenters, densities, posteriors, integrators
+    and fits keep the files that they always had. Any other module is saved with its weights, and `load` must be told
+    how to make it.
+
+    Args:
+        model: The model. Weights are copied to the CPU, in their dtypes.
+        path: A folder; made where it is not there.
+        name, description, authors, licence, doi: What a citation needs; the licence as an SPDX name ("CC-BY-4.0").
+        seed: Of the training; None: that of `seed_everything`, where it was called.
+        metrics: What was measured: numbers, words, lists and mappings of them.
+        data: What the model learnt from, by name: files, folders, tensors or arrays, whose SHA-256 is kept, or such
+            a number.
+        more: Whatever else belongs to the model, as metrics.
+        overwrite: Replace a model that the folder holds.
+
+    Returns:
+        The `Card`.
+
+    Raises:
+        ValueError: the folder holds a model, or the model's configuration does not give it again.
+        TypeError: no model, or what YAML cannot hold.
+        FileNotFoundError: no such folder above, or no such data.
+
+    Deterministic: the same model gives the same bytes of weights.
+
+    Example:
+        >>> import tempfile
+        >>> flow = hepops.flows.nsf(2, layers=2, hidden=(16,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     card = hepops.save(flow, f"{folder}/flow", licence="CC-BY-4.0", metrics={"loss": 1.25})
+        ...     again = hepops.load(f"{folder}/flow")
+        >>> x = torch.zeros(3, 2)
+        >>> torch.equal(flow.log_prob(x), again.log_prob(x))
+        True
+    """
+    from hepops.runs.environment import environment
+
+    path = Path(path)
+    _check_place(path, overwrite)
+    written = kinds.write(model)
+    given = {name: text.plain(value, name) for name, value in (("metrics", metrics or {}), ("more", more or {}))}
+    card = Card(
+        kind=written.kind,
+        cls=f"{type(model).__module__}.{type(model).__qualname__}",
+        files={n: {"bytes": len(c), "sha256": digests.of_bytes(c)} for n, c in written.files.items()},
+        tensors={n: describe(decode(c, n)) for n, c in written.files.items() if n.endswith(".safetensors")},
+        configuration=text.plain(written.configuration, "configuration"),
+        why_not=written.why_not,
+        name=name,
+        description=description,
+        authors=list(authors),
+        licence=licence,
+        doi=doi,
+        seed=last_seed() if seed is None else seed,
+        data={name: digests.of_data(name, thing) for name, thing in (data or {}).items()},
+        code=environment(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **given,
+    )
+    card._check("save")
+    _write(path, {**written.files, NAME: card.to_yaml()})
+    if card.why_not is not None:
+        warnings.warn(f"hepops: {path}: load will need make= ({card.why_not})", stacklevel=2)
+    return card
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: exists and is not a folder")
+    if (path / NAME).exists() and not overwrite:
+        raise ValueError(f"{path}: holds a model; overwrite=True replaces it")
+    if not path.exists() and not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+
+
+def _write(path: Path, files: Mapping[str, bytes]) -> None:
+    sums = digests.write_sums({name: digests.of_bytes(content) for name, content in files.items()}).encode()
+    if path.exists():
+        for name, content in {**files, digests.SUMS: sums}.items():
+            with atomic(path / name) as part:
+                part.write_bytes(content)
+        return
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
+    try:
+        for name, content in {**files, digests.SUMS: sums}.items():
+            with open(beside / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(beside, 0o777 & ~mask)  # mkdtemp's 0700 would stay
+        os.rename(beside, path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def load(path: str | Path, *, make: kinds.Make | None = None, sha256: str | None = None, **options: Any) -> Any:
+    """The model that `save` wrote, verified to the last bit before anything is made of it.
+
+    No pickle is read, and a name in a file makes nothing but classes of hepops that are marked for it, torch's plain
+    layers, and what `hepops.models.register` was given.
+
+    Args:
+        path: The folder. One that hepops wrote before it knew `model.yaml` (a segmenter, a posterior, a likelihood)
+            is read as well, with a warning: nothing in it can be verified.
+        make: A function of no arguments, or a class, that makes the model, in place of the configuration; it takes
+            the weights.
+        sha256: Of `model.yaml`, as `Card` or a registry gave it: the folder must hold exactly this model. Without it
+            the folder is compared with itself, which finds damage, but not somebody who wrote all of it anew.
+        options: Of the class's own `load`, such as `embedding` for a posterior.
+
+    Returns:
+        The model, on the CPU and in `eval` mode; to the last bit.
+
+    Raises:
+        FileNotFoundError: the folder, or one of its files, is not there.
+        ValueError: a file or tensor differs (each is named, with what was expected and what was found), is truncated,
+            holds more than plain data, leads out of the folder, or names a class that is not allowed.
+        TypeError: an option that the class does not take.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = hepops.save(hepops.flows.MLP(2, 3), f"{folder}/mlp")
+        ...     hepops.load(f"{folder}/mlp")(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / NAME).exists() and (own := _older(path)) is not None:
+        if sha256 is not None:
+            raise ValueError(f"{path}: has no {NAME}, its sha256 cannot be compared")
+        warnings.warn(f"hepops: {path}: has no {NAME}, nothing in it can be verified", stacklevel=2)
+        return own.cls.load(path, **options)
+    card, files = verify(path, sha256=sha256)
+    try:
+        return kinds.read(card.kind, card.cls, card.configuration, card.why_not, files, make, options)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _older(path: Path) -> kinds.Own | None:
+    return next(
+        (own for own in kinds.OWN.values() if len(own.files) > 1 and all((path / f).is_file() for f in own.files)), None
+    )
+
+
+def verify(path: str | Path, *, sha256: str | None = None) -> tuple[Card, dict[str, bytes]]:
+    """The card of a saved model and the bytes of its files, of which every one is what the card says.
+
+    Args:
+        path: The folder.
+        sha256: Of `model.yaml`.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `load`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    sums = digests.read_sums(_bytes(path, digests.SUMS, 1 << 20), str(path / digests.SUMS))
+    head = _bytes(path, NAME, text.LARGEST)
+    found = digests.of_bytes(head)
+    for expected, source in ((sums.get(NAME), digests.SUMS), (sha256, "sha256")):
+        if expected is None and source == digests.SUMS:
+            raise ValueError(f"{path / digests.SUMS}: does not name {NAME}")
+        if expected is not None and expected != found:
+            raise ValueError(f"{path / NAME}: was changed: SHA-256 expected {expected} ({source}), got {found}")
+    card = Card.from_yaml(head, str(path / NAME))
+    if sums.keys() != {NAME, *card.files}:
+        other = sorted(sums.keys() ^ {NAME, *card.files})
+        raise ValueError(f"{path}: {digests.SUMS} and {NAME} name different files: {', '.join(other)}")
+    return card, {name: _verified(path, name, entry, card, sums[name]) for name, entry in card.files.items()}
+
+
+def _bytes(path: Path, name: str, most: int) -> bytes:
+    """A plain file of the folder, not a link out of it, of no more bytes than are expected."""
+    file = path / digests.check_name(name, str(path))
+    if file.is_symlink() and file.resolve().parent != path.resolve():
+        raise ValueError(f"{file}: is a link that leads out of the folder")
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    with open(file, "rb") as opened:
+        content = opened.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{file}: has more than the {most} bytes that are expected")
+    return content
+
+
+def _verified(path: Path, name: str, entry: Mapping[str, Any], card: Card, listed: str) -> bytes:
+    content = _bytes(path, name, entry["bytes"])
+    where = str(path / name)
+    tensors = name.endswith(".safetensors")
+    if len(content) != entry["bytes"]:
+        detail = ""
+        if tensors:
+            try:
+                check_header(content, name)
+            except ValueError as error:
+                detail = f" ({error})"
+        raise ValueError(f"{where}: truncated: {len(content)} of {entry['bytes']} bytes{detail}")
+    found = digests.of_bytes(content)
+    for expected, source in ((entry["sha256"], NAME), (listed, digests.SUMS)):
+        if found != expected:
+            which = _which(content, where, card.tensors.get(name)) if tensors else ""
+            raise ValueError(f"{where}: was changed{which}: SHA-256 expected {expected} ({source}), got {found}")
+    if tensors and (lines := differences(card.tensors.get(name, {}), decode(content, where))):
+        raise ValueError(f"{where}: is not what {NAME} describes: {'; '.join(lines[:8])}")
+    return content
+
+
+def _which(content: bytes, where: str, expected: Mapping[str, Any] | None) -> str:
+    """The tensors that differ, where the file can still be read."""
+    try:
+        lines = differences(expected or {}, decode(content, where))
+    except ValueError as error:
+        return f" ({error})"
+    return f" in {'; '.join(lines[:8])}" if lines else ""

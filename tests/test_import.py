@@ -1,0 +1,57 @@
+"""`import hepops` is cheap: torch's own import, the operators, and nothing that is not used yet."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+# What a session that draws, reads or fits nothing need not wait for.
+HEAVY = (
+    "matplotlib", "h5py", "pandas", "uproot", "iminuit", "scipy", "sklearn", "yaml", "pydantic", "typer", "tqdm",
+    "safetensors", "sympy", "triton", "torch._dynamo", "torch._inductor", "torch.distributed.rpc", "IPython",
+    "hepops.lartpc", "hepops.flows", "hepops.sparse", "hepops.lattice", "hepops.cli",
+)  # fmt: skip
+# Domains read files and draw on demand, too.
+LATE = ("matplotlib", "h5py", "pandas", "uproot", "iminuit", "scipy", "torch._dynamo", "torch._inductor", "typer")
+
+
+def loaded(program):
+    """The modules of a fresh process after a program, less those that torch brings."""
+    code = f"import torch, sys, json; before = set(sys.modules)\n{program}\nprint(json.dumps(sorted(set(sys.modules) - before)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def test_the_import_brings_nothing_heavy():
+    assert not loaded("import hepops") & set(HEAVY)
+
+
+@pytest.mark.parametrize("domain", ["lartpc", "flows", "sparse", "lattice"])
+def test_a_domain_leaves_files_and_pictures_until_they_are_asked_for(domain):
+    assert not loaded(f"import hepops.{domain}") & set(LATE)
+
+
+def test_domains_come_when_they_are_named():
+    assert "hepops.lartpc" in loaded("import hepops; hepops.lartpc.recombine")
+    with pytest.raises(AttributeError, match="no attribute 'lartpcs'"):
+        import hepops
+
+        hepops.lartpcs  # noqa: B018
+
+
+def seconds(program):
+    """Processor time of a fresh process [s]."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", program], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_the_import_takes_little_beyond_torch():
+    """The bar is 0.3 s; three times as much is allowed here, where others use the machine. The least of three counts."""
+    pairs = [(seconds("import torch, hepops"), seconds("import torch")) for _ in range(3)]
+    with_hepops, alone = (min(column) for column in zip(*pairs, strict=True))
+    assert with_hepops - alone < 0.9

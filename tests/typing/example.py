@@ -1,0 +1,36 @@
+"""A program of someone else's, as type checkers see it: mypy (tests/test_typing.py) and pyright (make pyright), strict."""
+
+import hepops
+import torch
+from hepops.flows import nsf
+from hepops.lartpc import Detector, Hits, Segments, Simulator, gun
+from hepops.lattice import SUN
+from hepops.sparse import SparseTensor
+from torch import Tensor
+
+
+def simulate(events: int) -> Hits:
+    detector = Detector.module0()
+    segments: Segments = gun.shoot(detector, events=events, particle="proton", seed=1)
+    return Simulator(detector)(segments)
+
+
+def charge(dedx: Tensor) -> Tensor:
+    return hepops.lartpc.recombine(dedx, field=0.5)
+
+
+def action(beta: float) -> Tensor:
+    theory = SUN(3, (4, 4), beta=beta)
+    return theory.action(theory.cold(2))
+
+
+def density(x: Tensor) -> float:
+    return float(nsf(features=2).log_prob(x).mean())
+
+
+def voxels(features: Tensor, coordinates: Tensor) -> int:
+    return len(SparseTensor(features, coordinates).features)
+
+
+if __name__ == "__main__":
+    print(hepops.__version__, hepops.cmake_path, simulate(1).charge.sum(), charge(torch.ones(1)), action(4.0))
