@@ -43,11 +43,49 @@ nb_execution_mode = "force" if os.environ.get("HEPOPS_DOCS_EXECUTE") == "1" else
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 
+# In the order in which names are looked for.
+public_packages = [
+    "hepops.lartpc",
+    "hepops.lartpc.fit",
+    "hepops.lartpc.likelihood",
+    "hepops.lartpc.conditions",
+    "hepops.lartpc.gun",
+    "hepops.lartpc.plot",
+    "hepops.lartpc.systematics",
+    "hepops.lartpc.calorimetry",
+    "hepops.lartpc.light",
+    "hepops.lartpc.packets",
+    "hepops.lartpc.wires",
+    "hepops.lartpc.production",
+    "hepops.flows",
+    "hepops.flows.training",
+    "hepops.flows.inference",
+    "hepops.flows.integration",
+    "hepops.flows.continuous",
+    "hepops.flows.imports",
+    "hepops.lattice",
+    "hepops.lattice.flows",
+    "hepops.lattice.statistics",
+    "hepops.lattice.wilson_flow",
+    "hepops.lattice.plots",
+    "hepops.sparse",
+    "hepops.sparse.nn",
+    "hepops.sparse.models",
+    "hepops.compat.minkowski",
+    "hepops.segmentation",
+    "hepops.calibration",
+    "hepops.models",
+    "hepops.runs",
+    "hepops.export",
+    "hepops.core",
+]
+
 autodoc_typehints = "none"  # the signature has them, as they are written
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "imported-members": True, "undoc-members": False, "show-inheritance": True}
+autodoc_default_options = {"undoc-members": False, "show-inheritance": True}
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_custom_sections = [("Differentiable", "notes_style")]
 add_module_names = False
 python_maximum_signature_line_length = 100
