@@ -15,8 +15,21 @@ import typer
 from typer.core import TyperGroup
 
 from . import (
-    calibrate, demo, display, export, gun, info, merge, models, packets, posterior, reproduce, run, segment, simulate,
-)  # fmt: skip
+    calibrate,
+    demo,
+    display,
+    export,
+    gun,
+    info,
+    merge,
+    models,
+    packets,
+    posterior,
+    reproduce,
+    run,
+    segment,
+    simulate,
+)
 from .provenance import COMMAND
 
 
@@ -124,8 +137,8 @@ def _logged(texts: Sequence[str]) -> Iterator[None]:
 
 for command in (
     demo.demo, simulate.simulate, calibrate.calibrate, display.display, gun.gun, merge.merge,
-    segment.segment, export.export, run.run, posterior.posterior, info.info, reproduce.reproduce, packets.export_packets,
-    packets.import_packets,
+    segment.segment, export.export, run.run, posterior.posterior, info.info, reproduce.reproduce,
+    packets.export_packets, packets.import_packets,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(models.models, name="models")
