@@ -26,15 +26,20 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "headers",
-    "results",
     "links",
+    "plain_docstrings",
+    "public",
+    "results",
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "notebooks/*.ipynb"]
 exclude_patterns = ["docs/README.md", "docs/_ext/**", "docs/examples/**"]
 html_theme = "furo"
 html_title = f"hepops {release}"
-suppress_warnings = ["mystnb.unknown_mime_type"]
+suppress_warnings = [
+    "mystnb.unknown_mime_type",
+    "ref.python",  # a word in backquotes that several classes have as an attribute
+]
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4

@@ -10,6 +10,7 @@ from sphinx.application import Sphinx
 
 KEPT = re.compile(r"``.+?``|:\w[\w:.+-]*:`[^`]*`|`[^`]+`_{0,2}|\\.|\*\*\w[^*]*\w\*\*")
 MARKUP = re.compile(r"[*|]|(?<=\w)_(?=\W|$)")
+TABLE = re.compile(r"^\s*=+( +=+)+\s*$")
 
 
 def plain(line: str) -> str:
@@ -26,7 +27,10 @@ def plain(line: str) -> str:
 def escape(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     example = directive = False
     depth = 0
+    rules = [i for i, line in enumerate(lines) if TABLE.match(line)]
     for i, line in enumerate(lines):
+        if rules and rules[0] <= i <= rules[-1]:
+            continue  # columns would move
         indent = len(line) - len(line.lstrip())
         if directive and line.strip() and indent <= depth:
             directive = False
