@@ -1,7 +1,7 @@
 """The pictures of docs/calorimetry.md.
 
 python benchmarks/lartpc/latent_dedx.py 200 5000 > stopping.txt
-python benchmarks/lartpc/latent_dedx.py 80 6000 through > through.txt
+python benchmarks/lartpc/latent_dedx.py 30 7000 through 0 > through.txt
 python benchmarks/lartpc/calorimetry_figures.py docs/images stopping.txt through.txt
 """
 
@@ -83,7 +83,8 @@ def pulls(folder: Path, stopping_toys: Path, through_toys: Path) -> None:
         bare = torch.tensor([float(row[count + k]) for row in rows if len(row) == 2 * count]).clamp(-4.99, 4.99)
         axes = figure.add_subplot(1, 5, 1 + place)
         each = {"bins": bins, "density": True}
-        axes.hist(bare, histtype="step", color=GREY, label="straggling ignored", **each)
+        if len(bare):
+            axes.hist(bare, histtype="step", color=GREY, label="straggling ignored", **each)
         axes.hist(full, color=BLUE, alpha=0.8, label="integrated out", **each)
         x = torch.linspace(-5, 5, 200)
         axes.plot(x, torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5, color=ORANGE, lw=1.4)
