@@ -57,7 +57,7 @@ def latent(folder: Path) -> None:
     figure = _figure(9.0, 3.8)
     for k, (shot, name) in enumerate(zip(shots, ("proton", "muon"), strict=True)):
         axes = figure.add_subplot(1, 2, 1 + k)
-        ours = result.segments.event == int(shot.event[0])
+        ours = tracks.layout.event == int(shot.event[0])
         R = tracks.layout.to_end[ours] + tracks.layout.length[ours] / 2
         axes.step(R, shot.dEdx, where="mid", color=GREY, lw=1.0, label="true")
         length, colour = tracks.layout.length[ours], ORANGE if k == 0 else BLUE
@@ -76,21 +76,21 @@ def pulls(folder: Path, stopping_toys: Path, through_toys: Path) -> None:
     figure = _figure(11.0, 2.8)
     panels = [(stopping_toys, 3, k, f"{name}, stopping") for k, name in enumerate(("$A_b$", "$k_b$", "lifetime"))]
     panels += [(through_toys, 2, k, f"{name}, through-going") for k, name in enumerate(("$A_b$", "lifetime"))]
-    bins = torch.linspace(-5, 5, 21).tolist()
     for place, (toys, count, k, label) in enumerate(panels):
         rows = [line.split(":")[1].split("chi2")[0].split() for line in toys.read_text().splitlines() if "chi2" in line]
         full = torch.tensor([float(row[k]) for row in rows])
         bare = torch.tensor([float(row[count + k]) for row in rows if len(row) == 2 * count]).clamp(-4.99, 4.99)
         axes = figure.add_subplot(1, 5, 1 + place)
-        each = {"bins": bins, "density": True}
+        each = {"bins": torch.linspace(-5, 5, 21 if len(full) > 100 else 11).tolist(), "density": True}
         if len(bare):
             axes.hist(bare, histtype="step", color=GREY, label="straggling ignored", **each)
         axes.hist(full, color=BLUE, alpha=0.8, label="integrated out", **each)
         x = torch.linspace(-5, 5, 200)
         axes.plot(x, torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5, color=ORANGE, lw=1.4)
-        axes.set(title=label, xlabel="pull", xlim=(-5, 5), ylim=(0, 0.8), yticks=[])
+        axes.set(xlabel="pull", xlim=(-5, 5), ylim=(0, 0.8), yticks=[])
+        axes.set_title(label, fontsize=10)
         if place == 0:
-            axes.legend(frameon=False, fontsize=8, loc="upper left")
+            axes.legend(frameon=False, fontsize=8, loc="upper center")
     figure.savefig(folder / "lartpc-calorimetry-pulls.png")
 
 
