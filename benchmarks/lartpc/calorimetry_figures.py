@@ -1,7 +1,8 @@
 """The pictures of docs/calorimetry.md.
 
-python benchmarks/lartpc/latent_dedx.py 40 5000 > toys.txt
-python benchmarks/lartpc/calorimetry_figures.py docs/images toys.txt
+python benchmarks/lartpc/latent_dedx.py 200 5000 > stopping.txt
+python benchmarks/lartpc/latent_dedx.py 30 7000 through 0 > through.txt
+python benchmarks/lartpc/calorimetry_figures.py docs/images stopping.txt through.txt
 """
 
 import sys
@@ -29,7 +30,7 @@ def bragg(folder: Path) -> None:
     figure = _figure(6.4, 4.2)
     axes = figure.add_subplot()
     for particle, colour in (("proton", ORANGE), ("muon", BLUE)):
-        for event in range(0, 400, 40):
+        for event in range(0, 240, 40):
             track = StoppingTrack.from_segments(shot := stopping(particle, event), particle=particle)
             axes.plot(track.to_end + track.length / 2, shot.dEdx, ".", color=colour, ms=2.5, alpha=0.5)
         R = torch.logspace(-2, 1.55, 300, dtype=torch.float64)
@@ -56,7 +57,7 @@ def latent(folder: Path) -> None:
     figure = _figure(9.0, 3.8)
     for k, (shot, name) in enumerate(zip(shots, ("proton", "muon"), strict=True)):
         axes = figure.add_subplot(1, 2, 1 + k)
-        ours = result.segments.event == int(shot.event[0])
+        ours = tracks.layout.event == int(shot.event[0])
         R = tracks.layout.to_end[ours] + tracks.layout.length[ours] / 2
         axes.step(R, shot.dEdx, where="mid", color=GREY, lw=1.0, label="true")
         length, colour = tracks.layout.length[ours], ORANGE if k == 0 else BLUE
@@ -70,23 +71,26 @@ def latent(folder: Path) -> None:
     figure.savefig(folder / "lartpc-latent-dedx.png")
 
 
-def pulls(folder: Path, toys: Path) -> None:
-    """Of the rows that `latent_dedx.py` printed: three with the losses integrated out, three without fluctuations."""
-    rows = [line.split(":")[1].split() for line in toys.read_text().splitlines() if line.startswith("toy ")]
-    values = torch.tensor([[float(x) for x in row[:6]] for row in rows])
-    figure = _figure(9.0, 3.2)
-    bins = torch.linspace(-5, 5, 21).tolist()
-    for k, name in enumerate(("$A_b$", "$k_b$", "lifetime")):
-        axes = figure.add_subplot(1, 3, 1 + k)
-        axes.hist(values[:, 3 + k].clamp(-4.99, 4.99), bins, histtype="step", color=GREY, label="straggling ignored")
-        axes.hist(values[:, k], bins, color=BLUE, alpha=0.8, label="losses integrated out")
+def pulls(folder: Path, stopping_toys: Path, through_toys: Path) -> None:
+    """Of the rows that `latent_dedx.py` printed: losses integrated out and, of the first toys, without fluctuations."""
+    figure = _figure(11.0, 2.8)
+    panels = [(stopping_toys, 3, k, f"{name}, stopping") for k, name in enumerate(("$A_b$", "$k_b$", "lifetime"))]
+    panels += [(through_toys, 2, k, f"{name}, through-going") for k, name in enumerate(("$A_b$", "lifetime"))]
+    for place, (toys, count, k, label) in enumerate(panels):
+        rows = [line.split(":")[1].split("chi2")[0].split() for line in toys.read_text().splitlines() if "chi2" in line]
+        full = torch.tensor([float(row[k]) for row in rows])
+        bare = torch.tensor([float(row[count + k]) for row in rows if len(row) == 2 * count]).clamp(-4.99, 4.99)
+        axes = figure.add_subplot(1, 5, 1 + place)
+        each = {"bins": torch.linspace(-5, 5, 21 if len(full) > 100 else 11).tolist(), "density": True}
+        if len(bare):
+            axes.hist(bare, histtype="step", color=GREY, label="straggling ignored", **each)
+        axes.hist(full, color=BLUE, alpha=0.8, label="integrated out", **each)
         x = torch.linspace(-5, 5, 200)
-        axes.plot(x, len(rows) * 0.5 * torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5, color=ORANGE, lw=1.4)
-        axes.set(xlabel=f"pull of {name}", xlim=(-5, 5))
-        axes.set_ylim(0, axes.get_ylim()[1] * (1.3 if k == 0 else 1.05))
-        if k == 0:
-            axes.set_ylabel("toys")
-            axes.legend(frameon=False, fontsize=8, loc="upper left")
+        axes.plot(x, torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5, color=ORANGE, lw=1.4)
+        axes.set(xlabel="pull", xlim=(-5, 5), ylim=(0, 0.8), yticks=[])
+        axes.set_title(label, fontsize=10)
+        if place == 0:
+            axes.legend(frameon=False, fontsize=8, loc="upper center")
     figure.savefig(folder / "lartpc-calorimetry-pulls.png")
 
 
@@ -95,7 +99,8 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     bragg(folder)
     latent(folder)
-    pulls(folder, Path(sys.argv[2]))
+    if len(sys.argv) > 3:
+        pulls(folder, Path(sys.argv[2]), Path(sys.argv[3]))
 
 
 if __name__ == "__main__":

@@ -104,13 +104,15 @@ def recombined(
     values: Mapping[str, Tensor | float], loss: Tensor, length: Tensor, field: float, model: str, cos2: Tensor
 ) -> Tensor:
     """Electrons that escape recombination; as `hepops.lartpc.recombine`, one value of a parameter per element."""
-    x = loss / length / (torch.as_tensor(values["density"]) * field)
+    density = torch.as_tensor(values["density"], dtype=torch.float64)  # of a number torch would make float32
+    x = loss / length / (density * field)
     if model == "birks":
         R = values["birks_a"] / (1 + values["birks_k"] * x)
     else:
         xi = values["box_beta"] * x
         if model == "ellipsoid":
-            xi = xi / torch.sqrt(1 - cos2 + cos2 / torch.as_tensor(values["ellipsoid_ratio"]) ** 2)
+            ratio = torch.as_tensor(values["ellipsoid_ratio"], dtype=torch.float64)
+            xi = xi / torch.sqrt(1 - cos2 + cos2 / ratio**2)
         xi = xi.clamp(min=1e-9)
         R = torch.clamp(torch.log(values["box_alpha"] + xi) / xi, min=0)
     return R * loss / values["w_ion"]

@@ -11,13 +11,14 @@ from the density instead, or fit the marginal one (`marginal`).
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..fit.nuts import Chain, sample
+from ..fit.nuts import Chain, effective_size, sample
 from ..fit.space import TIME_OFFSET, space
 from ..parameters import Parameters
 from ..segments import Segments
@@ -26,6 +27,8 @@ from .objective import Objective
 from .tracks import Tracks
 
 _STEP = 1e-4  # for differences of gradients, in widths of the priors
+_MOVES = (1.0, 0.3, 0.1)  # of one latent variable at a time, across seams [widths of the priors]
+_GAIN = 1e-3  # of ln p: less ends a search
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,21 @@ class LatentSamples:
     nuisance: Tensor  # (n, num_tracks) residual range at the end [cm], or ln(energy/MeV)
     losses: Tensor  # (n, num_segments) [MeV]
     chain: Chain
+
+    @property
+    def mean(self) -> Tensor:
+        """(K)"""
+        return self.values.mean(0)
+
+    @property
+    def errors(self) -> Tensor:
+        """(K) one standard deviation of the posterior."""
+        return self.values.std(0)
+
+    @property
+    def effective(self) -> Tensor:
+        """(K) effective number of independent draws."""
+        return torch.stack([effective_size(column[None]) for column in self.values.T])
 
 
 class LatentPosterior:
@@ -106,14 +124,7 @@ class LatentPosterior:
     def __call__(self, x: Tensor) -> tuple[float, Tensor]:
         v = self.split(x.detach())[0]
         latent = x.detach()[len(v) :].clone().requires_grad_()
-        p = self.start * torch.exp(v)
-        inside = torch.ones_like(p)  # beyond the ends of a law -ln L stays what it is there
-        with torch.no_grad():
-            for k, (name, value) in enumerate(zip(self.names, p.tolist(), strict=True)):
-                spec = Parameters.SPEC[name]
-                held = min(max(value, spec.floor), spec.ceiling)
-                inside[k] = float(held == value)
-                getattr(self.sim, name).fill_(held)
+        p, inside = self._apply(v)
         segments = self.segments(torch.cat([v, latent]))
         F = self.objective(self.sim, segments) + (latent**2).sum() / 2
         leaves = [getattr(self.sim, name) for name in self.names]
@@ -125,42 +136,114 @@ class LatentPosterior:
             to_v[k] += p[k] * (p[k] - mean) / sigma**2
         return -value, -torch.cat([to_v, own])
 
+    def _apply(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters at v, now the simulator's, and which move it: beyond the ends of a law -ln L stays what it is."""
+        p = self.start * torch.exp(v)
+        inside = torch.ones_like(p)
+        with torch.no_grad():
+            for k, (name, value) in enumerate(zip(self.names, p.tolist(), strict=True)):
+                spec = Parameters.SPEC[name]
+                held = min(max(value, spec.floor), spec.ceiling)
+                inside[k] = float(held == value)
+                getattr(self.sim, name).fill_(held)
+        return p, inside
+
+    def value(self, x: Tensor) -> float:
+        """ln p alone."""
+        v, latent = x[: len(self.names)], x[len(self.names) :]
+        p = self._apply(v)[0]
+        with torch.no_grad():
+            F = float(self.objective(self.sim, self.segments(x)) + (latent**2).sum() / 2)
+        return -F - sum(float((p[self.names.index(n)] - m) ** 2) / (2 * s**2) for n, (m, s) in self.priors.items())
+
     def maximum(self, x: Tensor | None = None, iterations: int = 60) -> Tensor:
-        """The most probable (w, z) at v of `x` (zeros if None), which stay; by L-BFGS with a strong Wolfe search."""
+        """The most probable (w, z) at v of `x` (zeros if None), which stay.
+
+        By L-BFGS with a strong Wolfe search. An objective with an attribute ``smooth`` that is False (`HitResiduals`)
+        has seams, where hits come and go, and so local maxima; there L-BFGS takes turns with a search along single
+        latent variables until neither gains a thousandth of ln p. That crosses the seams of one or two pixels; it is no
+        proof of the highest maximum.
+        """
         begin = torch.zeros(self.size, dtype=torch.float64) if x is None else x.detach().clone()
-        v, latent = begin[: len(self.names)], begin[len(self.names) :].clone().requires_grad_()
+        K = len(self.names)
+        best, top = self._climb(begin, iterations, K)
+        while not getattr(self.objective, "smooth", True):
+            moved, height = self._across(best, top, K)
+            trial, value = self._climb(moved, iterations, K)
+            gain = max(value, height) - top
+            best, top = (trial, value) if value > height else (moved, height)
+            if gain < _GAIN:
+                break
+        return best
+
+    def _climb(self, begin: Tensor, iterations: int, held: int) -> tuple[Tensor, float]:
+        """L-BFGS over all but the first `held` numbers: where it got to, and ln p there."""
+        head, rest = begin[:held], begin[held:].clone().requires_grad_()
         optimiser = torch.optim.LBFGS(
-            [latent], max_iter=iterations, history_size=30, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+            [rest], max_iter=iterations, history_size=30, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
         )
+        best, top = begin, -math.inf
 
         def closure() -> Tensor:
-            value, gradient = self(torch.cat([v, latent.detach()]))
-            latent.grad = -gradient[len(v) :]
+            nonlocal best, top
+            x = torch.cat([head, rest.detach()])
+            value, gradient = self(x)
+            if value > top:  # a line search may end at a seam, below what it has seen
+                best, top = x, value
+            rest.grad = -gradient[held:]
             return torch.tensor(-value, dtype=torch.float64)
 
         optimiser.step(closure)
-        return torch.cat([v, latent.detach()])
+        return best, top
+
+    def _across(self, x: Tensor, top: float, held: int) -> tuple[Tensor, float]:
+        """Steps of one latent variable after the other, kept where ln p rises."""
+        for size in _MOVES:
+            for i in range(held, self.size):
+                for step in (size, -size):
+                    trial = x.clone()
+                    trial[i] += step
+                    if (value := self.value(trial)) > top:
+                        x, top = trial, value
+                        break
+        return x, top
 
     def curvature(self, x: Tensor) -> Tensor:
-        """-d2 ln p by central differences of gradients (n, n), twice n evaluations."""
-        rows = []
-        for i in range(self.size):
-            step = torch.zeros_like(x)
-            step[i] = _STEP
-            rows.append((self(x - step)[1] - self(x + step)[1]) / (2 * _STEP))
-        H = torch.stack(rows)
+        """-d2 ln p by central differences of gradients (n, n), of an objective that is a sum over events.
+
+        Latent variables of different events then act on each other through the parameters alone, and one difference
+        serves all events: 2 (K + most of one event) evaluations.
+        """
+        K, layout = len(self.names), self.tracks.layout
+        owner = torch.cat([layout.event[layout.first], layout.event])  # of every latent variable
+        same = owner[:, None] == owner
+        rank = (same & torch.ones_like(same).tril(-1)).sum(1)  # within its event
+        H = torch.zeros(self.size, self.size, dtype=torch.float64)
+        for k in range(K):
+            H[:, k] = H[k] = self._difference(x, torch.tensor([k]))
+        for turn in range(int(rank.max()) + 1):
+            at = K + (rank == turn).nonzero().squeeze(1)
+            change = self._difference(x, at)
+            for i in at.tolist():
+                H[K:, i] = torch.where(same[i - K], change[K:], 0.0)
         return (H + H.T) / 2
 
+    def _difference(self, x: Tensor, at: Tensor) -> Tensor:
+        """Of the gradient, for one step of all numbers `at` together."""
+        step = torch.zeros_like(x).index_fill(0, at, _STEP)
+        return (self(x - step)[1] - self(x + step)[1]) / (2 * _STEP)
+
     def sample(self, samples: int = 300, warmup: int = 100, seed: int = 0) -> LatentSamples:
-        """Draws by the No-U-Turn sampler, whitened by the curvature at the maximum.
+        """Draws by the No-U-Turn sampler, whitened by the curvature at the joint maximum.
 
         Args:
             samples, warmup: Draws kept, and before.
             seed: Of all random numbers.
 
         Cost: about eight forward and backward simulations for each draw: for single tracks, not for runs of them.
+        Refuse what a chain with ``chain.diverged`` or few `LatentSamples.effective` says.
         """
-        best = self.maximum()
+        best = self._climb(self.maximum(), 60, 0)[0]
         values, vectors = torch.linalg.eigh(self.curvature(best))
         lower = vectors * values.abs().clamp(min=0.3).rsqrt()
         generator = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ r"""What a calorimetric fit compares: any function of (simulator, segments) that
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -89,7 +90,8 @@ class PixelCharges:
 class HitResiduals:
     """Noise-free hits compared by one of the residual objects of `hepops.lartpc.fit`; for hits without noise.
 
-    Its second derivatives hold as far as the set of hits stays; a likelihood has no such seams.
+    Its second derivatives hold as far as the set of hits stays; a likelihood has no such seams. `smooth` is False: what
+    looks for a maximum must cross them.
 
     Args:
         measured: Hits.
@@ -98,6 +100,7 @@ class HitResiduals:
 
     measured: Hits
     residual: Residual | None = None
+    smooth: ClassVar[bool] = False
 
     def __call__(self, sim: Simulator, segments: Segments) -> Tensor:
         residual = self.residual or PixelSums(Noise.of(sim.detector))

@@ -305,26 +305,29 @@ class Tracks:
         """dE [MeV] and dE/dx [MeV/cm] of every segment."""
         at = self.layout
         each = nuisance[at.track]
-        shift = torch.zeros_like(each) if z is None else downstream(self.shift(each, z), at.track)
-        dE = self.single(each, z, shift)
+        if z is None:
+            dE = self.single(each, None, torch.zeros_like(each))
+        else:
+            fluctuation, shift = self.fluctuate(each, z)
+            dE = self.single(each, fluctuation, downstream(shift, at.track))
         return dE, torch.where(dE > 0, dE / at.length, torch.ones_like(dE))
 
-    def shift(self, nuisance: Tensor, z: Tensor) -> Tensor:
-        """What every segment's fluctuation adds to the range of those before it (N) [cm]; nuisance is (N) here."""
-        total = torch.zeros_like(z)
+    def fluctuate(self, nuisance: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses beyond the mean (N) [MeV], and what they add to the range of segments before (N) [cm]."""
+        loss, shift = torch.zeros_like(z), torch.zeros_like(z)
         for table, here, down in self._kinds(nuisance):
-            loss, middle = self._fluctuation(table, down, self.layout.length[here], z[here])
-            total = total.index_put((here,), loss / (table.stopping_power(middle) * table.density))
-        return total
+            given, middle = self._fluctuation(table, down, self.layout.length[here], z[here])
+            loss = loss.index_put((here,), given)
+            shift = shift.index_put((here,), given / (table.stopping_power(middle) * table.density))
+        return loss, shift
 
-    def single(self, nuisance: Tensor, z: Tensor | None, shift: Tensor) -> Tensor:
-        """dE of every segment (N), of its own track's nuisance parameter, its score and its shift of range alone."""
+    def single(self, nuisance: Tensor, fluctuation: Tensor | None, shift: Tensor) -> Tensor:
+        """dE of every segment (N), of its own nuisance parameter (N), fluctuation and shift of range alone."""
         dE = torch.zeros_like(shift)
         for table, here, down in self._kinds(nuisance):
-            length = self.layout.length[here]
-            given = self._mean(table, down + shift[here], length)
-            if z is not None:
-                given = torch.maximum(given + self._fluctuation(table, down, length, z[here])[0], LEAST * given)
+            given = self._mean(table, down + shift[here], self.layout.length[here])
+            if fluctuation is not None:
+                given = torch.maximum(given + fluctuation[here], LEAST * given)
             dE = dE.index_put((here,), given)
         return dE
 
