@@ -55,7 +55,7 @@ OWN = {
             options=("flow",)),
         Own("hepops.flows", "Integrator", ("integrator.safetensors",), one=True, options=(
             "f", "channels", "candidates", "backend", "invalid", "importance", "batch", "dtype", "device", "group")),
-        Own("hepops.lartpc", "FitResult", ("result.h5",), one=True),
+        Own("hepops.lartpc.fit", "FitResult", ("result.h5",), one=True),
     )
 }  # fmt: skip
 
