@@ -16,7 +16,8 @@ foreach(level ${core_levels})
   set(library hepops_core_${level})
   add_library(${library} SHARED ${sdk})
   # as the operators are compiled (csrc/CMakeLists.txt), so that the numbers are theirs
-  target_compile_options(${library} PRIVATE -O3 -fno-math-errno -fno-trapping-math -Wall -Wextra)
+  target_compile_options(${library} PRIVATE -O3 -fno-math-errno -fno-trapping-math -Wall -Wextra
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi>)  # vectors of 64 bytes stay within the library
   if(NOT level STREQUAL "generic")
     target_compile_options(${library} PRIVATE -march=x86-64-${level} $<$<STREQUAL:${level},v4>:-mprefer-vector-width=512>)
   endif()

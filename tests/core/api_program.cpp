@@ -1,5 +1,5 @@
-// A program against the installed hepops::core: what the C++ classes add to the C functions, and laws that their numbers
-// obey. Prints each failure; test_cpp_package.py builds and runs it.
+// A program against the installed hepops::core: what the C++ classes add to the C functions, and laws that their
+// numbers obey. Prints each failure; test_cpp_package.py builds and runs it.
 #include <hepops/hepops.h>
 
 #include <cmath>
@@ -179,8 +179,9 @@ void su3() {
         sum[m >= 6] += u[0] * a[0] - u[1] * a[1];  // Re tr U A, direction by direction
       }
   expect(std::abs(sum[0]) > 1e-3 && std::abs(sum[0] - sum[1]) < 1e-12, "both directions see each plaquette twice");
-  expect_throw<std::invalid_argument>("expected 18 for each matrix",
-                                      [&] { hepops::su3::exp(context, std::span(M).first(17), std::span(E).first(17)); });
+  expect_throw<std::invalid_argument>("expected 18 for each matrix", [&] {
+    hepops::su3::exp(context, std::span(M).first(17), std::span(E).first(17));
+  });
 }
 
 }  // namespace
