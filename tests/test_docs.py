@@ -60,11 +60,12 @@ def test_commands_of_the_pages_exist():
                 if match is None:
                     continue
                 assert match[1] in commands, f"{relative(page)}: hepops {match[1]}"
-                known = {
-                    name
-                    for parameter in commands[match[1]].params
-                    for name in [*parameter.opts, *parameter.secondary_opts]
-                }
+                command = commands[match[1]]
+                if hasattr(command, "commands"):  # a group: the second word says which
+                    second = match[2].split()[0]
+                    assert second in command.commands, f"{relative(page)}: hepops {match[1]} {second}"
+                    command = command.commands[second]
+                known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
                 for option in re.findall(r"(?<=\s)(--?[a-z][\w-]*)", match[2]):
                     assert option in known, f"{relative(page)}: hepops {match[1]} {option}"
                 seen.add(match[1])

@@ -7,13 +7,29 @@ Exit code 0: done; 1: refused or failed, with one line on stderr; 2: the command
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from . import calibrate, demo, display, export, gun, info, merge, packets, posterior, run, segment, simulate
+from . import (
+    calibrate,
+    demo,
+    display,
+    export,
+    gun,
+    info,
+    merge,
+    models,
+    packets,
+    posterior,
+    reproduce,
+    run,
+    segment,
+    simulate,
+)
 from .provenance import COMMAND
 
 
@@ -84,6 +100,15 @@ app = typer.Typer(
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="KIND:FOLDER",
+            help="Log the command's trainings and fits: csv, tensorboard, mlflow or wandb. Repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Differentiable simulation and calibration of liquid-argon TPCs."""
     if version:
@@ -92,14 +117,31 @@ def _root(
         typer.echo(_core.version)
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif log:
+        context.with_resource(_logged(log))
+
+
+@contextmanager
+def _logged(texts: Sequence[str]) -> Iterator[None]:
+    """The run of "kind:folder" and others."""
+    from hepops.runs import log
+
+    places = dict(text.partition(":")[::2] for text in texts)
+    if bad := [text for text in texts if not text.partition(":")[2]]:
+        raise ValueError(f"--log must be kind:folder, such as csv:runs/1, got {bad[0]!r}")
+    options: dict[str, Any] = {kind: {"folder": place} for kind, place in places.items()}
+    with log(next(iter(places.values())), list(places), **options) as run:
+        run.parameters({"command": COMMAND.get()})
+        yield
 
 
 for command in (
     demo.demo, simulate.simulate, calibrate.calibrate, display.display, gun.gun, merge.merge,
-    segment.segment, export.export, run.run, posterior.posterior, info.info, packets.export_packets,
+    segment.segment, export.export, run.run, posterior.posterior, info.info, reproduce.reproduce, packets.export_packets,
     packets.import_packets,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(models.models, name="models")
 
 
 def main() -> None:

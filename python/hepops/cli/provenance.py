@@ -16,14 +16,20 @@ def provenance() -> dict[str, Any]:
     import torch
 
     from hepops import _core
+    from hepops.core.seeds import last_seed
+    from hepops.runs.environment import processor
 
-    return {
+    made = {
         "command": COMMAND.get(),
+        "directory": os.getcwd(),
         "hepops": _core.version,
         "cpu_level": _core.cpu_level(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "processor": processor(),
     }
+    seed = last_seed()
+    return made if seed is None else {**made, "seed_everything": seed}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

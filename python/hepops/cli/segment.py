@@ -12,7 +12,10 @@ from .display import write_figures
 from .provenance import provenance, write_json
 
 DONE = "provenance.json"
-LEFT = (DONE, "state.pt", "history.csv", "metrics.json", "model.safetensors", "config.json", "summary.txt")
+LEFT = (
+    DONE, "state.pt", "history.csv", "metrics.json", "model.safetensors", "config.json", "model.yaml", "SHA256SUMS",
+    "summary.txt",
+)  # fmt: skip
 DISPLAYS = 4  # events drawn
 
 

@@ -46,11 +46,11 @@ def recorded(
         >>> arguments(Line(2.0))
         {'slope': 2.0}
     """
-    before = cls.__new__
+    before: Any = cls.__new__
 
     def make(made: type[Any], /, *args: Any, **kwargs: Any) -> Any:
         self = before(made) if before is object.__new__ else before(made, *args, **kwargs)
-        if read:
+        if read and (args or kwargs):  # without, a copy is made
             bound = _bind(type(self), args, kwargs)
             named = {name: read[name](value) if name in read else value for name, value in bound.arguments.items()}
             bound.arguments.update(named)
@@ -58,9 +58,9 @@ def recorded(
         vars(self)[MADE] = (args, kwargs)
         return self
 
-    cls.__new__ = staticmethod(make)  # type: ignore[method-assign, assignment]
+    cls.__new__ = staticmethod(make)
     if now is not None:
-        cls._construction = now  # type: ignore[attr-defined]
+        cls._construction = now
     ROOTS.append(cls)
     return cls
 

@@ -1,7 +1,6 @@
 """One seed for every generator that a program draws from, remembered so that outputs can say it."""
 
 import random
-import sys
 
 _LAST: list[int] = []  # none or one
 
@@ -32,6 +31,7 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> int:
         >>> torch.equal(first, torch.rand(2))
         True
     """
+    import numpy
     import torch
 
     if isinstance(seed, bool) or not isinstance(seed, int):
@@ -39,9 +39,6 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> int:
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"seed must lie in [0, 2^63), got {seed}")
     random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        import numpy
     numpy.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # its seeds are words of 32 bits
     torch.manual_seed(seed)  # of the GPUs as well
     if deterministic:

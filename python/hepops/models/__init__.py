@@ -9,3 +9,5 @@ from .card import Card as Card
 from .files import load as load
 from .files import save as save
 from .files import verify as verify
+from .registry import Entry as Entry
+from .registry import Registry as Registry

@@ -18,7 +18,7 @@ from hepops.core import constructors
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-RESERVED = {"class", "arguments", "values", "tensor", "dtype", "id", "same", "mapping"}
+RESERVED = {"class", "arguments", "values", "tensor", "dtype", "id", "same", "mapping", "shape", "buffers"}
 SHORT = 64  # numbers of a tensor that stand in the text
 
 # torch's own layers, by the attributes that are arguments of the same names
@@ -72,6 +72,8 @@ class Encoder:
             return thing
         if isinstance(thing, torch.dtype):
             return {"dtype": str(thing).removeprefix("torch.")}
+        if isinstance(thing, torch.Size):
+            return {"shape": list(thing)}
         if isinstance(thing, (tuple, list)):
             return [self.encode(part, f"{where}[{i}]") for i, part in enumerate(thing)]
         if isinstance(thing, Mapping):
@@ -164,6 +166,8 @@ class Decoder:
             return made
         if "tensor" in node:
             return self._tensor(node)
+        if "shape" in node:
+            return _shape(node["shape"])
         if "dtype" in node:
             return dtype_of(node["dtype"])
         content = node.get("mapping", node)
@@ -213,6 +217,14 @@ def record_class(key: str) -> Any:
     return cls
 
 
+def _shape(sizes: Any) -> Any:
+    import torch
+
+    if not isinstance(sizes, list) or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ValueError(f"configuration: a shape must be a list of sizes, got {sizes!r:.80}")
+    return torch.Size(sizes)
+
+
 def dtype_of(name: Any) -> Any:
     import torch
 
@@ -228,7 +240,29 @@ def make(tree: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         made: nn.Module = Decoder(tensors).decode(tree)
+    for name, dtype in tree.get("buffers", {}).items():
+        _cast(made, name, dtype_of(dtype))
     return made
+
+
+def other_buffers(model: nn.Module, made: nn.Module) -> dict[str, str]:
+    """Buffers that no state dict holds, and that `made` has in another dtype: name to dtype.
+
+    Raises:
+        ValueError: such a buffer has other values: no file would give them again.
+    """
+    import torch
+
+    saved, own = model.state_dict(), dict(made.named_buffers())
+    found: dict[str, str] = {}
+    for name, x in model.named_buffers():
+        if name in saved:
+            continue
+        if name not in own or not torch.equal(own[name].to(x), x):
+            raise ValueError(f"the buffer {name}, which a state dict does not hold, was changed")
+        if own[name].dtype != x.dtype:
+            found[name] = str(x.dtype).removeprefix("torch.")
+    return found
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -85,8 +85,8 @@ def save(
 
     path = Path(path)
     _check_place(path, overwrite)
-    written = kinds.write(model)
     given = {name: text.plain(value, name) for name, value in (("metrics", metrics or {}), ("more", more or {}))}
+    written = kinds.write(model, given["more"])
     card = Card(
         kind=written.kind,
         cls=f"{type(model).__module__}.{type(model).__qualname__}",

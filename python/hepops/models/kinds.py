@@ -37,6 +37,7 @@ class Own:
     files: tuple[str, ...]
     one: bool = False  # save and load take the one file, not its folder
     options: tuple[str, ...] = ()  # of its `load`
+    more: bool = False  # its `save` takes further entries for its configuration
 
     @property
     def cls(self) -> Any:
@@ -46,13 +47,14 @@ class Own:
 OWN = {
     f"{own.module}.{own.name}": own
     for own in (
-        Own("hepops.segmentation", "Segmenter", (WEIGHTS, "config.json")),
+        Own("hepops.segmentation", "Segmenter", (WEIGHTS, "config.json"), more=True),
         Own("hepops.flows", "Density", ("density.safetensors",), one=True, options=("flow", "device")),
         Own("hepops.flows.inference", "NeuralPosterior", ("posterior.safetensors", "posterior.json"),
             options=("embedding", "flow")),
         Own("hepops.flows.inference", "NeuralLikelihood", ("likelihood.safetensors", "likelihood.json"),
             options=("flow",)),
-        Own("hepops.flows", "Integrator", ("integrator.safetensors",), one=True, options=("f", "channels")),
+        Own("hepops.flows", "Integrator", ("integrator.safetensors",), one=True, options=(
+            "f", "channels", "candidates", "backend", "invalid", "importance", "batch", "dtype", "device", "group")),
         Own("hepops.lartpc", "FitResult", ("result.h5",), one=True),
     )
 }  # fmt: skip
@@ -68,7 +70,7 @@ class Written:
     why_not: str | None = None
 
 
-def write(model: Any) -> Written:
+def write(model: Any, more: Mapping[str, Any]) -> Written:
     """Bytes and configuration of a model.
 
     Raises:
@@ -78,7 +80,7 @@ def write(model: Any) -> Written:
 
     own = next((k for k, o in OWN.items() if type(model).__name__ == o.name and type(model) is o.cls), None)
     if own is not None:
-        return _write_own(own, model)
+        return _write_own(own, model, more)
     if not isinstance(model, nn.Module) and not constructors.is_recorded(model) and not hasattr(model, "to_dict"):
         raise TypeError(f"model must be a torch module or an object of hepops that can be saved, got {model!r:.80}")
     encoder = construction.Encoder()
@@ -96,7 +98,7 @@ def write(model: Any) -> Written:
     if encoder.tensors:
         files[ARGUMENTS] = encode(encoder.tensors)
     if tree is not None:
-        _check_again(tree, encoder.tensors, state)
+        tree = _checked_again(model, tree, encoder.tensors, state)
     return Written("constructed", files, tree, why_not)
 
 
@@ -110,22 +112,26 @@ def _state(model: Any) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _check_again(tree: Any, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """What was written must make the model again: better to hear it now than when it is needed."""
-    made = construction.make(json.loads(json.dumps(tree)), tensors)
-    if hasattr(made, "state_dict"):
-        try:
-            construction.fill(made, state)
-        except ValueError as error:
-            raise ValueError(
-                f"model was changed after it was made, its configuration does not give it: {error}"
-            ) from None
+def _checked_again(model: Any, tree: Any, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Any:
+    """What is written must make the model again: better to hear it now than when it is needed."""
+    from torch import nn
+
+    made = construction.make(tree, tensors)
+    if not isinstance(model, nn.Module):
+        return tree
+    try:
+        construction.fill(made, state)
+        buffers = construction.other_buffers(model, made)
+    except ValueError as error:
+        raise ValueError(f"model was changed after it was made, its configuration does not give it: {error}") from None
+    return {**tree, "buffers": buffers} if buffers else tree
 
 
-def _write_own(key: str, model: Any) -> Written:
+def _write_own(key: str, model: Any, more: Mapping[str, Any]) -> Written:
     own = OWN[key]
     with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / own.files[0] if own.one else Path(folder))
+        place = Path(folder) / own.files[0] if own.one else Path(folder)
+        model.save(place, more) if own.more else model.save(place)
         files = {name: (Path(folder) / name).read_bytes() for name in own.files}
     configuration = None
     for name, content in files.items():

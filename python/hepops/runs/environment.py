@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
         "cpu_level": os.environ.get("HEPOPS_CPU_LEVEL") or _core.cpu_level(),
         "machine": {**_machine(), "threads": torch.get_num_threads()},
         "git": git(Path.cwd()),
-        "hepops_git": git(Path(__file__).parent),
+        "hepops_git": _sources(),
         "seed": last_seed(),
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -44,20 +44,30 @@ def _machine() -> dict[str, Any]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "devices": devices,
     }
 
 
-def _processor() -> str:
-    """Its name, where Linux says it."""
+def processor() -> str:
+    """The processor's name, where Linux says it."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+@cache
+def _sources() -> dict[str, Any] | None:
+    """Of hepops, where its sources are under git; an environment within somebody's project is not."""
+    try:
+        _git(Path(__file__).parent, "ls-files", "--error-unmatch", Path(__file__).name)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return git(Path(__file__).parent)
 
 
 @cache

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hepops import models
+from hepops.core import reporting
 from hepops.core.files import atomic
 
 from .network import NETWORK, Segmenter
@@ -152,22 +154,24 @@ def train(
     run = _Run(folder, sample, test, plan)
     run.resume()
     began = saved = time.monotonic()
-    try:
-        while run.step < run.steps:
-            last = run.advance()
-            end = run.step % run.per_epoch == 0
-            if end:
-                last = run.measure()
-            if progress is not None:
-                progress(run.step, run.steps, last)
-            if end or time.monotonic() - saved > save_every:
-                run.save()
-                saved = time.monotonic()
-            if minutes is not None and time.monotonic() - began > 60 * minutes:
-                break
-    except KeyboardInterrupt:
-        run.save()
-        raise
+    with reporting.session("training", asdict(plan)) as tell:
+        try:
+            while run.step < run.steps:
+                last = run.advance()
+                end = run.step % run.per_epoch == 0
+                if end:
+                    last = run.measure()
+                tell(run.step, {name: last[name] for name in last if name != "step"})
+                if progress is not None:
+                    progress(run.step, run.steps, last)
+                if end or time.monotonic() - saved > save_every:
+                    run.save()
+                    saved = time.monotonic()
+                if minutes is not None and time.monotonic() - began > 60 * minutes:
+                    break
+        except KeyboardInterrupt:
+            run.save()
+            raise
     run.save()
     return run.result()
 
@@ -271,7 +275,16 @@ class _Run:
         if finished:
             with atomic(self.folder / METRICS) as part:
                 part.write_text(json.dumps(score.to_dict(), indent=2) + "\n")
-            self.segmenter.save(self.folder, {"training": self.mark})
+            models.save(
+                self.segmenter,
+                self.folder,
+                seed=self.plan.seed,
+                metrics=score.to_dict(),
+                more={"training": self.mark},
+                overwrite=True,
+            )
+            for name in (HISTORY, METRICS):
+                reporting.artefact(self.folder / name)
         return Trained(self.segmenter, self.history, score, finished, self.step, self.steps)
 
 

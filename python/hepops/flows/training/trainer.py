@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from hepops.core import reporting
 
 from ..random import fresh_seed
 from ..weights import _gathered
@@ -205,12 +207,17 @@ class Run:
 
     def go(self) -> None:
         before, self.began = self.module.training, time.monotonic() - self.spent
-        with self._bar() as report, Interrupts(self.plan.folder is not None) as interrupts:
+        with (
+            self._bar() as report,
+            reporting.session("training", self._told(), silent=self.rank != 0) as tell,
+            Interrupts(self.plan.folder is not None) as interrupts,
+        ):
             try:
                 while not self.stopped:
                     self.module.train()
                     row = self.advance()
                     report(row)
+                    tell(self.step, self._measured(row))
                     self.stopped = self._ends()
                     if self.stopped or interrupts.caught is not None or self.step % self.plan.save_every == 0:
                         self.save()
@@ -259,6 +266,20 @@ class Run:
                 f"loss {loss}, norm of the gradient {length}"
             )
         return row
+
+    def _told(self) -> dict[str, Any]:
+        """The plan, for a log."""
+        told = {f.name: getattr(self.plan, f.name) for f in fields(self.plan) if f.name not in ("progress", "group")}
+        return {name: state.describe(v) if callable(v) else v for name, v in told.items()} | {"seed": self.seed}
+
+    def _measured(self, row: dict[str, float]) -> dict[str, float]:
+        """Of a step, for a log; what there was: effective sample sizes need weights, validations are rare."""
+        numbers = {name: row[name] for name in ("loss", "lr", "norm")}
+        if not math.isnan(row["ess"]):
+            numbers["ess"] = row["ess"]
+        if self.history.validation and self.history.validation[-1][0] == self.step:
+            numbers["validation"] = self.history.validation[-1][1]
+        return numbers
 
     def _gradients(self) -> Tensor:
         """Gradients of the batch into the parameters; its loss and effective sample size."""

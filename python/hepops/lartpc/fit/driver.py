@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from hepops.core import reporting
 from hepops.lartpc.production.hit_files import HitFiles
 from hepops.lartpc.production.index import Index
 from hepops.lartpc.production.ranks import Ranks
@@ -218,6 +219,7 @@ def _work(
     problem.team = None  # what is asked of the result later, this process answers alone
     if store.folder is not None:
         result.save(store.folder / RESULT)
+        reporting.artefact(store.folder / RESULT)
     return result
 
 
@@ -243,11 +245,13 @@ def _run(
 ) -> None:
     """Every start from where the state stands."""
     minimise = optimise.levenberg_marquardt if method == "lm" else optimise.adam
-    with _Bar(progress, len(state.starts), go.max_iterations) as bar:
+    told = {"parameters": list(problem.space.names), "method": method, **asdict(go)}
+    with _Bar(progress, len(state.starts), go.max_iterations) as bar, reporting.session("fit", told) as tell:
 
         def save(state: State) -> None:
             store.write(state)
             bar.show(state.trace[-1])
+            tell(len(state.trace), _measured(state.trace[-1], problem.space.names))
 
         while len(state.finished) < len(state.starts):
             minimise(problem, stages, state, go, save)
@@ -255,6 +259,12 @@ def _run(
             if len(state.finished) < len(state.starts):
                 _next_start(state, problem)
             store.write(state)
+
+
+def _measured(step: Step, names: Sequence[str]) -> dict[str, float]:
+    """An iteration's numbers, for a log."""
+    numbers = {"objective": step.value, "relative_step": step.relative_step, "damping": step.damping}
+    return numbers | {"accepted": step.accepted} | dict(zip(names, step.parameters, strict=True))
 
 
 def _begin(problem: Problem, start: Tensor) -> list[float]:

@@ -36,5 +36,5 @@ from .training import transfer as transfer
 from .u1 import U1Coupling as U1Coupling
 from .u1 import u1_coupling as u1_coupling
 
-for _part in (LoopField, Mask, ConvNet, EvenNet, PeriodicConv, _SiteNet):
+for _part in (LoopField, Curriculum, Mask, ConvNet, EvenNet, PeriodicConv, _SiteNet):
     recorded(_part)
