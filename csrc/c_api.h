@@ -137,14 +137,14 @@ typedef struct hepops_simulate_options {
 typedef struct hepops_hits_view { /* sorted by (event, tpc, iy, ix, time); valid until the hits are destroyed */
   int64_t count;
   const int64_t *event, *tpc, *ix, *iy;
-  const int64_t* row;       /* counts the pixels that saw a current */
-  const int64_t* rank;      /* 0, 1 ... within a pixel of an event */
-  const double *x, *y, *z;  /* [cm] */
-  const double* time;       /* [us] */
-  const double* charge;     /* [e] */
-  const double* adc;        /* counts; whole numbers where there is a seed */
-  int64_t segments_outside; /* of which no part lies in a drift volume */
-  double energy_outside;    /* [MeV] */
+  const int64_t* row;                        /* counts the pixels that saw a current */
+  const int64_t* rank;                       /* 0, 1 ... within a pixel of an event */
+  const double *x, *y, *z;                   /* [cm] */
+  const double* time;                        /* [us] */
+  const double* charge;                      /* [e] */
+  const double* adc;                         /* counts; whole numbers where there is a seed */
+  int64_t segments_outside;                  /* of which no part lies in a drift volume */
+  double energy_outside;                     /* [MeV] */
   double electrons_arriving, electrons_lost; /* at the anodes; beside the planes */
   int64_t rejected;                          /* silent resets */
   int64_t pixels;                            /* rows */
@@ -192,8 +192,8 @@ HEPOPS_API void hepops_map_destroy(hepops_map* map);
 /* x (rows_read, in), weight (offsets, in, out), bias (out) or NULL -> y (rows_written, out), float32 */
 HEPOPS_API hepops_status hepops_convolve(hepops_context* context, const hepops_map* map, int64_t in, int64_t out,
                                          const float* x, const float* weight, const float* bias, float* y);
-/* grad_y (rows_written, out) -> the gradients of x, weight and bias, shapes as above; each may be NULL. grad_weight must
- * be ordinary memory, not a private mapping of a file. */
+/* grad_y (rows_written, out) -> the gradients of x, weight and bias, shapes as above; each may be NULL. grad_weight
+ * must be ordinary memory, not a private mapping of a file. */
 HEPOPS_API hepops_status hepops_convolve_backward(hepops_context* context, const hepops_map* map, int64_t in,
                                                   int64_t out, const float* grad_y, const float* x, const float* weight,
                                                   float* grad_x, float* grad_weight, float* grad_bias);

@@ -7,10 +7,12 @@
 namespace hepops {
 
 // How many slopes an element has.
-inline int64_t slopes_of(const hepops_spline& s) { return s.bins + (s.tails == HEPOPS_LINEAR ? -1 : s.tails == HEPOPS_CIRCULAR ? 0 : 1); }
+inline int64_t slopes_of(const hepops_spline& s) {
+  return s.bins + (s.tails == HEPOPS_LINEAR ? -1 : s.tails == HEPOPS_CIRCULAR ? 0 : 1);
+}
 
 template <class T>
-struct SplineNumbers {  // of n elements
+struct SplineNumbers {                      // of n elements
   std::span<T> x, widths, heights, slopes;  // (n), (n, bins), (n, bins), (n, slopes)
 
   void check(const hepops_spline& s, size_t n) const {
@@ -50,9 +52,9 @@ void spline_backward(const Context& context, const hepops_spline& s, std::span<c
   check_size("grad_value", grad_value.size(), n);
   check_size("grad_logdet", grad_logdet.size(), n);
   const auto call = [&](auto f) {
-    context.check(f(context.get(), &s, int64_t(n), grad_value.data(), grad_logdet.data(), at.x.data(),
-                    at.widths.data(), at.heights.data(), at.slopes.data(), grad.x.data(), grad.widths.data(),
-                    grad.heights.data(), grad.slopes.data()));
+    context.check(f(context.get(), &s, int64_t(n), grad_value.data(), grad_logdet.data(), at.x.data(), at.widths.data(),
+                    at.heights.data(), at.slopes.data(), grad.x.data(), grad.widths.data(), grad.heights.data(),
+                    grad.slopes.data()));
   };
   if constexpr (std::is_same_v<T, float>)
     call(&hepops_spline_backward_f32);

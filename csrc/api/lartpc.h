@@ -48,7 +48,7 @@ struct Config : hepops_simulator_config {
 };
 
 struct Segments {
-  std::span<const int64_t> event;     // (n)
+  std::span<const int64_t> event;      // (n)
   std::span<const double> start, end;  // (n, 3) x y z [cm]
   std::span<const double> dE, dEdx;    // (n) [MeV], [MeV/cm]
   std::span<const double> t0;          // (n) [us]
@@ -67,8 +67,7 @@ struct Segments {
 // Columns of hits, sorted by (event, tpc, iy, ix, time), and what was counted on the way.
 class Hits : public hepops_hits_view {
  public:
-  explicit Hits(hepops_hits* made, std::shared_ptr<const Context> context)
-      : context_(std::move(context)), hits_(made) {
+  explicit Hits(hepops_hits* made, std::shared_ptr<const Context> context) : context_(std::move(context)), hits_(made) {
     hepops_hits_read(made, this);
   }
   size_t size() const { return size_t(count); }
@@ -99,7 +98,8 @@ class Simulator {
 
   // A seed: the clocked chip with its noise. None: noise-free and continuous.
   Hits operator()(const Segments& segments, std::optional<int64_t> seed = {}) const {
-    if (seed && *seed < 0) throw std::invalid_argument("hepops: seed must not be negative, got " + std::to_string(*seed));
+    if (seed && *seed < 0)
+      throw std::invalid_argument("hepops: seed must not be negative, got " + std::to_string(*seed));
     const hepops_segments s = segments.view();
     const hepops_simulate_options options{seed.value_or(-1)};
     auto context = std::make_shared<Context>(execution_);

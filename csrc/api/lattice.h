@@ -48,8 +48,8 @@ inline void staples(const Context& context, std::span<const int64_t> extents, do
   for (const int64_t extent : extents) size *= size_t(extent);
   check_size("links", links.size(), size);
   check_size("A", A.size(), size);
-  context.check(hepops_su3_staples(context.get(), int64_t(extents.size()), extents.data(), c0, c1, links.data(),
-                                   A.data()));
+  context.check(
+      hepops_su3_staples(context.get(), int64_t(extents.size()), extents.data(), c0, c1, links.data(), A.data()));
 }
 
 }  // namespace hepops::su3

@@ -54,7 +54,8 @@ void Scene::set(const hepops_simulator& s, const Piece* pieces, int64_t count, c
   for (int64_t k = 0; k < count; ++k) first_node[k + 1] = first_node[k] + count_nodes(pieces[k], s.config.step);
   N = first_node[count];
   piece_of.resize(N);
-  for (int64_t k = 0; k < count; ++k) std::fill(piece_of.data() + first_node[k], piece_of.data() + first_node[k + 1], k);
+  for (int64_t k = 0; k < count; ++k)
+    std::fill(piece_of.data() + first_node[k], piece_of.data() + first_node[k + 1], k);
   deposits.resize(N * lartpc::DepositField::count);
   fields.resize(N * lartpc::num_fields);
   nodes = {fields.data(), N};
@@ -220,8 +221,10 @@ Collected collect(const hepops_simulator& s, const Scene& scene, const Piece* pi
     const double charge = scene.nodes(lartpc::charge, i);
     sum.arriving += charge;
     if (at.bin_u >= 0 && at.bin_u + at.bins_u <= nu && at.bin_v >= 0 && at.bin_v + at.bins_v <= nv) continue;
-    const double along_u = share_within(scene.nodes, i, lartpc::u, lartpc::width_u, plane.bin(), at.bin_u, at.bins_u, nu);
-    const double along_v = share_within(scene.nodes, i, lartpc::v, lartpc::width_v, plane.bin(), at.bin_v, at.bins_v, nv);
+    const double along_u =
+        share_within(scene.nodes, i, lartpc::u, lartpc::width_u, plane.bin(), at.bin_u, at.bins_u, nu);
+    const double along_v =
+        share_within(scene.nodes, i, lartpc::v, lartpc::width_v, plane.bin(), at.bin_v, at.bins_v, nv);
     sum.lost += charge * (1 - along_u * along_v);
   }
   return sum;

@@ -24,14 +24,14 @@ struct Scene {
   bool several = false;  // whether a pixel may have rows in more than one window
 
   Array<double> deposits, fields;
-  Array<int64_t> first_node;   // of each piece
-  Array<int64_t> piece_of;     // of each node
+  Array<int64_t> first_node;  // of each piece
+  Array<int64_t> piece_of;    // of each node
   Array<lartpc::Place> places;
-  Array<int64_t> order;        // nodes by window
+  Array<int64_t> order;  // nodes by window
   Array<Window> windows;
-  Array<int64_t> row_window, row_u, row_v;    // (rows)
-  Array<int64_t> pair_offset, pair;           // (rows + 1), node * side^2 + slot
-  Array<int64_t> first_tick, offset;          // (rows), (rows + 1)
+  Array<int64_t> row_window, row_u, row_v;  // (rows)
+  Array<int64_t> pair_offset, pair;         // (rows + 1), node * side^2 + slot
+  Array<int64_t> first_tick, offset;        // (rows), (rows + 1)
 
  private:
   void place_nodes(const hepops_simulator& simulator, const Parallel& parallel);

@@ -170,8 +170,18 @@ class Collector {
     const int64_t ix = scene.row_u[row], iy = scene.row_v[row];
     const HitPlace at = place_of_pixel(s, window.tpc, ix, iy);
     const double time = (double(scene.first_tick[row]) + crossed) * s.config.tick;
-    return {window.event, window.tpc, ix, iy, rows + row, rank, drift_position(at, s.velocity, time, window.t0),
-            at.y, at.z, time, charge, adc(s.config.frontend, charge, s.config.precision == 32, rounded)};
+    return {window.event,
+            window.tpc,
+            ix,
+            iy,
+            rows + row,
+            rank,
+            drift_position(at, s.velocity, time, window.t0),
+            at.y,
+            at.z,
+            time,
+            charge,
+            adc(s.config.frontend, charge, s.config.precision == 32, rounded)};
   }
 
   Array<int64_t> first_, triggers_;
@@ -213,8 +223,8 @@ void simulate(hepops_context& context, const hepops_simulator& s, const hepops_s
     several |= scene.several;
     for (int64_t k = begin, next; k < end; k = next) {
       for (next = k; next < end && pieces[next].event == pieces[k].event;) ++next;
-      const Collected c = collect(s, scene, pieces.data() + begin, scene.first_node[k - begin],
-                                  scene.first_node[next - begin]);
+      const Collected c =
+          collect(s, scene, pieces.data() + begin, scene.first_node[k - begin], scene.first_node[next - begin]);
       arriving = arriving + c.arriving;
       lost = lost + c.lost;
     }

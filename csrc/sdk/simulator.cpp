@@ -43,8 +43,8 @@ void check_frontend(const hepops_frontend& f) {
 }
 
 void check_tpc(const hepops_tpc& t, int64_t i, double pitch) {
-  check(t.anode != t.cathode && std::isfinite(t.anode) && std::isfinite(t.cathode), "tpcs: anode and cathode of TPC ", i,
-        " must differ, got ", t.anode, " and ", t.cathode);
+  check(t.anode != t.cathode && std::isfinite(t.anode) && std::isfinite(t.cathode), "tpcs: anode and cathode of TPC ",
+        i, " must differ, got ", t.anode, " and ", t.cathode);
   using Axis = std::tuple<const char*, int64_t, const double*>;
   for (const auto& [axis, n, edges] : {Axis("z", t.nx, t.z), Axis("y", t.ny, t.y)})
     check(n > 0 && edges[0] < edges[1] && std::abs((edges[1] - edges[0]) / pitch - double(n)) <= 0.5, "tpcs: ", n,
@@ -60,8 +60,8 @@ const hepops_simulator_config& checked(const hepops_simulator_config& c) {
   for (int64_t i = 0; i < c.num_tpcs; ++i) check_tpc(c.tpcs[i], i, c.pixel_pitch);
   check_frontend(c.frontend);
   check_parameters(c.parameters);
-  check(c.step > 0 && c.step <= c.pixel_pitch, "config: step must be in (0, ", c.pixel_pitch,
-        "] cm (one pixel), got ", c.step);
+  check(c.step > 0 && c.step <= c.pixel_pitch, "config: step must be in (0, ", c.pixel_pitch, "] cm (one pixel), got ",
+        c.step);
   check(c.recombination >= 0 && c.recombination <= 2, "config: recombination must be 0, 1 or 2, got ", c.recombination);
   check(c.precision == 32 || c.precision == 64, "config: precision must be 32 or 64, got ", c.precision);
   check(c.reach >= 1 && c.reach <= 16, "config: reach must be 1 to 16 pixels, got ", c.reach);
@@ -91,11 +91,12 @@ hepops_simulator::hepops_simulator(const hepops_execution& execution, const hepo
   if (given.thresholds) {
     thresholds.assign(given.thresholds, given.thresholds + pixels);
     for (size_t i = 0; i < thresholds.size(); ++i)
-      hepops::sdk::check(thresholds[i] > 0 && std::isfinite(thresholds[i]),
-                         "config: threshold of pixel ", i, " must be positive [e], got ", thresholds[i]);
+      hepops::sdk::check(thresholds[i] > 0 && std::isfinite(thresholds[i]), "config: threshold of pixel ", i,
+                         " must be positive [e], got ", thresholds[i]);
   }
   const hepops_frontend& f = config.frontend;
-  chip = {f.hold + f.latency, f.reset, f.busy, f.buffer_risetime > 0 ? std::exp(-config.tick / f.buffer_risetime) : 0.0};
+  chip = {f.hold + f.latency, f.reset, f.busy,
+          f.buffer_risetime > 0 ? std::exp(-config.tick / f.buffer_risetime) : 0.0};
   const auto& p = config.parameters;
   // as the Python package has it: 1 cm over its drift time
   velocity = 1 / (1 / hepops::lartpc::velocity(p.efield, p.temperature));

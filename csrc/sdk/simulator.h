@@ -73,8 +73,7 @@ namespace hepops::sdk {
 
 // Segments cut at the borders of the drift volumes, sorted by (event, tpc, segment); what hepops.lartpc.pieces.cut
 // does.
-Outside cut(const hepops_simulator& simulator, const hepops_segments& segments, Resource& memory,
-            Array<Piece>& pieces);
+Outside cut(const hepops_simulator& simulator, const hepops_segments& segments, Resource& memory, Array<Piece>& pieces);
 
 // How many nodes no longer than the step a piece is divided into.
 int64_t count_nodes(const Piece& piece, double step);

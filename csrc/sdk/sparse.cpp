@@ -47,9 +47,8 @@ struct List {
   }
 
   sparse::PairList<int32_t> view() const {
-    return {pairs.data(),   entries.data(),     tiles.data(),     schedule.data(),
-            pairs.size(),   entries.size() - 1, tiles.size() - 1, rows,
-            sparse::tile_on_cpu};
+    return {pairs.data(),       entries.data(),   tiles.data(), schedule.data(),    pairs.size(),
+            entries.size() - 1, tiles.size() - 1, rows,         sparse::tile_on_cpu};
   }
 
   Array<sparse::Pair<int32_t>> pairs;
@@ -65,8 +64,7 @@ struct hepops_map {
   hepops::sdk::Resource resource;
   hepops::sdk::List forward, backward;
   int64_t offsets = 0;
-  explicit hepops_map(const hepops_execution& execution)
-      : resource(execution), forward(resource), backward(resource) {}
+  explicit hepops_map(const hepops_execution& execution) : resource(execution), forward(resource), backward(resource) {}
 };
 
 namespace hepops::sdk {
@@ -123,9 +121,17 @@ void check_channels(const hepops_map* map, int64_t in, int64_t out) {
 void run(const List& list, int64_t offsets, int64_t rows_read, int64_t in, int64_t out, bool transposed, const float* x,
          const float* weight, const float* bias, float* y, const Parallel& parallel) {
   if (list.rows == 0) return;
-  const sparse::Convolution<float, float, int32_t> c{
-      x, weight, list.view(), offsets, rows_read, in, out, 1, false, transposed,
-      {bias, nullptr, nullptr, nullptr, 1.0f, y, nullptr, nullptr}};
+  const sparse::Convolution<float, float, int32_t> c{x,
+                                                     weight,
+                                                     list.view(),
+                                                     offsets,
+                                                     rows_read,
+                                                     in,
+                                                     out,
+                                                     1,
+                                                     false,
+                                                     transposed,
+                                                     {bias, nullptr, nullptr, nullptr, 1.0f, y, nullptr, nullptr}};
   sparse::convolve_on_host(c, parallel);
 }
 
@@ -139,8 +145,8 @@ hepops_status convolve(hepops_context* context, const hepops_map* map, int64_t i
 }
 
 hepops_status convolve_backward(hepops_context* context, const hepops_map* map, int64_t in, int64_t out,
-                                const float* grad_y, const float* x, const float* weight, float* grad_x, float* grad_weight,
-                                float* grad_bias) {
+                                const float* grad_y, const float* x, const float* weight, float* grad_x,
+                                float* grad_weight, float* grad_bias) {
   return guarded(context, [&] {
     check_channels(map, in, out);
     check(grad_y || map->forward.rows == 0, "convolve_backward: grad_y is NULL");
@@ -148,14 +154,14 @@ hepops_status convolve_backward(hepops_context* context, const hepops_map* map, 
     const int64_t read = map->backward.rows, written = map->forward.rows;
     if (grad_x) {  // gx[i] = sum over (i, o, k) of gy[o] W_k^T: the same sum over the other list
       check(weight, "convolve_backward: grad_x needs weight");
-      run(map->backward, map->offsets, written, out, in, true, grad_y, weight, static_cast<const float*>(nullptr), grad_x,
-          parallel);
+      run(map->backward, map->offsets, written, out, in, true, grad_y, weight, static_cast<const float*>(nullptr),
+          grad_x, parallel);
     }
     if (grad_weight) {
       check(x || read == 0, "convolve_backward: grad_weight needs x");
       sparse::weight_gradient_on_host(
-          sparse::WeightGradient<float, int32_t>{x, grad_y, map->forward.view(), grad_weight, map->offsets, read, in, out,
-                                             1, false, false},
+          sparse::WeightGradient<float, int32_t>{x, grad_y, map->forward.view(), grad_weight, map->offsets, read, in,
+                                                 out, 1, false, false},
           parallel);
     }
     if (grad_bias) sparse::column_sum_on_host(grad_y, written, out, grad_bias, parallel);

@@ -30,8 +30,18 @@ flows::Spline<X, X> spline_of(const hepops_spline& s, int64_t count, int64_t slo
   const int64_t strides[flows::num_operands] = {1, s.bins, s.bins, slopes, 0, 0};
   const int64_t steps[flows::num_operands] = {0, 1, 1, 1, 0, 0};
   for (int o = 0; o < flows::num_operands; ++o) layout.strides[o][0] = strides[o], layout.steps[o] = steps[o];
-  return {layout, x,        widths,      heights,        slope, nullptr, nullptr, double(X(s.low)), double(X(s.high)),
-          int(s.bins),      Tails(s.tails), Convention(s.convention)};
+  return {layout,
+          x,
+          widths,
+          heights,
+          slope,
+          nullptr,
+          nullptr,
+          double(X(s.low)),
+          double(X(s.high)),
+          int(s.bins),
+          Tails(s.tails),
+          Convention(s.convention)};
 }
 
 template <class X>
@@ -56,7 +66,8 @@ hepops_status spline_backward(hepops_context* context, const hepops_spline* s, i
   return guarded(context, [&] {
     const int64_t S = checked(s, count);
     if (count == 0) return;
-    check(grad_value && grad_logdet && x && widths && heights && (slopes || S == 0), "spline_backward: an array is NULL");
+    check(grad_value && grad_logdet && x && widths && heights && (slopes || S == 0),
+          "spline_backward: an array is NULL");
     check(grad_x && grad_widths && grad_heights && (grad_slopes || S == 0), "spline_backward: a gradient is NULL");
     const auto f = spline_of(*s, count, S, x, widths, heights, slopes);
     const flows::Rows<X> to{grad_widths, grad_heights, grad_slopes, s->bins, s->bins, S};

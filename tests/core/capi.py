@@ -111,14 +111,14 @@ class Core:
         self.call("simulator_create", byref(config), byref(made))
         return made
 
-    def simulate(self, simulator, segments, seed=None):
-        """Columns of the hits by name, and the counts."""
-        columns = {name: getattr(segments, name).contiguous() for name in ("event", "start", "end", "dE", "dEdx", "t0")}
-        given = Segments(len(segments), *(c.data_ptr() for c in columns.values()))
+    def simulate(self, simulator, segments, seed=None, columns=True):
+        """Columns of the hits by name (none where not asked for), and the counts."""
+        kept = [getattr(segments, name).contiguous() for name in ("event", "start", "end", "dE", "dEdx", "t0")]
+        given = Segments(len(segments), *(column.data_ptr() for column in kept))
         made, view = c_void_p(), View()
         self.call("simulate", simulator, byref(given), byref(Options(-1 if seed is None else seed)), byref(made))
         self.c.hepops_hits_read(made, byref(view))
-        n = view.count
+        n = view.count if columns else 0
         hits = {name: copied(getattr(view, name), n, c_int64, torch.int64) for name in INTEGERS}
         hits |= {name: copied(getattr(view, name), n, c_double, torch.float64) for name in REALS}
         self.c.hepops_hits_destroy(made)

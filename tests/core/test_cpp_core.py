@@ -63,8 +63,10 @@ def test_deposits_far_apart_in_time_and_outside_are_the_simulators(core):
     segments = hepops.lartpc.Segments.cat([tracks(1), tracks(1, seed=2), tracks(1, seed=3)])
     t0 = segments.t0 + 3000.0 * (torch.arange(len(segments)) % 3)
     segments = type(segments)(**(segments.columns() | {"t0": t0, "event": torch.zeros_like(segments.event)}))
-    out = segments.start[:, 1] > 20  # moved out of the detector, which the reports count
-    segments = type(segments)(**(segments.columns() | {"start": segments.start + 500.0 * out[:, None]}))
+    high = 100.0 * (torch.arange(len(segments)) % 4 == 0)[:, None] * torch.tensor([0.0, 1.0, 0.0])
+    moved = {"start": segments.start + high, "end": segments.end + high}  # out of the detector: reports count it
+    moved["start"][1] += torch.tensor([0.0, 80.0, 0.0])  # and one that is partly outside
+    segments = type(segments)(**(segments.columns() | moved))
     sim = Simulator(Detector.module0())
     config, _kept = capi.configure(core, sim)
     with torch.no_grad(), pytest.warns(UserWarning, match="outside"):

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NEED(call)                                                              \
-  do {                                                                          \
-    if ((call) != HEPOPS_OK) {                                                  \
+#define NEED(call)                                                             \
+  do {                                                                         \
+    if ((call) != HEPOPS_OK) {                                                 \
       fprintf(stderr, "laws: line %d: %s\n", __LINE__, hepops_error(context)); \
-      return 1;                                                                 \
-    }                                                                           \
+      return 1;                                                                \
+    }                                                                          \
   } while (0)
 
 /* An allocator that counts: what it gave out comes back. */
@@ -86,7 +86,8 @@ static int convolve(hepops_context* context) {
 }
 
 static int spline(hepops_context* context) {
-  const double x[1] = {0.3}, widths[4] = {0.1, -0.2, 0.4, 0}, heights[4] = {0, 0.5, -0.3, 0.2}, slopes[3] = {0.1, 0.7, -1};
+  const double x[1] = {0.3}, widths[4] = {0.1, -0.2, 0.4, 0}, heights[4] = {0, 0.5, -0.3, 0.2},
+               slopes[3] = {0.1, 0.7, -1};
   double y[1], there[1], back[1], again[1];
   hepops_spline s = {4, HEPOPS_LINEAR, HEPOPS_NFLOWS, -5, 5, 0};
   NEED(hepops_spline_f64(context, &s, 1, x, widths, heights, slopes, y, there));

@@ -58,7 +58,8 @@ class HitProducer {
     config.parameters.lifetime = p.get("lifetime", config.parameters.lifetime);
     config.parameters.efield = p.get("efield", config.parameters.efield);
     config.parameters.transverse_diffusion = p.get("transverse_diffusion", config.parameters.transverse_diffusion);
-    config.parameters.longitudinal_diffusion = p.get("longitudinal_diffusion", config.parameters.longitudinal_diffusion);
+    config.parameters.longitudinal_diffusion =
+        p.get("longitudinal_diffusion", config.parameters.longitudinal_diffusion);
     config.frontend.threshold = p.get("threshold", config.frontend.threshold);
     return config;
   }

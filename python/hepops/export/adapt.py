@@ -109,7 +109,7 @@ def _sparse(model: nn.Module, channels: int | None, example: tuple[Tensor, ...] 
             raise ValueError(
                 f"export: {type(model).__name__} needs an example: coordinates (N, 1 + D), features (N, C)"
             )
-        dimension = int(getattr(model.config, "data_dim", 3))  # type: ignore[union-attr]
+        dimension = int(getattr(model.config, "data_dim", 3))
         coordinates = voxels(dimension)
         example = (coordinates, torch.rand(len(coordinates), channels, generator=_generator()))
     if len(example) != 2:

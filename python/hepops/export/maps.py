@@ -121,4 +121,5 @@ class Recipe:
 
 def _pairs(source: Index, target: Index, offsets: Tensor) -> Pairs:
     given = (source.packing, source.keys, source.schedule, target.packing, target.keys, target.schedule)
-    return Pairs(*ops._sparse_pairs(*given, offsets, 0, False, False), target.schedule)
+    pairs, entries, tiles = ops._sparse_pairs(*given, offsets, 0, False, False)
+    return Pairs(pairs, entries, tiles, target.schedule)
