@@ -137,8 +137,8 @@ def _logged(texts: Sequence[str]) -> Iterator[None]:
 
 for command in (
     demo.demo, simulate.simulate, calibrate.calibrate, display.display, gun.gun, merge.merge,
-    segment.segment, export.export, run.run, posterior.posterior, info.info, reproduce.reproduce, packets.export_packets,
-    packets.import_packets,
+    segment.segment, export.export, run.run, posterior.posterior, info.info, reproduce.reproduce,
+    packets.export_packets, packets.import_packets,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(models.models, name="models")
