@@ -1,7 +1,7 @@
 #!/bin/sh
 # make verify-wheel: the wheel in fresh environments, from another folder, with nothing on PATH but the environment's own
-# programs (no compiler): oldest and newest torch, Python 3.11, 3.12 and newer where they are at hand. And the sdist:
-# unpacked elsewhere, no git beside it, it builds a wheel of the same version.
+# programs (no compiler): oldest and newest torch, Python 3.11, 3.12 and newer where they are at hand. A C++ program
+# against the package in it. And the sdist: unpacked elsewhere, no git beside it, it builds a wheel of the same version.
 # ONLY="py312-newest sdist" takes some of the checks; KEEP=1 uses environments of an earlier call again.
 set -e
 cd "$(dirname "$0")/.."
@@ -42,6 +42,43 @@ verify() {
   checks=$((checks + 1))
 }
 
+# A C++ program against the package within the wheel, by a compiler that the wheel's users may have.
+cpp() {
+  wanted cpp || return 0
+  env=$(find build/verify -maxdepth 1 -name 'py*' | head -n 1)
+  [ -n "$env" ] || { echo "verify-wheel: cpp: no environment yet"; return 0; }
+  mkdir -p "$elsewhere/cpp"
+  cat > "$elsewhere/cpp/CMakeLists.txt" << 'END'
+cmake_minimum_required(VERSION 3.26)
+project(program LANGUAGES CXX)
+find_package(hepops REQUIRED COMPONENTS core ops)
+add_executable(program program.cpp)
+target_link_libraries(program PRIVATE hepops::core hepops::ops)
+END
+  cat > "$elsewhere/cpp/program.cpp" << 'END'
+#include <hepops/lartpc/drift.h>
+#include <hepops/load/about.h>
+#include <hepops/version.h>
+
+#include <cstdio>
+#include <string>
+
+int main() {
+  if (std::string(HEPOPS_VERSION) != hepops_about("version")) return 1;
+  std::printf("%s %.10f\n", HEPOPS_VERSION, hepops::lartpc::velocity(0.5, 87.17));
+}
+END
+  cmake=${BIN:-.venv/bin}/cmake
+  [ -x "$cmake" ] || cmake=cmake
+  "$cmake" -S "$elsewhere/cpp" -B "$elsewhere/cpp/build" -Dhepops_DIR="$("$env/bin/python" -m hepops.cmake)/hepops" > /dev/null
+  "$cmake" --build "$elsewhere/cpp/build" > /dev/null
+  said=$("$elsewhere/cpp/build/program")
+  expected=$("$env/bin/python" -c 'import hepops; from hepops.lartpc.drift import velocity; print(hepops.__version__, f"{velocity(0.5):.10f}")')
+  [ "$said" = "$expected" ] || { echo "cpp: $said, and Python says $expected" >&2; exit 1; }
+  echo "cpp: find_package(hepops) of the wheel: $said, as Python says"
+  checks=$((checks + 1))
+}
+
 sdist() {
   archive=$(find dist -name 'hepops-*.tar.gz' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2)
   mkdir "$elsewhere/sdist" && tar -xzf "$archive" -C "$elsewhere/sdist" --strip-components 1
@@ -57,5 +94,6 @@ sdist() {
 verify py311-oldest 3.11 "$oldest"
 verify py312-newest 3.12 ""
 verify py313-newest 3.13 ""
+cpp
 ! wanted sdist || sdist
 echo "verify-wheel: $checks checks passed"
