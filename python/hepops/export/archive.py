@@ -5,6 +5,7 @@ import json
 import re
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,12 @@ def file_digest(path: str | Path) -> str:
 def _root(path: Path, archive: zipfile.ZipFile) -> str:
     """The folder that all members lie in; loading unpacks them, so names that lead elsewhere are refused."""
     names = archive.namelist()
+    count = Counter(names)
     for name in names:
         parts = name.split("/")
         if not all(_PART.fullmatch(part) and part not in (".", "..") for part in parts):
             raise ValueError(f"{path}: member {name!r} has a name that no package has")
-        if names.count(name) > 1:
+        if count[name] > 1:
             raise ValueError(f"{path}: member {name!r} is there twice")
     roots = {name.partition("/")[0] for name in names}
     if len(roots) != 1:
