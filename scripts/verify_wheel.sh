@@ -96,4 +96,5 @@ verify py312-newest 3.12 ""
 verify py313-newest 3.13 ""
 cpp
 ! wanted sdist || sdist
+[ "$checks" -gt 0 ] || { echo "verify-wheel: nothing was checked: no Python 3.11 to 3.13 here, or ONLY names no check" >&2; exit 1; }
 echo "verify-wheel: $checks checks passed"

@@ -61,7 +61,11 @@ repair "manylinux_2_28_$(uname -m)" 2> build/wheels/auditwheel.log || {
   repair auto 2>> build/wheels/auditwheel.log || { cat build/wheels/auditwheel.log >&2; exit 1; }
 }
 wheel=$(echo build/wheels/repaired/*.whl)
-python scripts/wheel_contents.py "$wheel" --limit "$limit" | tee build/wheels/contents.txt
+python scripts/wheel_contents.py "$wheel" --limit "$limit" > build/wheels/contents.txt || {  # a pipe would hide it
+  cat build/wheels/contents.txt
+  exit 1
+}
+cat build/wheels/contents.txt
 mv "$wheel" dist/
 python -m build --sdist --no-isolation --skip-dependency-check --outdir dist . > /dev/null
 ls -l dist

@@ -103,12 +103,34 @@ def same(a, b):
     return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
 
 
+@pytest.mark.parametrize(
+    ("tasks", "shards", "said"),
+    [((0, 2, 3), "", "1/3"), ((1, 5, 3), "", None), ((1, 1, 1), "", None), ((1, 5, 3), "100", "1/100")],
+)
+def test_some_tasks_of_an_array_are_not_taken_for_all(tmp_path, tasks, shards, said):
+    """--array=1,2,5 counts three: the first of them is not a third of the events."""
+    (tmp_path / "srun").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    names = dict(zip(("MIN", "MAX", "COUNT"), map(str, tasks), strict=True))
+    slurm = {f"SLURM_ARRAY_TASK_{name}": value for name, value in names.items()}
+    slurm |= {"SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "1", "SHARDS": shards}
+    result = subprocess.run(
+        ["bash", RECIPES / "slurm/simulate_array.sbatch", "tracks.h5"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **slurm}, capture_output=True, text=True,
+    )  # fmt: skip
+    if said is None:
+        assert result.returncode == 2 and "SHARDS" in result.stderr
+    else:
+        assert result.returncode == 0 and said in result.stdout.split()
+
+
 @pytest.mark.slow
 def test_shards_of_slurm_and_htcondor_and_nodes_of_slurm_make_the_hits_of_one_process(site):
     """One shard by the array's script, one by the worker's, merged; two ranks: the bits of a plain run."""
     folder, _ = site
     run(site, "slurm/simulate_array.sbatch", "tracks.h5",
-        SLURM_ARRAY_TASK_ID="0", SLURM_ARRAY_TASK_COUNT="2", SLURM_CPUS_PER_TASK="1", OPTIONS="--quiet")  # fmt: skip
+        SLURM_ARRAY_TASK_ID="0", SLURM_ARRAY_TASK_COUNT="2", SLURM_ARRAY_TASK_MIN="0", SLURM_ARRAY_TASK_MAX="1",
+        SLURM_CPUS_PER_TASK="1", OPTIONS="--quiet")  # fmt: skip
     run(site, "htcondor/simulate.sh", "1", "2", "tracks.h5")
     done("merge", folder / "hits_0.h5", folder / "hits_1.h5", "-o", folder / "merged.h5")
     run(site, "slurm/many_nodes.sbatch", "simulate", "tracks.h5", "-o", "ranks.h5", "--seed", "1", "--piece", "500",

@@ -1,5 +1,6 @@
 """A saved model comes back to the last bit, from its folder alone; the folder says what it is."""
 
+import enum
 import hashlib
 import subprocess
 import sys
@@ -302,3 +303,25 @@ def test_copies_remember_how_they_were_made(tmp_path):
             hepops.save(again, tmp_path / f"{k}{way}")
             state = hepops.load(tmp_path / f"{k}{way}").state_dict()
             assert all(torch.equal(x, state[n]) for n, x in thing.state_dict().items())
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    """Found when it is saved, not when it is needed."""
+
+    class Colour(enum.StrEnum):
+        RED = "red"
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    for key in (0.5, None):
+        with pytest.raises(TypeError, match=r"metrics.*key must be a word or a whole number"):
+            hepops.save(model, tmp_path / "keys", metrics={"efficiency": {key: 0.9}})
+    for _ in range(40):
+        model = torch.nn.Sequential(model)
+    with pytest.raises(ValueError, match="more than 64 levels"):
+        hepops.save(model, tmp_path / "deep")
+    assert not list(tmp_path.iterdir())
+    card = hepops.save(
+        torch.nn.Linear(2, 2), tmp_path / "m", authors="Jane Doe", metrics={"of": Colour.RED, "n": {1: 2}}
+    )
+    hepops.load(tmp_path / "m")
+    assert card.authors == ["Jane Doe"] and card.metrics == {"of": "red", "n": {1: 2}}

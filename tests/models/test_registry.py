@@ -1,5 +1,6 @@
 """A registry keeps what it was given: versions never change, two writers lose nothing, a kill leaves no half entry."""
 
+import errno
 import http.server
 import json
 import multiprocessing
@@ -277,3 +278,36 @@ def test_from_the_shell(tmp_path, saved, monkeypatch):
     assert "0 removed" in run("clean").output
     wrong = run("show", "nothing")
     assert wrong.exit_code == 1 and wrong.output.startswith("hepops: ") and wrong.output.count("\n") == 1
+
+
+def test_a_file_system_without_hard_links(tmp_path, saved, monkeypatch):
+    """EOS has none: an object is made in its place, never over another, and a part that a kill left is no version."""
+
+    def refuse(*paths, **options):
+        raise PermissionError(errno.EPERM, "Operation not permitted", paths[0], None, paths[1])
+
+    monkeypatch.setattr(os, "link", refuse)
+    registry = Registry(tmp_path / "r")
+    assert str(registry.add("line", saved[0])) == "line@1"
+    assert not registry.store.create("line/versions/1.json", b"another")
+    (tmp_path / "r/line/versions/2.json").write_text('{"name": "li')
+    assert str(registry.add("line", saved[1])) == "line@3"
+    assert [entry.version for entry in registry.entries()] == [1, 3]
+
+
+def test_a_listing_reads_each_version_a_few_times(tmp_path, saved, monkeypatch):
+    registry, count = Registry(tmp_path / "r"), [0]
+    for folder in saved:
+        registry.add("line", folder)
+    read = Folder.read
+    monkeypatch.setattr(Folder, "read", lambda self, path: count.__setitem__(0, count[0] + 1) or read(self, path))
+    assert [registry.card(entry).metrics["k"] for entry in registry.entries("line")] == list(range(len(saved)))
+    assert count[0] <= 3 * len(saved)
+
+
+@pytest.mark.parametrize("which", ["\u00b2", "9" * 5000])
+def test_references_that_are_no_numbers(tmp_path, saved, which):
+    registry = Registry(tmp_path / "r")
+    registry.add("line", saved[0])
+    with pytest.raises(ValueError, match=r"line has no version|tag must be"):
+        registry.entry(f"line@{which}")

@@ -211,6 +211,53 @@ def test_configurations_make_what_is_allowed_alone(folder, configuration, word, 
     assert not (folder / "PWNED").exists()
 
 
+LINEAR = "torch.nn.Linear"
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        [1],
+        "x",
+        3,
+        {"class": LINEAR, "arguments": {"in_features": 10**12, "out_features": 10**9}},
+        {"class": LINEAR, "arguments": {"in_features": "a", "out_features": 1}},
+        {"class": LINEAR, "arguments": [1]},
+        {"class": LINEAR},
+        {"class": "torch.nn.Sequential", "arguments": [3]},
+        {"class": "hepops.flows.Flow", "arguments": {"transform": 1, "base": 2}},
+        {"class": "hepops.lartpc.Detector", "values": None},
+        {"class": "torch.nn.Identity", "id": [1]},
+        {"tensor": [1]},
+        {"class": "torch.nn.Identity", "buffers": {"a.b": "float32"}},
+    ],
+)
+def test_configurations_that_give_no_model_are_one_kind_of_error(folder, configuration):
+    forge(folder, lambda card: {**card, "configuration": configuration})
+    refused(folder, "configuration gives")
+
+
+def test_sizes_that_no_file_has_and_kinds_without_their_files(folder):
+    def size(number):
+        return lambda card: {**card, "files": {WEIGHTS: {**card["files"][WEIGHTS], "bytes": number}}}
+
+    for number, word in ((10**30, "truncated"), (1 << 45, "truncated"), (-1, "must have bytes")):
+        forge(folder, size(number))
+        refused(folder, WEIGHTS, word)
+    forge(folder, lambda card: {**card, "kind": "hepops.flows.Density"})
+    refused(folder, "density.safetensors, which a Density needs, is not among its files")
+    forge(folder, lambda card: {**card, "kind": "record"})
+    refused(folder, "must have its values")
+
+
+def test_numbers_of_base_60_are_refused_at_once():
+    """Of 10^5 digits PyYAML makes a number in seconds; and who writes 12:30 means no 750."""
+    for line in (b"a: 12:30", b"a: 1" + b":1" * 100_000, b"a: 1:1.5"):
+        with pytest.raises(ValueError, match="plain number"):
+            text.parse(line, "x")
+    assert text.parse(text.dump({"a": "12:30"}).encode(), "x") == {"a": "12:30"}
+
+
 def test_other_formats_and_versions(folder):
     forge(folder, lambda card: {**card, "version": 99})
     refused(folder, CARD, "has version 99")

@@ -5,6 +5,7 @@ import math
 import subprocess
 
 import hepops
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -142,6 +143,32 @@ def test_what_is_refused(tmp_path):
         pass
     with log(tmp_path / "r") as run, pytest.raises(FileNotFoundError, match="nothing"):
         run.artefact(tmp_path / "nothing")
+    for around in (tmp_path, tmp_path / "r"):
+        with log(tmp_path / "r") as run, pytest.raises(ValueError, match="holds the run itself"):
+            run.artefact(around)
+
+
+def test_an_adapter_that_cannot_begin_or_go_on_is_closed(tmp_path):
+    class Never(CSV):
+        def begin(self, name, record):
+            raise OSError(28, "No space left on device")
+
+    class Once(CSV):
+        def metrics(self, values, step):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), log(tmp_path / "r", ["csv", Never(tmp_path / "n")]):
+        pass
+    assert record(tmp_path / "r")["status"] == "failed", "nobody works on it"
+    with pytest.warns(UserWarning, match="Once logs no more"), log(tmp_path / "s", Once(tmp_path / "o")) as run:
+        run.metrics({"x": 1.0}, 1)
+    assert record(tmp_path / "o")["status"] == "failed"
+
+
+def test_numbers_of_numpy_are_parameters(tmp_path):
+    with log(tmp_path) as run:
+        run.parameters({"lr": np.float64(0.25), "steps": np.int64(3), "widths": [np.float64(2.0)]})
+    assert record(tmp_path)["parameters"] == {"lr": 0.25, "steps": 3, "widths": [2.0]}
 
 
 def test_the_revision_of_the_work_is_known(tmp_path):

@@ -100,6 +100,11 @@ def test_no_other_command_is_run(tmp_path, command):
 def test_the_command_without_its_output(tmp_path):
     said = "hepops --log csv:runs/1 simulate 'a b.h5' -o out.h5 --overwrite --seed 3 --output=x -q"
     assert words_of(tmp_path, {"command": said}) == ["simulate", "a b.h5", "--seed", "3", "--quiet"]
+    said = "hepops --log=csv:runs/1 --log mlflow:m simulate a.h5 --output out.h5"
+    assert words_of(tmp_path, {"command": said}) == ["simulate", "a.h5", "--quiet"]
+    for odd in ("hepops simulate 'a.h5", 3, ["hepops"]):
+        with pytest.raises(ValueError, match="was made by"):
+            words_of(tmp_path, {"command": odd})
 
 
 def test_a_place_that_is_not_there(files, tmp_path):

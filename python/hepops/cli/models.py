@@ -32,7 +32,7 @@ def list_models(
     entries = held.entries(name)
     width = max((len(str(entry)) for entry in entries), default=0)
     for entry in entries:
-        card = held.card(str(entry))
+        card = held.card(entry)
         metrics = " ".join(f"{n}={v:.4g}" for n, v in card.metrics.items() if isinstance(v, (int, float)))
         words = [f"{entry!s:{width}}", entry.added, card.cls.rpartition(".")[2], ",".join(entry.tags), metrics]
         typer.echo("  ".join(word for word in words if word))
@@ -47,7 +47,7 @@ def show(reference: Reference, registry: Where) -> None:
     """What is known of a model."""
     held = _open(registry)
     entry = held.entry(reference)
-    typer.echo(f"{entry!s}\n{held.card(str(entry))}")
+    typer.echo(f"{entry!s}\n{held.card(entry)}")
     typer.echo(f"{'sha256':<12} {entry.sha256}")
     if entry.tags:
         typer.echo(f"{'tags':<12} {', '.join(entry.tags)}")

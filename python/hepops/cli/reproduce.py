@@ -93,9 +93,12 @@ def words_of(run: Path, known: dict[str, Any]) -> list[str]:
     Raises:
         ValueError: it does not say, or it was none that can be repeated.
     """
-    words = shlex.split(known.get("command", ""))
-    while len(words) > 2 and words[1] == "--log":
-        del words[1:3]
+    try:
+        words = shlex.split(str(known.get("command") or ""))
+    except ValueError as error:
+        raise ValueError(f"{run}: was made by {known['command']!r:.80}, which is no command ({error})") from None
+    while len(words) > 2 and words[1].startswith("--log"):
+        del words[1 : 3 if words[1] == "--log" else 2]
     if len(words) < 2 or words[0] != "hepops" or words[1] not in COMMANDS:
         said = known.get("command") or "nothing"
         raise ValueError(f"{run}: was made by {said!r}, which is none of {', '.join(COMMANDS)}")

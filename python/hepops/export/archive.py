@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ FORMAT, VERSION = "hepops.export", 1
 MEMBER = "hepops.json"  # beneath the archive's folder
 _PART = re.compile(r"[A-Za-z0-9_.+@=-]{1,255}")
 _MOST = 64 << 20  # bytes of the description
+_TENSOR = {"name", "dtype", "shape"}
 _REQUIRED = ("format", "version", "model", "inputs", "outputs", "machine", "members")
 
 
@@ -40,7 +43,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
             description = _parse(path, archive, root)
             _compare(path, archive, root, description["members"])
             return description
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, zlib.error) as error:
         raise ValueError(f"{path}: not a whole .pt2 package ({error})") from None
 
 
@@ -53,11 +56,12 @@ def file_digest(path: str | Path) -> str:
 def _root(path: Path, archive: zipfile.ZipFile) -> str:
     """The folder that all members lie in; loading unpacks them, so names that lead elsewhere are refused."""
     names = archive.namelist()
+    count = Counter(names)
     for name in names:
         parts = name.split("/")
         if not all(_PART.fullmatch(part) and part not in (".", "..") for part in parts):
             raise ValueError(f"{path}: member {name!r} has a name that no package has")
-        if names.count(name) > 1:
+        if count[name] > 1:
             raise ValueError(f"{path}: member {name!r} is there twice")
     roots = {name.partition("/")[0] for name in names}
     if len(roots) != 1:
@@ -82,6 +86,12 @@ def _parse(path: Path, archive: zipfile.ZipFile, root: str) -> dict[str, Any]:
     missing = [key for key in _REQUIRED if key not in description]
     if missing or not isinstance(description["members"], dict):
         raise ValueError(f"{path}: {MEMBER} lacks {missing or ['members']}")
+    if not isinstance(description["machine"], dict) or not isinstance(description["machine"].get("level"), str):
+        raise ValueError(f"{path}: {MEMBER}: machine must say its level, got {description['machine']!r:.80}")
+    for kind in ("inputs", "outputs"):
+        sound = isinstance(description[kind], list) and description[kind]
+        if not sound or not all(isinstance(x, dict) and x.keys() >= _TENSOR for x in description[kind]):
+            raise ValueError(f"{path}: {MEMBER}: {kind} must be tensors, got {description[kind]!r:.80}")
     return description
 
 

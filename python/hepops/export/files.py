@@ -26,11 +26,29 @@ def read_voxels(path: str | Path, inputs: list[dict[str, Any]]) -> list[Tensor]:
         if missing:
             raise ValueError(f"{path}: no dataset {missing[0]!r} among {sorted(file)}; the package asks for "
                              f"{[x['name'] for x in inputs]}")  # fmt: skip
-        columns = [torch.from_numpy(file[x["name"]][...]) for x in inputs]
+        columns = [_column(path, x["name"], file[x["name"]]) for x in inputs]
     lengths = {x["name"]: len(column) for x, column in zip(inputs, columns, strict=True)}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: datasets must have one length, got {lengths}")
     return columns
+
+
+def _column(path: str | Path, name: str, dataset: Any) -> Tensor:
+    """A dataset of numbers, whatever their width and the order of their bytes."""
+    import numpy as np
+
+    kind = getattr(getattr(dataset, "dtype", None), "kind", None)
+    if kind not in ("b", "i", "u", "f") or not dataset.shape:
+        said = "a group" if kind is None else f"{dataset.dtype} of shape {dataset.shape}"
+        raise ValueError(f"{path}: {name} must be a dataset of numbers, one row for each voxel, got {said}")
+    if kind == "b":
+        raise ValueError(f"{path}: {name} must be numbers, got {dataset.dtype}")
+    data = dataset[...]
+    if kind == "u":
+        if data.size and int(data.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"{path}: {name} must lie below 2^63, got {data.max()}")
+        data = data.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("=")))
 
 
 def label_file(package: Exported, source: str | Path, target: str | Path) -> Tensor:
@@ -56,6 +74,9 @@ def label_file(package: Exported, source: str | Path, target: str | Path) -> Ten
     if description["inputs"][0]["name"] != "coordinates" or len(description["outputs"]) != 1:
         raise ValueError(f"{package} does not label voxels: its first input must be coordinates, its output one")
     columns = read_voxels(source, description["inputs"])
+    for x, column in zip(description["inputs"], columns, strict=True):
+        if column.dim() != len(x["shape"]) or list(column.shape[1:]) != list(x["shape"][1:]):
+            raise ValueError(f"{source}: {x['name']} must have shape {x['shape']}, got {list(column.shape)}")
     output = torch.empty(len(columns[0]), *description["outputs"][0]["shape"][1:])
     for rows in _events(columns[0]):
         output[rows] = package(*(x[rows] for x in columns))

@@ -102,7 +102,12 @@ class Card:
         for name, entry in self.files.items():
             check_name(name, f"{where}: files")
             sound = isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"}
-            if not sound or not isinstance(entry["bytes"], int) or not _SHA.fullmatch(str(entry["sha256"])):
+            if (
+                not sound
+                or not isinstance(entry["bytes"], int)
+                or entry["bytes"] < 0
+                or not _SHA.fullmatch(str(entry["sha256"]))
+            ):
                 raise ValueError(f"{where}: files: {name} must have bytes and a sha256, got {entry!r:.80}")
         for name, tensors in self.tensors.items():
             if name not in self.files or not isinstance(tensors, dict):

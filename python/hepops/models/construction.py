@@ -235,14 +235,26 @@ def dtype_of(name: Any) -> Any:
 
 
 def make(tree: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The model of a description; what it draws as it is made does not move torch's generator."""
+    """The model of a description; what it draws as it is made does not move torch's generator.
+
+    Raises:
+        ValueError: a description that gives none, whatever a constructor says to its arguments.
+    """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
-        made: nn.Module = Decoder(tensors).decode(tree)
-    for name, dtype in tree.get("buffers", {}).items():
-        _cast(made, name, dtype_of(dtype))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            made: nn.Module = Decoder(tensors).decode(tree)
+        for name, dtype in tree.get("buffers", {}).items() if isinstance(tree, dict) else ():
+            _cast(made, name, dtype_of(dtype))
+    except _REFUSALS as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"configuration gives no model ({type(error).__name__}: {said})") from error
     return made
+
+
+# What Python and torch answer to arguments that are none; an own ValueError passes as it is
+_REFUSALS = (TypeError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError, MemoryError)
 
 
 def other_buffers(model: nn.Module, made: nn.Module) -> dict[str, str]:

@@ -34,7 +34,7 @@ def save(
     *,
     name: str | None = None,
     description: str | None = None,
-    authors: Sequence[str] = (),
+    authors: str | Sequence[str] = (),
     licence: str | None = None,
     doi: str | None = None,
     seed: int | None = None,
@@ -53,7 +53,8 @@ def save(
     Args:
         model: The model. Weights are copied to the CPU, in their dtypes.
         path: A folder; made where it is not there.
-        name, description, authors, licence, doi: What a citation needs; the licence as an SPDX name ("CC-BY-4.0").
+        name, description, authors, licence, doi: What a citation needs; one author may stand without a list, the
+            licence is an SPDX name ("CC-BY-4.0").
         seed: Of the training; None: that of `seed_everything`, where it was called.
         metrics: What was measured: numbers, words, lists and mappings of them.
         data: What the model learnt from, by name: files, folders, tensors or arrays, whose SHA-256 is kept, or such
@@ -66,7 +67,8 @@ def save(
 
     Raises:
         ValueError: the folder holds a model, or the model's configuration does not give it again.
-        TypeError: no model, or what YAML cannot hold.
+        TypeError: no model, or what YAML cannot hold: a key of a mapping that is neither a word nor a whole number,
+            say.
         FileNotFoundError: no such folder above, or no such data.
 
     Deterministic: the same model gives the same bytes of weights.
@@ -96,7 +98,7 @@ def save(
         why_not=written.why_not,
         name=name,
         description=description,
-        authors=list(authors),
+        authors=[authors] if isinstance(authors, str) else [str(author) for author in authors],
         licence=licence,
         doi=doi,
         seed=last_seed() if seed is None else seed,
@@ -106,7 +108,9 @@ def save(
         **given,
     )
     card._check("save")
-    _write(path, {**written.files, NAME: card.to_yaml()})
+    head = card.to_yaml()
+    Card.from_yaml(head, f"save: {NAME}")  # too deep or too long for a reader: better to hear it now
+    _write(path, {**written.files, NAME: head})
     if card.why_not is not None:
         warnings.warn(f"hepops: {path}: load will need make= ({card.why_not})", stacklevel=2)
     return card
@@ -229,8 +233,8 @@ def _bytes(path: Path, name: str, most: int) -> bytes:
         raise ValueError(f"{file}: is a link that leads out of the folder")
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
-    with open(file, "rb") as opened:
-        content = opened.read(most + 1)
+    with open(file, "rb") as opened:  # a description may say 10^30: no more is asked for than is there
+        content = opened.read(min(most, os.fstat(opened.fileno()).st_size) + 1)
     if len(content) > most:
         raise ValueError(f"{file}: has more than the {most} bytes that are expected")
     return content

@@ -157,6 +157,8 @@ def read(
     """
     if kind in OWN:
         own = OWN[kind]
+        if missing := [name for name in own.files if name not in files]:
+            raise ValueError(f"{missing[0]}, which a {own.name} needs, is not among its files")
         if make is not None:
             raise TypeError(f"make: a {own.name} has files of its own and is made by {own.name}.load")
         _options(options, own.options, own.name)
@@ -166,7 +168,9 @@ def read(
             return own.cls.load(Path(folder) / own.files[0] if own.one else Path(folder), **options)
     _options(options, (), cls)
     if kind == "record":
-        return construction.Decoder({}).decode(configuration)
+        if not isinstance(configuration, dict) or "values" not in configuration:
+            raise ValueError("configuration of a record must have its values")
+        return construction.make(configuration, {})
     if kind != "constructed":
         raise ValueError(f"kind {kind!r} is unknown; there are constructed, record, {', '.join(OWN)}")
     return _constructed(cls, configuration, why_not, files, make)
@@ -190,6 +194,8 @@ def _constructed(
         raise ValueError(f"{cls} must be made by the caller, give make= ({why_not})")
     else:
         model = construction.make(configuration, tensors)
+    if not isinstance(model, torch.nn.Module) and not constructors.is_recorded(model):
+        raise ValueError(f"configuration gives a {type(model).__name__}, which is no model")
     if WEIGHTS in files:
         if not isinstance(model, torch.nn.Module):
             raise ValueError(f"{WEIGHTS}: belongs to a module, but {type(model).__name__} is none")

@@ -25,7 +25,8 @@ from .card import NAME, Card
 from .store import open_store
 
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_VERSION = re.compile(r"([1-9]\d{0,8})\.json")
+_VERSION = re.compile(r"([1-9][0-9]{0,8})\.json")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _SHA = re.compile(r"[0-9a-f]{64}")
 HOUR = 3600.0
 
@@ -87,11 +88,12 @@ class Registry:
         """
         if name is None:
             return [entry for one in self.names() for entry in self.entries(one)]
-        numbers = self._numbers(_word("name", name))
-        if not numbers:
+        numbers = self._taken(_word("name", name))
+        tags = self.tags(name) if numbers else {}
+        found = [e for n in numbers if (e := self._entry(name, n, tags)) is not None]
+        if not found:
             raise ValueError(f"{self.url}: has no model {name!r}, but {', '.join(self.names()) or 'none at all'}")
-        tags = self.tags(name)
-        return [e for n in numbers if (e := self._entry(name, n, tags)) is not None]
+        return found
 
     def entry(self, reference: str) -> Entry:
         """The entry of "name" (its last version), "name@3" or "name@tag".
@@ -104,7 +106,7 @@ class Registry:
         entries = self.entries(name)
         if not at or which == "latest":
             return entries[-1]
-        number = int(which) if which.isdigit() else self.tags(name).get(_word("tag", which))
+        number = int(which) if _NUMBER.fullmatch(which) else self.tags(name).get(_word("tag", which))
         found = next((entry for entry in entries if entry.version == number), None)
         if found is None:
             known = ", ".join([*(str(e.version) for e in entries), *self.tags(name)])
@@ -120,14 +122,17 @@ class Registry:
                 found[tag] = int(content)
         return found
 
-    def card(self, reference: str) -> Card:
+    def card(self, reference: str | Entry) -> Card:
         """The description of a version, verified.
+
+        Args:
+            reference: "name", "name@3" or "name@tag"; or an entry, which is not looked for again.
 
         Raises:
             ValueError: no such version.
             ValueError: its model.yaml was changed.
         """
-        entry = self.entry(reference)
+        entry = reference if isinstance(reference, Entry) else self.entry(reference)
         where = f"{self.url}: {entry}: {NAME}"
         content = self.store.read(f"{entry.name}/files/{entry.sha256}/{NAME}")
         if digests.of_bytes(content) != entry.sha256:
@@ -234,7 +239,7 @@ class Registry:
         with tempfile.TemporaryDirectory(dir=place.absolute().parent, prefix=".fetch.") as folder:
             fetched = Path(folder) / "model"
             fetched.mkdir()
-            names = [*self.card(str(entry)).files, NAME, digests.SUMS]
+            names = [*self.card(entry).files, NAME, digests.SUMS]
             for name in names:
                 (fetched / name).write_bytes(self.store.read(f"{entry.name}/files/{entry.sha256}/{name}"))
             try:

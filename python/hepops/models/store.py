@@ -6,6 +6,7 @@ that somebody else was first. Both leave a reader the whole object or none.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import time
@@ -71,9 +72,14 @@ class Folder:
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(name, 0o666 & ~mask)
-            os.link(name, final)  # with its content or not at all, and never over another
-        except FileExistsError:
-            return False
+            try:
+                os.link(name, final)  # with its content or not at all, and never over another
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return _create_in_place(final, content)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(name)
@@ -106,6 +112,22 @@ class Folder:
             shutil.rmtree(at)
         else:
             at.unlink(missing_ok=True)
+
+
+# What file systems without hard links answer, as EOS, some CIFS and FAT are
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+
+
+def _create_in_place(final: Path, content: bytes) -> bool:
+    """Never over another, either, but a kill may leave a part: `Registry` reads none and counts its number as taken."""
+    try:
+        with open(final, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
 
 
 class Remote:

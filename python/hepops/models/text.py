@@ -93,10 +93,19 @@ def _content(node: Any, scalars: Any, name: str) -> Any:
 
 
 def _scalar(node: Any, scalars: Any, name: str, line: int) -> Any:
+    if ":" in node.value:  # 12:30 is a number of base 60 in YAML 1.1, and a long one takes its square in time
+        raise ValueError(f"{name}: line {line}: {node.value[:40]!r} is neither a word (in quotes) nor a plain number")
     try:
         return scalars.construct_object(node)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{name}: line {line}: {node.value[:40]!r} is no value ({error})") from None
+
+
+def _key(key: Any, where: str) -> Any:
+    key = plain(key, where)
+    if not isinstance(key, (int, str)):
+        raise TypeError(f"{where}: a key must be a word or a whole number, got {key!r}")
+    return key
 
 
 def plain(value: Any, where: str) -> Any:
@@ -109,10 +118,13 @@ def plain(value: Any, where: str) -> Any:
         count = value.numel() if hasattr(value, "numel") else value.size
         if count == 1:
             value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
+    for kind in (bool, int, float, str):  # YAML writes these, but none derived from them, such as an enumeration
+        if isinstance(value, kind):
+            return kind(value) if type(value) is not kind else value
+    if value is None:
         return value
     if isinstance(value, Mapping):
-        return {plain(k, where): plain(v, f"{where}.{k}") for k, v in value.items()}
+        return {_key(k, where): plain(v, f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
     raise TypeError(f"{where} must be numbers, words, lists and mappings of them, got {type(value).__name__}")

@@ -273,9 +273,14 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
+    for kind in (bool, int, float, str):  # YAML writes these, but none derived from them, such as numpy's float64
+        if isinstance(value, kind):
+            return kind(value) if type(value) is not kind else value
+    if value is None:
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]

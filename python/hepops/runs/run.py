@@ -6,7 +6,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ class Run:
     log's disk is full.
     """
 
-    def __init__(self, name: str, loggers: Mapping[str, Logger]) -> None:
-        self.name, self._loggers = name, dict(loggers)
+    def __init__(self, name: str, loggers: Mapping[str, Logger], folder: Path | None = None) -> None:
+        self.name, self._loggers, self._folder = name, dict(loggers), folder
         self._opened: dict[str, int] = {}
 
     def parameters(self, values: Mapping[str, Any]) -> None:
@@ -41,9 +41,12 @@ class Run:
 
         Raises:
             FileNotFoundError: no such file.
+        ValueError: a folder that holds the run's own: it cannot be copied into itself.
         """
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file")
+        if self._folder is not None and self._folder.resolve().is_relative_to(Path(path).resolve()):
+            raise ValueError(f"{path}: holds the run itself, and cannot be copied into it")
         self._each("artefact", Path(path))
 
     def opened(self, name: str, parameters: Mapping[str, Any]) -> str:
@@ -62,6 +65,9 @@ class Run:
                 del self._loggers[name]
                 text = " ".join(str(error).split())[:200]
                 warnings.warn(f"hepops: {name} logs no more: {type(error).__name__}: {text}", stacklevel=3)
+                if what != "end":
+                    with suppress(Exception):  # its files are closed, and its run does not stand as running for ever
+                        logger.end("failed")
 
 
 @contextmanager
@@ -101,14 +107,22 @@ def log(
     """
     folder = Path(folder)
     loggers = _loggers(folder, (to,) if isinstance(to, str) or not isinstance(to, Sequence) else to, options)
-    run = Run(name or folder.absolute().name, loggers)
+    run = Run(name or folder.absolute().name, loggers, folder)
     record = {
         "command": shlex.join(sys.argv),
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
     }
+    begun: list[Logger] = []
     for logger in loggers.values():
-        logger.begin(run.name, record)
+        try:
+            logger.begin(run.name, record)
+        except BaseException:
+            for before in begun:
+                with suppress(Exception):
+                    before.end("failed")
+            raise
+        begun.append(logger)
     if parameters:
         run.parameters(parameters)
     status = "failed"

@@ -1,0 +1,103 @@
+"""Voxel files that are none, and packages that are broken where no checksum reaches, are refused by name."""
+
+import hashlib
+import json
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hepops.export import describe, label_file
+from hepops.export.run import Exported
+
+VOXELS = np.array([[0, 1, 2, 3], [0, 1, 2, 4], [1, 0, 0, 0]])
+CHARGE = np.array([1.0, 2.0, 4.0], np.float32)
+DESCRIPTION = {
+    "format": "hepops.export",
+    "version": 1,
+    "model": {},
+    "inputs": [
+        {"name": "coordinates", "dtype": "int64", "shape": ["voxels", 4]},
+        {"name": "charge", "dtype": "float32", "shape": ["voxels"]},
+    ],
+    "outputs": [{"name": "logits", "dtype": "float32", "shape": ["voxels", 2]}],
+    "machine": {"level": "v2"},
+    "versions": {},
+    "classes": ["a", "b"],
+    "sha256": "0" * 64,
+}
+
+
+@pytest.fixture
+def label(tmp_path):
+    """Labels of a file with these datasets, from a package that takes the charge as its logit."""
+    package = Exported(DESCRIPTION, lambda given: torch.stack((given[1], given[0].sum(1).float()), 1))
+
+    def run(coordinates, charge):
+        with h5py.File(tmp_path / "voxels.h5", "w") as file:
+            for name, x in (("coordinates", coordinates), ("charge", charge)):
+                if x is None:
+                    file.create_group(name)
+                else:
+                    file[name] = x
+        return label_file(package, tmp_path / "voxels.h5", tmp_path / "labels.h5").tolist()
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["<i8", ">i8", "<i4", ">i2", "u1", "<u2", ">u8"])
+def test_whole_numbers_of_every_width_and_order(label, kind):
+    assert label(VOXELS.astype(kind), CHARGE.astype(">f8")) == label(VOXELS, CHARGE) == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "charge", "word"),
+    [
+        (None, CHARGE, "coordinates must be a dataset of numbers.*a group"),
+        (np.int64(3), CHARGE, "coordinates must be a dataset of numbers"),
+        (VOXELS, np.array([b"a", b"b", b"c"]), "charge must be a dataset of numbers"),
+        (VOXELS, ["a", "b", "c"], "charge must be a dataset of numbers"),
+        (VOXELS, CHARGE.astype(complex), "charge must be a dataset of numbers"),
+        (VOXELS, h5py.Empty("f4"), "charge must be a dataset of numbers"),
+        (VOXELS.astype(bool), CHARGE, "coordinates must be numbers"),
+        (np.full((3, 4), 2**63, np.uint64), CHARGE, "coordinates must lie below"),
+        (VOXELS[:, 0], CHARGE, "coordinates must have shape"),
+        (VOXELS[:, 1:], CHARGE, "coordinates must have shape"),
+        (VOXELS, CHARGE[:, None], "charge must have shape"),
+    ],
+)
+def test_datasets_that_are_no_voxels(label, tmp_path, coordinates, charge, word):
+    with pytest.raises(ValueError, match=word) as error:
+        label(coordinates, charge)
+    assert "voxels.h5" in str(error.value) and not (tmp_path / "labels.h5").exists()
+
+
+def package(path, **change):
+    content = bytes(range(256)) * 9
+    description = {**DESCRIPTION, "members": {"data/a.so": hashlib.sha256(content).hexdigest()}, **change}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data/a.so", content)
+        archive.writestr("model/hepops.json", json.dumps(description))
+    return path
+
+
+def test_broken_packages(tmp_path):
+    path = package(tmp_path / "m.pt2")
+    assert describe(path)["machine"] == {"level": "v2"}
+    content = bytearray(path.read_bytes())
+    begin = content.find(b"data/a.so") + len("data/a.so")
+    content[begin + 3] ^= 0xFF
+    content[begin + 5] ^= 0x55
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"m\.pt2"):
+        describe(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"machine": []}, {"machine": {}}, {"inputs": 3}, {"inputs": [3]}, {"inputs": [{"name": "x"}]}, {"outputs": []}],
+)
+def test_descriptions_that_say_nothing(tmp_path, change):
+    with pytest.raises(ValueError, match=rf"m\.pt2: hepops\.json: {next(iter(change))} must"):
+        describe(package(tmp_path / "m.pt2", **change))
