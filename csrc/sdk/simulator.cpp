@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -27,17 +28,30 @@ void check_parameters(const hepops_parameters& p) {
   within("w_ion", p.w_ion, 1e-6, 1e-4);
 }
 
+constexpr int64_t most_ticks = int64_t(1) << 31;  // sums of a few stay far from overflow
+constexpr double least_threshold = 1e-3;          // [e]; far below, a continuous chip would never stop to trigger
+
+void check_threshold(const char* of, int64_t pixel, double threshold) {
+  check(threshold >= least_threshold && std::isfinite(threshold), of, ": threshold", pixel < 0 ? "" : " of pixel ",
+        pixel < 0 ? std::string() : std::to_string(pixel), " must be ", least_threshold, " e or more, got ", threshold);
+}
+
 void check_frontend(const hepops_frontend& f) {
-  check(f.threshold > 0 && std::isfinite(f.threshold), "frontend: threshold must be positive [e], got ", f.threshold);
+  check_threshold("frontend", -1, f.threshold);
   using Ticks = std::pair<const char*, int64_t>;
   for (const auto& [name, ticks] :
        {Ticks("hold", f.hold), Ticks("latency", f.latency), Ticks("busy", f.busy), Ticks("reset", f.reset)})
-    check(ticks >= 0, "frontend: ", name, " must not be negative [ticks], got ", ticks);
+    check(ticks >= 0 && ticks <= most_ticks, "frontend: ", name, " must lie in [0, ", most_ticks, "] ticks, got ",
+          ticks);
   check(f.hold + f.latency + f.reset > 0, "frontend: hold + latency + reset must be positive [ticks], got 0");
   for (const double sigma : {f.reset_noise, f.uncorrelated_noise, f.discriminator_noise})
-    check(sigma >= 0 && std::isfinite(sigma), "frontend: noise must not be negative [e], got ", sigma);
-  check(f.buffer_risetime >= 0, "frontend: buffer_risetime must not be negative [us], got ", f.buffer_risetime);
-  check(f.gain > 0, "frontend: gain must be positive [mV/e], got ", f.gain);
+    check(sigma >= 0 && sigma <= 1e9, "frontend: noise must lie in [0, 1e9] e, got ", sigma);
+  check(f.buffer_risetime >= 0 && std::isfinite(f.buffer_risetime),
+        "frontend: buffer_risetime must not be negative [us], got ", f.buffer_risetime);
+  check(f.gain > 0 && std::isfinite(f.gain), "frontend: gain must be positive [mV/e], got ", f.gain);
+  using Voltage = std::pair<const char*, double>;
+  for (const auto& [name, volts] : {Voltage("v_ref", f.v_ref), Voltage("v_cm", f.v_cm), Voltage("v_ped", f.v_ped)})
+    check(std::isfinite(volts), "frontend: ", name, " must be finite [mV], got ", volts);
   check(f.v_ref > f.v_cm, "frontend: v_ref must exceed v_cm [mV], got ", f.v_ref, " and ", f.v_cm);
   check(f.adc_bits >= 1 && f.adc_bits <= 24, "frontend: adc_bits must be 1 to 24, got ", f.adc_bits);
 }
@@ -55,13 +69,14 @@ const hepops_simulator_config& checked(const hepops_simulator_config& c) {
   check(c.size == sizeof(c), "config: size is ", c.size, ", expected ", sizeof(c),
         ": was hepops_simulator_config_init called, and that of this version?");
   check(c.tpcs && c.num_tpcs > 0, "config: needs a TPC, got ", c.num_tpcs);
-  check(c.pixel_pitch > 0, "config: pixel_pitch must be positive [cm], got ", c.pixel_pitch);
-  check(c.tick > 0, "config: tick must be positive [us], got ", c.tick);
+  check(c.pixel_pitch > 0 && std::isfinite(c.pixel_pitch), "config: pixel_pitch must be positive [cm], got ",
+        c.pixel_pitch);
+  check(c.tick >= 1e-6 && c.tick <= 1e6, "config: tick must lie in [1e-6, 1e6] us, got ", c.tick);
   for (int64_t i = 0; i < c.num_tpcs; ++i) check_tpc(c.tpcs[i], i, c.pixel_pitch);
   check_frontend(c.frontend);
   check_parameters(c.parameters);
-  check(c.step > 0 && c.step <= c.pixel_pitch, "config: step must be in (0, ", c.pixel_pitch, "] cm (one pixel), got ",
-        c.step);
+  check(c.step >= 1e-6 && c.step <= c.pixel_pitch, "config: step must be in [1e-6, ", c.pixel_pitch,
+        "] cm (one pixel), got ", c.step);
   check(c.recombination >= 0 && c.recombination <= 2, "config: recombination must be 0, 1 or 2, got ", c.recombination);
   check(c.precision == 32 || c.precision == 64, "config: precision must be 32 or 64, got ", c.precision);
   check(c.reach >= 1 && c.reach <= 16, "config: reach must be 1 to 16 pixels, got ", c.reach);
@@ -90,9 +105,7 @@ hepops_simulator::hepops_simulator(const hepops_execution& execution, const hepo
   }
   if (given.thresholds) {
     thresholds.assign(given.thresholds, given.thresholds + pixels);
-    for (size_t i = 0; i < thresholds.size(); ++i)
-      hepops::sdk::check(thresholds[i] > 0 && std::isfinite(thresholds[i]), "config: threshold of pixel ", i,
-                         " must be positive [e], got ", thresholds[i]);
+    for (size_t i = 0; i < thresholds.size(); ++i) hepops::sdk::check_threshold("config", int64_t(i), thresholds[i]);
   }
   const hepops_frontend& f = config.frontend;
   chip = {f.hold + f.latency, f.reset, f.busy,

@@ -6,13 +6,20 @@
 namespace hepops::sdk {
 namespace {
 
+constexpr int64_t most_sites = int64_t(1) << 40;
+
 hepops_status staples(hepops_context* context, int64_t D, const int64_t* extents, double c0, double c1,
                       const double* links, double* A) {
   return guarded(context, [&] {
     check(D >= 1 && D <= lattice::most_dims, "su3_staples: dimensions must be 1 to ", lattice::most_dims, ", got ", D);
     check(extents, "su3_staples: extents is NULL");
-    for (int64_t mu = 0; mu < D; ++mu)
+    int64_t sites = 1;
+    for (int64_t mu = 0; mu < D; ++mu) {
       check(extents[mu] >= 1, "su3_staples: extent ", mu, " must be positive, got ", extents[mu]);
+      check(extents[mu] <= most_sites / sites, "su3_staples: extents must have ", most_sites,
+            " sites at most, got extent ", mu, " of ", extents[mu]);
+      sites *= extents[mu];
+    }
     check(links && A, "su3_staples: an array is NULL");
     const lattice::Lattice grid(extents, int(D));
     const lattice::Links<double, double, 3> U{links, grid};

@@ -180,6 +180,28 @@ def test_what_is_wrong_is_refused_by_name(core):
     config.size = 8
     assert "size is 8" in refusal(lambda: core.simulator(config))[1]
     assert "needs a TPC" in refusal(lambda: core.simulator(core.config()))[1]
+    huge = torch.iinfo(torch.int64).max
+    for name, value, message in (
+        ("threshold", 1e-300, "must be 0.001 e or more, got 1e-300"),
+        ("hold", huge, "frontend: hold must lie in"),
+        ("reset", huge // 2, "frontend: reset must lie in"),
+        ("v_ped", float("nan"), "frontend: v_ped must be finite"),
+        ("v_ref", float("inf"), "frontend: v_ref must be finite"),
+        ("gain", float("inf"), "frontend: gain must be positive"),
+        ("buffer_risetime", float("inf"), "frontend: buffer_risetime must not"),
+        ("reset_noise", 1e300, "frontend: noise must lie in"),
+    ):
+        config = core.config(module0=True)
+        setattr(config.frontend, name, value)
+        assert message in refusal(lambda config=config: core.simulator(config))[1]
+    config = core.config(module0=True)
+    config.tick = float("inf")
+    assert "config: tick must lie in" in refusal(lambda: core.simulator(config))[1]
+    for extents in ([2**32, 2**32, 1], [huge, 1, 1]):
+        with pytest.raises(capi.Refused, match="extents must have"):
+            core.call(
+                "su3_staples", 3, torch.tensor(extents), 1.0, 0.0, torch.zeros(1).double(), torch.zeros(1).double()
+            )
     segments = tracks(1)
     segments.dE[4] = torch.nan
     simulator = core.simulator(core.config(module0=True))

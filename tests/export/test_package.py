@@ -9,6 +9,7 @@ import pytest
 import torch
 from hepops import export
 from hepops.cli.app import app
+from hepops.export import archive
 from torch import nn
 from torch.testing import assert_close
 
@@ -80,10 +81,16 @@ def flipped(data):
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
-def edited(**changes):
-    return lambda name, data: [
-        (name, json.dumps(json.loads(data) | changes)) if name.endswith("hepops.json") else (name, data)
-    ]
+def edited(digest=True, **changes):
+    """The description with other entries, and with its own checksum made again or left."""
+
+    def change(name, data):
+        if not name.endswith("hepops.json"):
+            return [(name, data)]
+        text = json.loads(data) | changes
+        return [(name, json.dumps(text | ({"digest": archive._own_digest(text)} if digest else {})))]
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -109,6 +116,7 @@ def edited(**changes):
         (edited(format="other"), "not the description of a hepops.export"),
         (edited(version=99), "version 99 is newer"),
         (edited(members=[]), "lacks"),
+        (edited(digest=False, classes=["electron", "muon"]), "hepops.json was changed: SHA-256"),
     ],
 )
 def test_a_changed_package_is_refused_with_its_name(package, tmp_path, change, message):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hepops.export import describe, label_file
+from hepops.export.archive import _own_digest
 from hepops.export.run import Exported
 
 VOXELS = np.array([[0, 1, 2, 3], [0, 1, 2, 4], [1, 0, 0, 0]])
@@ -76,6 +77,7 @@ def test_datasets_that_are_no_voxels(label, tmp_path, coordinates, charge, word)
 def package(path, **change):
     content = bytes(range(256)) * 9
     description = {**DESCRIPTION, "members": {"data/a.so": hashlib.sha256(content).hexdigest()}, **change}
+    description["digest"] = _own_digest(description)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model/data/a.so", content)
         archive.writestr("model/hepops.json", json.dumps(description))

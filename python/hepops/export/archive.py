@@ -14,7 +14,7 @@ MEMBER = "hepops.json"  # beneath the archive's folder
 _PART = re.compile(r"[A-Za-z0-9_.+@=-]{1,255}")
 _MOST = 64 << 20  # bytes of the description
 _TENSOR = {"name", "dtype", "shape"}
-_REQUIRED = ("format", "version", "model", "inputs", "outputs", "machine", "members")
+_REQUIRED = ("format", "version", "model", "inputs", "outputs", "machine", "members", "digest")
 
 
 def add_description(path: Path, description: dict[str, Any]) -> None:
@@ -23,7 +23,8 @@ def add_description(path: Path, description: dict[str, Any]) -> None:
         names = archive.namelist()
         root = names[0].partition("/")[0]
         members = {name.partition("/")[2]: _digest(archive, name) for name in names}
-        text = json.dumps(description | {"members": members}, indent=1, sort_keys=True)
+        whole = description | {"members": members}
+        text = json.dumps(whole | {"digest": _own_digest(whole)}, indent=1, sort_keys=True)
         archive.writestr(f"{root}/{MEMBER}", text)
 
 
@@ -86,6 +87,8 @@ def _parse(path: Path, archive: zipfile.ZipFile, root: str) -> dict[str, Any]:
     missing = [key for key in _REQUIRED if key not in description]
     if missing or not isinstance(description["members"], dict):
         raise ValueError(f"{path}: {MEMBER} lacks {missing or ['members']}")
+    if (found := _own_digest(description)) != description["digest"]:
+        raise ValueError(f"{path}: {MEMBER} was changed: SHA-256 {found}, expected {description['digest']!r:.80}")
     if not isinstance(description["machine"], dict) or not isinstance(description["machine"].get("level"), str):
         raise ValueError(f"{path}: {MEMBER}: machine must say its level, got {description['machine']!r:.80}")
     for kind in ("inputs", "outputs"):
@@ -93,6 +96,12 @@ def _parse(path: Path, archive: zipfile.ZipFile, root: str) -> dict[str, Any]:
         if not sound or not all(isinstance(x, dict) and x.keys() >= _TENSOR for x in description[kind]):
             raise ValueError(f"{path}: {MEMBER}: {kind} must be tensors, got {description[kind]!r:.80}")
     return description
+
+
+def _own_digest(description: dict[str, Any]) -> str:
+    """SHA-256 of the description itself, in one way of writing it."""
+    others = {key: value for key, value in description.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _compare(path: Path, archive: zipfile.ZipFile, root: str, members: dict[str, Any]) -> None:
