@@ -198,10 +198,9 @@ def test_what_is_wrong_is_refused_by_name(core):
     config.tick = float("inf")
     assert "config: tick must lie in" in refusal(lambda: core.simulator(config))[1]
     for extents in ([2**32, 2**32, 1], [huge, 1, 1]):
+        field = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         with pytest.raises(capi.Refused, match="extents must have"):
-            core.call(
-                "su3_staples", 3, torch.tensor(extents), 1.0, 0.0, torch.zeros(1).double(), torch.zeros(1).double()
-            )
+            core.call("su3_staples", 3, torch.tensor(extents), ctypes.c_double(1.0), ctypes.c_double(0.0), *field)
     segments = tracks(1)
     segments.dE[4] = torch.nan
     simulator = core.simulator(core.config(module0=True))
