@@ -20,15 +20,17 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
     """(comment, code) of a header: the lines of a comment, then what follows it up to the next empty line."""
     comment: list[str] = []
     code: list[str] = []
+    inside = False  # a comment of several lines
     for line in [*text.splitlines(), ""]:
         bare = line.strip()
-        if bare.startswith(("//", "/*", "* ", "*/")) and not code:
-            comment.append(re.sub(r"^(///?|/\*+|\*/|\*)\s?|\s*\*/$", "", bare))
-        elif bare and not (SKIP.match(bare) and not code):
+        if inside or (not code and bare.startswith(("//", "/*"))):
+            inside = (inside or bare.startswith("/*")) and "*/" not in bare
+            comment.append(re.sub(r"^(/{2,3}|/\*+|\*(?!/))\s?|\s*\*/$", "", bare).strip())
+        elif bare and (code or not SKIP.match(bare)):
             code.append(line.rstrip())
         elif not bare:
             if comment or code:
-                yield "\n".join(comment).strip(), "\n".join(code)
+                yield re.sub(r"^-{3,} ?| ?-{3,}$", "", "\n".join(comment)).strip(), "\n".join(code)
             comment, code = [], []
 
 

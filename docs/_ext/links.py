@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
-from sphinx import addnodes
 
 
 class RepositoryLinks(SphinxPostTransform):
@@ -17,7 +17,7 @@ class RepositoryLinks(SphinxPostTransform):
         here = Path(self.env.doc2path(self.env.docname)).parent
         for node in list(self.document.findall(addnodes.pending_xref)):
             target = str(node.get("reftarget", "")).split("#")[0]
-            if node.get("refdomain") != "doc" and node.get("reftype") != "myst" or not target:
+            if (node.get("refdomain") != "doc" and node.get("reftype") != "myst") or not target:
                 continue
             place = (here / target).resolve()
             if (
