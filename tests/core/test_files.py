@@ -2,7 +2,7 @@ import os
 
 import h5py
 import pytest
-from hepops.core.files import atomic, open_hdf5
+from hepops.core.files import atomic, open_hdf5, umask
 
 
 def test_a_finished_file_takes_its_place(tmp_path):
@@ -12,9 +12,12 @@ def test_a_finished_file_takes_its_place(tmp_path):
         part.write_text("new")
         assert path.read_text() == "old" and part.parent == tmp_path
     assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-    mask = os.umask(0)
-    os.umask(mask)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    mask = os.umask(0o027)
+    try:
+        assert umask() == 0o027
+    finally:
+        os.umask(mask)
+    assert umask() == mask and path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):

@@ -204,6 +204,8 @@ def test_a_kill_in_the_middle_leaves_a_whole_registry(tmp_path, saved, stage):
     assert left and all(path.startswith("line/") for path in left), "but reported"
     assert registry.unfinished(3600) == [] and registry.clean(3600) == [], "an addition under way is left alone"
     assert str(registry.add("line", saved[2])) == "line@2", "the next one is not disturbed"
+    with pytest.raises(ValueError, match="older must not be negative"):
+        registry.clean(-1)
     assert registry.clean(0) == left and registry.unfinished(0) == []
     assert [bias(registry.load(f"line@{v}")) for v in (1, 2)] == [0, 2]
     assert str(registry.add("line", saved[1])) == "line@3" and bias(registry.load("line")) == 1
@@ -311,3 +313,10 @@ def test_references_that_are_no_numbers(tmp_path, saved, which):
     registry.add("line", saved[0])
     with pytest.raises(ValueError, match=r"line has no version|tag must be"):
         registry.entry(f"line@{which}")
+
+
+def test_a_registry_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert Registry("~/models").store.root == tmp_path / "models"

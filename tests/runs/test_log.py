@@ -120,6 +120,14 @@ def test_a_log_that_fails_is_left_out_by_name(tmp_path):
     assert training.step == 3 and len(read_metrics(tmp_path / "r")["training/loss"]) == 3
 
 
+def test_a_value_that_is_no_number_is_the_callers_mistake(tmp_path):
+    with log(tmp_path / "run", name="r") as run:
+        with pytest.raises(TypeError, match="metrics: a must be a number, got None"):
+            run.metrics({"b": 1.0, "a": None}, 0)
+        run.metrics({"a": np.float32(2.0)}, 1)
+    assert [row for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines() if ",1,a,2.0" in row]
+
+
 def test_rows_after_a_kill(tmp_path):
     """The last row may be cut; what a resumed training repeats counts once, the later one."""
     with log(tmp_path) as run:

@@ -9,6 +9,17 @@ from pathlib import Path
 from typing import Any
 
 
+def umask() -> int:
+    """The process's file mode mask, read without setting it: another thread may be making a file."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; on success it takes the place of `path` in one step, on failure it is removed.
@@ -25,9 +36,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     os.close(handle)
     try:
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp's 0600 would stay on the finished file
+        os.chmod(name, 0o666 & ~umask())  # mkstemp's 0600 would stay on the finished file
         yield Path(name)
         with open(name, "rb") as file:
             os.fsync(file.fileno())

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hepops.core.files import atomic
+from hepops.core.files import atomic, umask
 from hepops.core.seeds import last_seed
 
 from . import digests, kinds, text
@@ -139,9 +139,7 @@ def _write(path: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(beside, 0o777 & ~mask)  # mkdtemp's 0700 would stay
+        os.chmod(beside, 0o777 & ~umask())  # mkdtemp's 0700 would stay
         os.rename(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)

@@ -263,7 +263,7 @@ class Registry:
         for name in self.store.names(""):
             if not _WORD.fullmatch(name):
                 continue
-            used = {e.sha256 for n in self._numbers(name) if (e := self._entry(name, n, {})) is not None}
+            used = self._used(name)
             paths = [f"{name}/files/{sha}" for sha in self.store.names(f"{name}/files") if sha not in used]
             for folder in (f"{name}/versions", f"{name}/tags", *(f"{name}/files/{sha}" for sha in used)):
                 paths += [f"{folder}/{part}" for part in self.store.hidden(folder)]
@@ -271,11 +271,25 @@ class Registry:
         return found
 
     def clean(self, older: float = 24 * HOUR) -> list[str]:
-        """Remove what `unfinished` reports, and say it; an addition under way is younger than `older` seconds."""
-        found = self.unfinished(older)
-        for path in found:
+        """Remove what `unfinished` reports, and say it; an addition under way is younger than `older` seconds.
+
+        Raises:
+            ValueError: `older` is negative.
+        """
+        if not older >= 0:
+            raise ValueError(f"clean: older must not be negative [s], got {older}")
+        removed = []
+        for path in self.unfinished(older):
+            name, kind, part = path.split("/", 2)
+            if kind == "files" and "/" not in part and part in self._used(name):
+                continue  # a version has come to name it since
             self.store.remove(path)
-        return found
+            removed.append(path)
+        return removed
+
+    def _used(self, name: str) -> set[str]:
+        """Checksums that versions of a model name."""
+        return {e.sha256 for n in self._numbers(name) if (e := self._entry(name, n, {})) is not None}
 
     def _numbers(self, name: str) -> list[int]:
         """Versions that can be read, in their order."""

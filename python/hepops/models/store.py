@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from hepops.core.files import atomic
+from hepops.core.files import atomic, umask
 
 
 class Store(Protocol):
@@ -50,7 +50,7 @@ class Folder:
     local = True
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
@@ -69,9 +69,7 @@ class Folder:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(name, 0o666 & ~mask)
+            os.chmod(name, 0o666 & ~umask())
             try:
                 os.link(name, final)  # with its content or not at all, and never over another
             except FileExistsError:

@@ -33,8 +33,18 @@ class Run:
         self._each("parameters", flat(values))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of a step, by name."""
-        self._each("metrics", values, step)
+        """Numbers of a step, by name.
+
+        Raises:
+            TypeError: a value that is no number.
+        """
+        numbers = {}
+        for name, value in values.items():
+            try:
+                numbers[name] = float(value)
+            except (TypeError, ValueError):
+                raise TypeError(f"metrics: {name} must be a number, got {value!r:.80}") from None
+        self._each("metrics", numbers, step)
 
     def artefact(self, path: str | Path) -> None:
         """A file, or a folder, that belongs to the run.
