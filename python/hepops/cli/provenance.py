@@ -1,8 +1,10 @@
 """What a file was made by: versions and the command line, stored in the file itself."""
 
+import hashlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,6 +24,7 @@ def provenance() -> dict[str, Any]:
     made = {
         "command": COMMAND.get(),
         "directory": os.getcwd(),
+        "inputs": inputs(COMMAND.get()),
         "hepops": _core.version,
         "cpu_level": _core.cpu_level(),
         "torch": torch.__version__,
@@ -30,6 +33,27 @@ def provenance() -> dict[str, Any]:
     }
     seed = last_seed()
     return made if seed is None else {**made, "seed_everything": seed}
+
+
+def inputs(command: str) -> dict[str, str]:
+    """SHA-256 of every file that a command names, but for its output."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return {}
+    found: dict[str, str] = {}
+    for before, word in zip(["", *words], words, strict=False):
+        name = word.partition("=")[2] if word.startswith("--") else word
+        output = before in ("-o", "--output") or word.startswith(("-o", "--output"))
+        if name and not output and os.path.isfile(name):
+            found[name] = sha256(name)
+    return found
+
+
+def sha256(path: str | Path) -> str:
+    """Of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

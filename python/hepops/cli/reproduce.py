@@ -70,13 +70,21 @@ def _commanded(run: Path, new: Path, directory: Path | None) -> "Comparison":
     from hepops.runs.environment import differences
 
     from .info import made
-    from .provenance import provenance
+    from .provenance import provenance, sha256
 
     known: dict[str, Any] = made(run).get("provenance", {})
     words = words_of(run, known)
     where = directory or Path(known.get("directory", "."))
     if not where.is_dir():
         raise ValueError(f"{run}: ran in {where}, which is not there; --directory says where its inputs lie")
+    inputs = known.get("inputs")
+    for name, expected in (inputs if isinstance(inputs, dict) else {}).items():
+        if not (where / name).is_file():
+            raise ValueError(f"{run}: its input {name} is not in {where}; --directory says where its inputs lie")
+        if (is_now := sha256(where / name)) != expected:
+            raise ValueError(
+                f"{run}: its input {name} is not the one that it was made from: SHA-256 {is_now}, expected {expected}"
+            )
     line = [sys.executable, "-m", "hepops.cli", *words, "--output", str(new)]
     done = subprocess.run(line, cwd=where, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
