@@ -1,4 +1,4 @@
-"""One whole fit of unknown losses from the noisy hits of a self-triggered chip. docs/calorimetry.md has the table.
+"""One whole fit of unknown losses from the noisy hits of a self-triggered chip. docs/calorimetry.md says what is shown.
 
     python benchmarks/lartpc/latent_hits.py [samples] [first seed] [draws]
 
@@ -6,7 +6,7 @@ Each sample is two stopping muons and two stopping protons of the gun in module0
 with all their noise; dE and dE/dx are thrown away. A_b, k_b, the residual range of every track (known within 0.2 cm),
 the lifetime (measured beforehand, within 20 %) and the loss of every segment are unknown. The last centimetre of a
 track is taken out of truth and fit alike: the energy has a singular slope where a particle ends, and with ends inside
-the sampler's step fell to 0.015 of a width, a hundred times too short. The density is the exact likelihood of the
+the sampler's step fell to 0.015 of a width, from 0.3. The density is the exact likelihood of the
 hits (`HitObjective`), its gradient one backward pass through the simulator; the No-U-Turn sampler draws from it, begun
 6 % and 10 % away from the truth in A_b and k_b. Values and errors are the mean and the standard deviation of the draws.
 """

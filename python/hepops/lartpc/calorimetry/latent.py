@@ -243,7 +243,7 @@ class LatentPosterior:
         Cost: about eight forward and backward simulations for each draw: for single tracks, not for runs of them.
         Refuse what a chain with ``chain.diverged`` or few `LatentSamples.effective` says. Leave out the last centimetre
         of a track: the energy has a singular slope where a particle ends, and the sampler's steps (``chain.step``, of
-        order 0.5 where all is well) then become a hundred times shorter.
+        order 0.5 where all is well) then become some twenty times shorter.
         """
         best = self._climb(self.maximum(), 60, 0)[0]
         values, vectors = torch.linalg.eigh(self.curvature(best))
