@@ -2,6 +2,7 @@
 
 import enum
 import hashlib
+import inspect
 import subprocess
 import sys
 
@@ -69,6 +70,12 @@ def test_sparse_networks_come_back(tmp_path):
         options.unlink(missing_ok=True)  # what stood in it is in the folder
         again = hepops.load(tmp_path / str(k))
         assert torch.equal(network.eval()(x).features, again(x).features)
+
+
+def test_marked_classes_show_their_own_arguments():
+    """Keeping a constructor's arguments does not hide them from help and editors."""
+    assert list(inspect.signature(hepops.lartpc.Simulator).parameters)[:3] == ["detector", "parameters", "response"]
+    assert "num_features" in inspect.signature(hepops.sparse.nn.BatchNorm).parameters
 
 
 def test_lartpc_comes_back(tmp_path):

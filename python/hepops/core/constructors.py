@@ -58,6 +58,7 @@ def recorded(
         vars(self)[MADE] = (args, kwargs)
         return self
 
+    make.__signature__ = inspect.signature(cls.__init__)  # type: ignore[attr-defined]  # what help and editors show
     cls.__new__ = staticmethod(make)
     if now is not None:
         cls._construction = now
