@@ -105,7 +105,8 @@ def fit(
         batch_events: Events per iteration: of every stage but the last ("lm"), or of every iteration ("adam"). A
             likelihood is then a stage of batches and, at last, one of all events: of these are values and errors.
             None: all.
-        max_iterations: Of each start, all stages together; a tried and rejected step is one. None: 30, Adam 300.
+        max_iterations: Of each start, all stages together; a tried and rejected step is one. None: 30, with a
+            likelihood 60, Adam 300.
         tolerance: Relative change of a parameter below which the last stage ends. None: 1e-8, or 1e-5 where the
             simulator computes in float32, whose rounding smaller steps do not outweigh.
         learning_rate: Adam's, in logit units; it falls as a cosine.
@@ -166,6 +167,8 @@ def fit(
     stages = _stages(residual, method, sim, batch_events is not None)
     if nuisance and (method != "lm" or not isinstance(stages[-1], LikelihoodObject)):
         raise ValueError('nuisance: needs method "lm" with a likelihood in the last place, e.g. residual="likelihood"')
+    if max_iterations is None and isinstance(stages[-1], LikelihoodObject):
+        most = 60
     begin, held = _starts(sim, names, free, start, starts, seed, stages[-1])
     data = _data(sim, segments, measured, held.get(TIME_OFFSET, 0.0))
     problem = Problem(sim, *data, free, chunk, batch_events, nuisance)
