@@ -114,7 +114,7 @@ def test_the_producer_refuses_by_name(examples, tmp_path):
 
 def test_the_example_in_c_agrees_with_python(examples):
     lines = [line.split() for line in run(examples / "laws").splitlines()]
-    by_name = {line[0]: [float(x) for x in line if re.fullmatch(r"[-+.e\d]+", x)] for line in lines}
+    by_name = {line[0]: [float(x) for x in line if re.fullmatch(r"[-+]?\.?\d[-+.e\d]*", x)] for line in lines}
     segments = hepops.lartpc.Segments(
         event=torch.tensor([3]),
         start=torch.tensor([[-20.0, 1, 2]], dtype=torch.float64),

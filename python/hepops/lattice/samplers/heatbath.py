@@ -25,8 +25,8 @@ class Heatbath(Sampler):
     =====  ======================================================  ====================================================
     group  heatbath                                                over-relaxation
     =====  ======================================================  ====================================================
-    U(1)   von Mises by Best and Fisher's rejection, any beta |A|  :math:`\theta \to -2 \arg A - \theta`
-    SU(2)  Kennedy and Pendleton; Creutz where beta |A| < 1.69     :math:`U \to (A U A)^\dagger / \det A`
+    U(1)   von Mises by Best and Fisher's rejection, any beta A    :math:`\theta \to -2 \arg A - \theta`
+    SU(2)  Kennedy and Pendleton; Creutz where beta A < 1.69       :math:`U \to (A U A)^\dagger / \det A`
     SU(3)  Cabibbo and Marinari, subgroups 01, 02, 12              the same in each subgroup
     =====  ======================================================  ====================================================
 
