@@ -130,7 +130,7 @@ def test_the_example_in_c_agrees_with_python(examples):
     fraction = recombine(torch.tensor([2.1, 20.0], dtype=torch.float64))
     survival = drift(torch.tensor([5.0, 30.0], dtype=torch.float64), 2200.0).survival
     assert by_name["fraction"] == pytest.approx([*fraction.tolist(), *survival.tolist()], rel=1e-14)
-    assert "refused: frontend: threshold must be positive [e], got -1" in [" ".join(line) for line in lines]
+    assert "refused: frontend: threshold must be 0.001 e or more, got -1" in [" ".join(line) for line in lines]
     taken, given_back = by_name["level"]
     assert taken == given_back > 50  # all memory came from the example's allocator, and went back
 
