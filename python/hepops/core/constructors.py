@@ -170,10 +170,10 @@ def find(key: str) -> type[Any]:
 def _all() -> Iterator[type[Any]]:
     """Every marked class and every one derived from one, once."""
     seen: set[type[Any]] = set()
-    todo = list(ROOTS)
-    while todo:
-        cls = todo.pop()
+    waiting = list(ROOTS)
+    while waiting:
+        cls = waiting.pop()
         if cls not in seen:
             seen.add(cls)
             yield cls
-            todo += cls.__subclasses__()
+            waiting += cls.__subclasses__()
