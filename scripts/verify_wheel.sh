@@ -1,6 +1,6 @@
 #!/bin/sh
 # make verify-wheel: the wheel in fresh environments, from another folder, with nothing on PATH but the environment's own
-# programs (no compiler): oldest and newest torch, Python 3.11, 3.12 and newer where they are at hand. A C++ program
+# programs (no compiler): oldest and newest torch, Python 3.11 and 3.12, and 3.13 where it is at hand. A C++ program
 # against the package in it. And the sdist: unpacked elsewhere, no git beside it, it builds a wheel of the same version.
 # ONLY="py312-newest sdist" takes some of the checks; KEEP=1 uses environments of an earlier call again.
 set -e
@@ -29,7 +29,10 @@ wanted() { [ -z "$ONLY" ] || case " $ONLY " in *" $1 "*) ;; *) return 1 ;; esac;
 verify() {
   wanted "$1" || return 0
   python=$(interpreter "$2")
-  [ -n "$python" ] || { echo "verify-wheel: $1: no Python $2 here"; return 0; }
+  if [ -z "$python" ]; then
+    echo "verify-wheel: $1: no Python $2 here"
+    case $2 in 3.1[12]) exit 1 ;; *) return 0 ;; esac # the two that the wheel is promised for
+  fi
   env=$root/build/verify/$1
   [ -n "$KEEP" ] || rm -rf "$env"
   [ -x "$env/bin/python" ] || "$python" -m venv "$env"

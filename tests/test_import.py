@@ -52,12 +52,12 @@ def seconds(program):
 
 
 def test_the_import_takes_little_beyond_torch():
-    """The bar is 0.3 s; three times that is allowed here, where others use the machine. The lesser of two counts."""
-    pairs = [(seconds("import torch, hepops"), seconds("import torch")) for _ in range(2)]
+    """0.03 s are usual, 0.3 s the bar. Others may use the machine: the least of three counts."""
+    pairs = [(seconds("import torch, hepops"), seconds("import torch")) for _ in range(3)]
     with_hepops, alone = (min(column) for column in zip(*pairs, strict=True))
-    assert with_hepops - alone < 0.9
+    assert with_hepops - alone < 0.3
 
 
 def test_the_package_says_its_types():
-    """py.typed; `make check` runs mypy, `make pyright` pyright over tests/typing, a program of someone else's."""
+    """py.typed; `make check` runs mypy and pyright over tests/typing, a program of someone else's."""
     assert any((Path(part) / "py.typed").exists() for part in hepops.__path__)

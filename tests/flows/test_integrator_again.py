@@ -201,6 +201,7 @@ except (ValueError, RuntimeError) as error:
     failed = type(error).__name__
 torch.save({"mean": result.mean, "sdev": result.sdev, "chi2": result.chi2, "neval": result.neval, "calls": calls,
             "x": events.x, "failed": failed}, f"{place}/{rank}.pt")
+dist.destroy_process_group()  # threads of gloo that live on at the exit may abort it
 """
 
 

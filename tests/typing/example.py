@@ -1,4 +1,4 @@
-"""A program of someone else's, for type checkers in their strict modes: mypy (make check), pyright (make pyright)."""
+"""A program of someone else's, for type checkers in their strict modes: mypy and pyright (make check)."""
 
 import hepops
 import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Ranks:
             raise ValueError(f"RANK must be 0 to WORLD_SIZE - 1, and LOCAL_RANK not negative, got {_environment()}")
         if size > 1 and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
+            atexit.register(_leave)
         return cls(rank, size, local)
 
     def mine(self, count: int) -> range:
@@ -110,6 +112,12 @@ class Ranks:
 
 
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def _leave() -> None:
+    """End the group before the process does: threads of gloo that live on at the exit may abort it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _environment() -> dict[str, str]:
