@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import hepops
 import pytest
 import torch
 from hepops import flows
@@ -273,7 +274,7 @@ def test_an_embedding_and_a_gap_are_given():
     assert report.assumed["_transform._transforms.2"] == "Permutation"
     with pytest.raises(flows.StateDictError, match=r"_transforms\.2 has no keys"):
         flows.from_nflows(state, tail_bound=B, embedding=embedding)
-    with pytest.raises(flows.StateDictError, match=r"2 unexpected keys: _embedding_net.weight"):
+    with pytest.raises(flows.StateDictError, match=r"2 unexpected:\n  _embedding_net.weight\n  _embedding_net.bias"):
         flows.from_nflows(state, tail_bound=B, fixed=gap)
 
 
@@ -304,19 +305,32 @@ def without(state, *keys):
 
 
 FINAL = "_transform._transforms.3.autoregressive_net.final_layer"
+NET = "_transform._transforms.2.transform_net"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: without(s, f"{FINAL}.bias"), rf"key '{FINAL}.bias' is missing"),
+        (lambda s: without(s, f"{FINAL}.bias"), rf"1 missing:\n  {FINAL}.bias"),
         (lambda s: s | {"_transform._transforms.0.spare": randn(1)}, "no transform is known that has"),
-        (lambda s: s | {f"{FINAL}.spare": randn(1)}, rf"1 unexpected keys: {FINAL}.spare"),
-        (lambda s: s | {"_distribution.other": randn(1)}, "1 unexpected keys: _distribution.other"),
+        (lambda s: s | {f"{FINAL}.spare": randn(1)}, rf"1 unexpected:\n  {FINAL}.spare"),
+        (lambda s: s | {"_distribution.other": randn(1)}, r"1 unexpected:\n  _distribution.other"),
         (lambda s: s | {f"{FINAL}.weight": randn(48, 6)}, "12 parameters a feature"),
         (lambda s: s | {f"{FINAL}.weight": randn(7, 6)}, "has 7 outputs for 4 features"),
         (lambda s: s | {"_transform._transforms.0._permutation": torch.arange(3)}, "4 features, .* before it have 3"),
-        (lambda s: s | {"_transform._transforms.1.lower_entries": randn(5)}, r"must have shape \(6,\), got \(5,\)"),
+        (lambda s: s | {"_transform._transforms.1.lower_entries": randn(5)}, r"entries: \(5,\), needs \(6,\)"),
+        (lambda s: s | {f"{FINAL}.mask": torch.ones(44, 5)}, r"final_layer.mask: \(44, 5\), needs \(44, 6\)"),
+        (lambda s: s | {f"{NET}.blocks.1.linear_layers.0.weight": randn(6, 5)}, r"0.weight: \(6, 5\), needs \(6, 6\)"),
+        (lambda s: s | {f"{NET}.blocks.0.linear_layers.1.bias": randn(5)}, r"1.bias: \(5,\), needs \(6,\)"),
+        (
+            lambda s: without(s, f"{NET}.initial_layer.weight", f"{NET}.initial_layer.bias"),
+            r"2 missing:\n  .*initial_layer.weight\n  .*layer.bias",
+        ),
+        (lambda s: s | {f"{NET}.context_layer.weight": randn(6, 2)}, r"1 missing:\n  .*context_layer.bias"),
+        (
+            lambda s: s | {"_transform._transforms.0._permutation": torch.zeros(4).long()},
+            "_permutation is no permutation",
+        ),
         (lambda s: s | {f"{FINAL}.bias": randn(44) * math.nan}, "has NaN or infinite numbers"),
         (lambda s: s | {"epoch": 3}, "names to tensors, got int at 'epoch'"),
         (lambda s: {}, "names to tensors, got an empty one"),
@@ -327,7 +341,14 @@ def test_what_does_not_fit_is_an_error_by_name(change, message):
         flows.from_nflows(change(everything(0)), tail_bound=B)
     if isinstance(caught.value, flows.StateDictError):
         assert caught.value.report.library == "nflows"
-        assert "nflows: " in str(caught.value)
+        assert "from_nflows: " in str(caught.value) and len(str(caught.value).splitlines()) < 8
+
+
+def test_an_imported_flow_is_kept_with_its_description(tmp_path):
+    flow, _ = flows.from_nflows(everything(C), tail_bound=B)
+    hepops.save(flow, tmp_path / "flow")
+    x, c = randn(5, D), randn(5, C)
+    assert_close(hepops.load(tmp_path / "flow").log_prob(x, c), flow.log_prob(x, c), rtol=0, atol=0)
 
 
 def test_what_a_state_dict_does_not_hold_must_be_given():
@@ -337,7 +358,7 @@ def test_what_a_state_dict_does_not_hold_must_be_given():
         flows.from_nflows(everything(0), tail_bound=B, activation="sine")
     with pytest.raises(ValueError, match="divided must be"):
         flows.from_nflows(everything(0), tail_bound=B, divided="some")
-    with pytest.raises(ValueError, match="does not begin with the prefix"):
+    with pytest.raises(ValueError, match="must begin with the prefix"):
         flows.from_nflows(everything(0), tail_bound=B, prefix="module.")
     with pytest.raises(ValueError, match="fixed has no such gap: x"):
         flows.from_nflows(everything(0), tail_bound=B, fixed={"x": flows.Permutation([0])})

@@ -129,7 +129,8 @@ def _pickles(path: Path) -> list[bytes]:
     """
     with open(path, "rb") as file:
         content = file.read(1 << 24)  # tensors come after
-    stream, found = BytesIO(content), []
+    stream = BytesIO(content)
+    found: list[bytes] = []
     with suppress(Exception):  # pickletools has no exception of its own
         while len(found) < 4 and content[stream.tell() : stream.tell() + 1] == b"\x80":
             start = stream.tell()
