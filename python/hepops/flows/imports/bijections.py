@@ -90,8 +90,9 @@ class ZukoCircular(Elementwise):
 class NormflowsSpline(Elementwise):
     r"""normflows' rational-quadratic spline on [-B, B]: linear tails and circles side by side, identity outside.
 
-    A circle's first slope is its last one as well. normflows does not wrap: beyond B its circles, too, are the
-    identity, where :class:`Spline` with circular tails would come round.
+    A circle's first slope is its last one as well. It is not wrapped: normflows' layers of circles alone are the
+    identity beyond B, where :class:`Spline` with circular tails would come round. (Its layers of both kinds map all
+    that is beyond B to 0, which is no bijection.)
 
     Args:
         bins: K.

@@ -167,6 +167,17 @@ class PeriodicFeatures(nn.Module):
         return x.index_copy(-1, self.places, value if self.bias is None else value + self.bias)
 
 
+class Alone(nn.Module):
+    """A network of x alone, where others of the flow read a context."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+
 class MaskedPair(nn.Module):
     """normflows' MaskedAffineFlow: one network for shifts and one for logarithms of scales; both see all features, with
     zeros where those that change are."""

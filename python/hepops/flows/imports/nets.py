@@ -7,13 +7,20 @@ import torch
 from torch import nn
 
 from ..coupling import Pointwise
-from ..elementwise import Elementwise
 from ..mixing import LULinear, Permutation
 from ..transform import Transform
 from .modules import Activation, Block, Dense, FeedForward, NflowsNet, Norm
 from .report import Convert, State, some
 
 PARTS = ("widths", "heights", "derivatives")
+
+
+def filled(state: State, prefix: str, module: nn.Module) -> nn.Module:
+    """A module of the caller's with the parameters and buffers that are under `prefix`."""
+    module.to(state.dtype)
+    for name, target in module.state_dict(keep_vars=True).items():
+        state.into(f"{prefix}{name}", target)
+    return module
 
 
 def permutation(state: State, key: str) -> Permutation:
@@ -44,12 +51,10 @@ def lu(state: State, prefix: str) -> Transform:
     return transform
 
 
-def marginal(state: State, prefix: str, bijection: Elementwise) -> Pointwise:
-    """PiecewiseRationalQuadraticCDF: splines of numbers, whose parameters are constants."""
+def marginal(state: State, prefix: str, transform: Pointwise) -> Pointwise:
+    """PiecewiseRationalQuadraticCDF: splines of numbers, whose parameters are constants, into `transform`."""
     names = [f"{prefix}unnormalized_{n}" for n in PARTS]
-    raw = torch.cat([state.take(n) for n in names], -1)
-    transform = Pointwise(bijection, raw.shape[:-1])
-    transform.raw = nn.Parameter(raw)
+    transform.raw = nn.Parameter(torch.cat([state.take(n) for n in names], -1))
     for name in names:
         state.hold(name, transform.raw, "side by side")
     return transform

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..bases import Base, DiagonalNormal, Normal
-from ..coupling import Coupling
+from ..coupling import Coupling, Pointwise
 from ..elementwise import Elementwise, Spline
 from ..flow import Flow
 from ..mixing import ActNorm
 from ..transform import Compose, Inverse, Transform
 from .bijections import ForeignAffine, ForeignShift
 from .modules import Activation, Embedded, Passes, Rescale, activation_of
-from .nets import Nets, division, lu, marginal, marginal_shape, permutation
+from .nets import Nets, division, filled, lu, marginal, marginal_shape, permutation
 from .origin import ROOTS
 from .report import Convert, Report, State, some
 
@@ -93,17 +93,11 @@ def from_nflows(
     )
     transform = reader.read("_transform." if whole else "")
     if embedding is not None:
-        transform = Embedded(transform, _filled(keys, embedding))
+        transform = Embedded(transform, filled(keys, "_embedding_net.", embedding))
     flow = Flow(transform, reader.base()).to(keys.dtype)
     if reader.fixed:
         raise ValueError(f"from_nflows: fixed has no such gap: {', '.join(reader.fixed)}")
     return flow, keys.finish(flow)
-
-
-def _filled(state: State, embedding: nn.Module) -> nn.Module:
-    for name, target in [*embedding.named_parameters(), *embedding.named_buffers()]:
-        state.into(f"_embedding_net.{name}", target)
-    return embedding
 
 
 class _Reader:
@@ -187,7 +181,7 @@ class _Reader:
     def _marginal(self, prefix: str) -> Transform:
         features, size = marginal_shape(self.state, prefix)
         self.state.sized(features, prefix)
-        return marginal(self.state, prefix, self._spline(prefix, size))
+        return marginal(self.state, prefix, Pointwise(self._spline(prefix, size), features))
 
     def _spline(self, where: str, size: int) -> Spline:
         linear = size % 3 == 2
@@ -249,15 +243,18 @@ class _Reader:
             bijection = self._spline(prefix, out // n)
             order = self._division(bijection, n, net, self.divided != "none")
         network, context = self.nets.network(net, order, inputs=len(passive), joined=True)
-        transform = Coupling(mask, bijection, network, context=context)
-        for name in ("transform", "identity"):
-            self.state.take(f"{prefix}{name}_features", transform.halves, "as a mask")
+        rest = f"{prefix}unconditional_transform."
+        marginals: Elementwise | None = None
         if "unconditional_transform" in self.state.children(prefix):
-            rest = f"{prefix}unconditional_transform."
             features, size = marginal_shape(self.state, rest)
             if features != len(passive):
                 raise self.state.misshapen(f"{rest}unnormalized_widths", (len(passive), (size + 1) // 3))
-            transform.rest = marginal(self.state, rest, self._spline(rest, size))
+            marginals = self._spline(rest, size)
+        transform = Coupling(mask, bijection, network, context=context, unconditional=marginals)
+        for name in ("transform", "identity"):
+            self.state.take(f"{prefix}{name}_features", transform.halves, "as a mask")
+        if transform.rest is not None:
+            marginal(self.state, rest, transform.rest)
         return transform
 
     def _division(self, bijection: Elementwise, n: int, net: str, divided: bool) -> Convert | None:
