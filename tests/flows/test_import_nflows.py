@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import hepops
 import pytest
 import torch
 from hepops import flows
@@ -10,13 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
+from .plain_networks import apply, made, randn, resnet, run_resnet
 from .plain_spline import softplus, spline
 
 f64 = torch.float64
-
-
-def randn(*shape, scale=1.0):
-    return scale * torch.randn(*shape, dtype=f64)
 
 
 def sigmoid(u):
@@ -24,55 +22,6 @@ def sigmoid(u):
 
 
 # ---- state dicts of our own making, and what nflows' formulas make of them
-
-
-def linear(state, name, outputs, inputs):
-    state[f"{name}.weight"], state[f"{name}.bias"] = randn(outputs, inputs, scale=0.5), randn(outputs, scale=0.5)
-
-
-def resnet(state, name, inputs, outputs, context, hidden=6):
-    linear(state, f"{name}.initial_layer", hidden, inputs + context)
-    for i in range(2):
-        block = f"{name}.blocks.{i}"
-        for j in range(2):
-            linear(state, f"{block}.linear_layers.{j}", hidden, hidden)
-        if context:
-            linear(state, f"{block}.context_layer", hidden, context)
-    linear(state, f"{name}.final_layer", outputs, hidden)
-
-
-def apply(state, name, x):
-    weight = state[f"{name}.weight"] * state.get(f"{name}.mask", 1.0)
-    return weight @ x + state[f"{name}.bias"]
-
-
-def run_resnet(state, name, x, context):
-    h = apply(state, f"{name}.initial_layer", torch.cat([x, context]))
-    for i in range(2):
-        block = f"{name}.blocks.{i}"
-        t = apply(state, f"{block}.linear_layers.0", h.clamp(min=0))
-        t = apply(state, f"{block}.linear_layers.1", t.clamp(min=0))
-        if len(context):
-            t = t / (1 + torch.exp(-apply(state, f"{block}.context_layer", context)))
-        h = h + t
-    return apply(state, f"{name}.final_layer", h)
-
-
-def made(state, name, D, outputs, context, hidden=6):
-    """Masks of degrees, as any MADE has them."""
-    degrees = torch.arange(hidden) % max(1, D - 1) + min(1, D - 1)
-    out_degrees = torch.arange(1, D + 1).repeat_interleave(outputs)
-    chain = [("initial_layer", degrees, torch.arange(1, D + 1), torch.ge)]
-    for i in range(2):
-        chain += [(f"blocks.{i}.linear_layers.{j}", degrees, degrees, torch.ge) for j in range(2)]
-    for key, outs, ins, compare in [*chain, ("final_layer", out_degrees, degrees, torch.gt)]:
-        linear(state, f"{name}.{key}", len(outs), len(ins))
-        state[f"{name}.{key}.mask"] = compare(outs[:, None], ins).float()
-        state[f"{name}.{key}.degrees"] = outs.clone()
-    if context:
-        linear(state, f"{name}.context_layer", hidden, context)
-        for i in range(2):
-            linear(state, f"{name}.blocks.{i}.context_layer", hidden, context)
 
 
 def run_made(state, name, x, context):
@@ -273,7 +222,7 @@ def test_an_embedding_and_a_gap_are_given():
     assert report.assumed["_transform._transforms.2"] == "Permutation"
     with pytest.raises(flows.StateDictError, match=r"_transforms\.2 has no keys"):
         flows.from_nflows(state, tail_bound=B, embedding=embedding)
-    with pytest.raises(flows.StateDictError, match=r"2 unexpected keys: _embedding_net.weight"):
+    with pytest.raises(flows.StateDictError, match=r"2 unexpected:\n  _embedding_net.weight\n  _embedding_net.bias"):
         flows.from_nflows(state, tail_bound=B, fixed=gap)
 
 
@@ -304,19 +253,32 @@ def without(state, *keys):
 
 
 FINAL = "_transform._transforms.3.autoregressive_net.final_layer"
+NET = "_transform._transforms.2.transform_net"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: without(s, f"{FINAL}.bias"), rf"key '{FINAL}.bias' is missing"),
+        (lambda s: without(s, f"{FINAL}.bias"), rf"1 missing:\n  {FINAL}.bias"),
         (lambda s: s | {"_transform._transforms.0.spare": randn(1)}, "no transform is known that has"),
-        (lambda s: s | {f"{FINAL}.spare": randn(1)}, rf"1 unexpected keys: {FINAL}.spare"),
-        (lambda s: s | {"_distribution.other": randn(1)}, "1 unexpected keys: _distribution.other"),
+        (lambda s: s | {f"{FINAL}.spare": randn(1)}, rf"1 unexpected:\n  {FINAL}.spare"),
+        (lambda s: s | {"_distribution.other": randn(1)}, r"1 unexpected:\n  _distribution.other"),
         (lambda s: s | {f"{FINAL}.weight": randn(48, 6)}, "12 parameters a feature"),
         (lambda s: s | {f"{FINAL}.weight": randn(7, 6)}, "has 7 outputs for 4 features"),
         (lambda s: s | {"_transform._transforms.0._permutation": torch.arange(3)}, "4 features, .* before it have 3"),
-        (lambda s: s | {"_transform._transforms.1.lower_entries": randn(5)}, r"must have shape \(6,\), got \(5,\)"),
+        (lambda s: s | {"_transform._transforms.1.lower_entries": randn(5)}, r"entries: \(5,\), needs \(6,\)"),
+        (lambda s: s | {f"{FINAL}.mask": torch.ones(44, 5)}, r"final_layer.mask: \(44, 5\), needs \(44, 6\)"),
+        (lambda s: s | {f"{NET}.blocks.1.linear_layers.0.weight": randn(6, 5)}, r"0.weight: \(6, 5\), needs \(6, 6\)"),
+        (lambda s: s | {f"{NET}.blocks.0.linear_layers.1.bias": randn(5)}, r"1.bias: \(5,\), needs \(6,\)"),
+        (
+            lambda s: without(s, f"{NET}.initial_layer.weight", f"{NET}.initial_layer.bias"),
+            r"2 missing:\n  .*initial_layer.weight\n  .*layer.bias",
+        ),
+        (lambda s: s | {f"{NET}.context_layer.weight": randn(6, 2)}, r"1 missing:\n  .*context_layer.bias"),
+        (
+            lambda s: s | {"_transform._transforms.0._permutation": torch.zeros(4).long()},
+            "_permutation is no permutation",
+        ),
         (lambda s: s | {f"{FINAL}.bias": randn(44) * math.nan}, "has NaN or infinite numbers"),
         (lambda s: s | {"epoch": 3}, "names to tensors, got int at 'epoch'"),
         (lambda s: {}, "names to tensors, got an empty one"),
@@ -327,7 +289,14 @@ def test_what_does_not_fit_is_an_error_by_name(change, message):
         flows.from_nflows(change(everything(0)), tail_bound=B)
     if isinstance(caught.value, flows.StateDictError):
         assert caught.value.report.library == "nflows"
-        assert "nflows: " in str(caught.value)
+        assert "from_nflows: " in str(caught.value) and len(str(caught.value).splitlines()) < 8
+
+
+def test_an_imported_flow_is_kept_with_its_description(tmp_path):
+    flow, _ = flows.from_nflows(everything(C), tail_bound=B)
+    hepops.save(flow, tmp_path / "flow")
+    x, c = randn(5, D), randn(5, C)
+    assert_close(hepops.load(tmp_path / "flow").log_prob(x, c), flow.log_prob(x, c), rtol=0, atol=0)
 
 
 def test_what_a_state_dict_does_not_hold_must_be_given():
@@ -337,7 +306,7 @@ def test_what_a_state_dict_does_not_hold_must_be_given():
         flows.from_nflows(everything(0), tail_bound=B, activation="sine")
     with pytest.raises(ValueError, match="divided must be"):
         flows.from_nflows(everything(0), tail_bound=B, divided="some")
-    with pytest.raises(ValueError, match="does not begin with the prefix"):
+    with pytest.raises(ValueError, match="must begin with the prefix"):
         flows.from_nflows(everything(0), tail_bound=B, prefix="module.")
     with pytest.raises(ValueError, match="fixed has no such gap: x"):
         flows.from_nflows(everything(0), tail_bound=B, fixed={"x": flows.Permutation([0])})

@@ -127,8 +127,34 @@ def test_files_that_would_run_code_are_refused(tmp_path):
             return (print, ("ran",))
 
     torch.save({"weight": Payload()}, tmp_path / "bad.pt")
-    with pytest.raises(Exception, match="weights_only"):
+    with pytest.raises(ValueError, match=r"bad\.pt holds more than tensors: a checkpoint with objects in it"):
         weights.load_weights(network(), tmp_path / "bad.pt")
+
+
+def test_a_prefix_of_names_is_told_and_helps():
+    one, other = network(), network()
+    state = {f"net.model.{name}": value for name, value in one.state_dict().items()}
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r'rename=\{r"\^net\\.model\\.": ""\} would find places for (\d+) of them'
+    ) as told:
+        weights.load_weights(other, state)  # nothing fits: an error without strict, too
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    assert f"for {len(state)} of them" in str(told.value)
+    assert len(str(told.value).splitlines()) < 32  # the first names, and how many more
+    assert weights.load_weights(other, state, rename={r"^net\.model\.": ""}, strict=True).complete
+
+    inner = {name.removeprefix("backbone."): value for name, value in one.state_dict().items()}
+    report = weights.load_weights(other, inner)
+    assert report.hint.startswith('rename={r"^": "backbone."} would find places for') and report.hint in str(report)
+
+
+def test_a_source_without_anything_for_the_model_is_an_error_that_names_its_file(tmp_path):
+    torch.save({"embedding": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"(?s)weights of .*other\.pt do not fit the model: 0 of .*1 unexpected"):
+        weights.load_weights(network(), tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"got Convolution: give its state_dict\(\)"):
+        weights.load_weights(network(), nn.Convolution(1, 1, 3))
 
 
 def test_the_report_says_what_did_not_fit_and_the_model_keeps_it():

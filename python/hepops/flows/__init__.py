@@ -45,6 +45,7 @@ from .flow import Flow as Flow
 from .imports import Report as Report
 from .imports import StateDictError as StateDictError
 from .imports import from_nflows as from_nflows
+from .imports import from_normflows as from_normflows
 from .imports import from_zuko as from_zuko
 from .integration import Channel as Channel
 from .integration import IntegrationWarning as IntegrationWarning

@@ -25,6 +25,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hepops.core.tensor_files import read_tensors, state_of
+
 from .nn.convolution import DepthwiseConvolution, _Convolution
 
 Layout = Literal["minkowski", "spconv", "spconv1", "dense"]
@@ -124,12 +126,14 @@ class LoadReport:
         missing: names in the model that the source has nothing for; they kept their values.
         unexpected: names in the source that the model has no place for.
         mismatched: (name in the source, name in the model, its shape, the shape that is needed).
+        hint: what to give as `rename` where that would find places for most of what is unexpected, or nothing.
     """
 
     matched: list[tuple[str, str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    hint: str = ""
 
     @property
     def complete(self) -> bool:
@@ -151,6 +155,7 @@ class LoadReport:
             for source, target, shape, needed in self.mismatched
         ]
         lines += _listed("of another shape (not used)", wrong)
+        lines += [self.hint] if self.hint else []
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -188,14 +193,16 @@ def load_weights(
             whose shape fits: spconv's before spconv 1's before dense.
         rename: {pattern: replacement} of regular expressions applied to each name in turn, or a function of the name;
             where it gives "", the tensor is left out.
-        strict: raise where anything is missing, unexpected or of another shape.
+        strict: raise where anything is missing, unexpected or of another shape. Where nothing fits at all, that is
+            raised anyway.
 
     Returns:
         A LoadReport.
 
     Raises:
-        ValueError: strict, and not everything matched (the model is as before); a file without a state dict; two names
-            for one place. FileNotFoundError: no such file. ImportError: safetensors is not installed.
+        ValueError: strict, and not everything matched, or nothing did (the model is as before); a file with more than
+            tensors in it, such as a whole model; a file without a state dict; two names for one place.
+            FileNotFoundError: no such file. ImportError: safetensors is not installed.
 
     References:
         | C. Choy, J. Gwak, S. Savarese, 4D Spatio-Temporal ConvNets, CVPR 2019
@@ -236,8 +243,10 @@ def load_weights(
         ready[target] = fitted
         report.matched.append((name, target, how))
     report.missing = [name for name in targets if name not in taken]
-    if strict and not report.complete:
-        raise ValueError(f"the weights do not fit the model: {report}")
+    report.hint = _hint(report.unexpected, targets)
+    if not report.complete and (strict or not report.matched):
+        whose = f" of {source}" if isinstance(source, (str, Path)) else ""
+        raise ValueError(f"the weights{whose} do not fit the model: {report}")
     with torch.no_grad():
         for name, value in ready.items():
             targets[name].copy_(value)
@@ -247,32 +256,17 @@ def load_weights(
 def read_state(source: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
     """The tensors of a state dict, a checkpoint that holds one, or a file of either; see `load_weights`."""
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        if not path.exists():
-            raise FileNotFoundError(f"no file {path}")
-        read = _safetensors().load_file if path.suffix == ".safetensors" else _load
-        try:
-            found = read(str(path))
-        except OSError:
-            raise
-        except Exception as error:  # of many kinds: whatever a file of another kind makes a reader stumble over
-            raise ValueError(f"{path} holds no weights that can be read: {error}") from error
+        found = read_tensors(source)
     else:
         found = source
+    found = state_of(found)
     if not isinstance(found, Mapping):
-        raise ValueError(f"the source must be a state dict or hold one, got {type(found).__name__}")
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(found.get(key), Mapping):
-            found = found[key]
-            break
+        advice = ": give its state_dict()" if isinstance(found, nn.Module) else ""
+        raise ValueError(f"the source must be a state dict or hold one, got {type(found).__name__}{advice}")
     state = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not state and len(found):
         raise ValueError(f"the source holds no tensors, but {', '.join(map(str, list(found)[:8]))}")
     return state
-
-
-def _load(path: str) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def save_weights(
@@ -386,6 +380,28 @@ def _place(name: str, targets: Mapping[str, Tensor]) -> str | None:
         if _short(candidate) in targets:
             return _short(candidate)
     return None
+
+
+def _hint(unexpected: Sequence[str], targets: Mapping[str, Tensor]) -> str:
+    """The beginning of names to take off or to put before them, where most would then have a place."""
+
+    def heads(name: str) -> list[str]:
+        parts = name.split(".")
+        return [".".join(parts[:n]) + "." for n in range(1, len(parts))]
+
+    def places(names: Sequence[str]) -> int:
+        return sum(_place(name, targets) is not None for name in names)
+
+    found = [
+        (places([name.removeprefix(head) for name in unexpected]), rf'rename={{r"^{re.escape(head)}": ""}}')
+        for head in heads(next(iter(unexpected), ""))
+    ]
+    found += [
+        (places([head + name for name in unexpected]), f'rename={{r"^": "{head}"}}')
+        for head in dict.fromkeys(head for name in targets for head in heads(name)[:2])
+    ]
+    count, rename = max(found, default=(0, ""))
+    return f"{rename} would find places for {count} of them" if 2 * count > len(unexpected) else ""
 
 
 def _fit(

@@ -1,4 +1,4 @@
-"""The networks and layers of nflows and zuko, where hepops builds its own in another way."""
+"""The networks and layers of nflows, normflows and zuko, where hepops builds its own in another way."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,10 +27,11 @@ class Dense(nn.Module):
 
     mask: Tensor | None
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, mask: Tensor | None = None) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, masked: bool = False) -> None:
         super().__init__()
-        self.weight, self.bias = weight, bias
-        self.register_buffer("mask", mask)
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.register_buffer("mask", torch.ones(outputs, inputs) if masked else None)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight if self.mask is None else self.weight * self.mask
@@ -48,11 +49,12 @@ class Norm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter, mean: Tensor, var: Tensor, eps: float = 1e-3) -> None:
+    def __init__(self, features: int, eps: float = 1e-3) -> None:
         super().__init__()
-        self.weight, self.bias, self.eps = weight, bias, eps
-        self.register_buffer("running_mean", mean)
-        self.register_buffer("running_var", var)
+        self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
+        self.eps = eps
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.running_mean) * (self.running_var + self.eps).rsqrt() * self.weight + self.bias
@@ -63,19 +65,20 @@ def expanded(context: Tensor, x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """A residual block of nflows: h + W1 a(W0 a(h)), with the context gating (couplings) or added inside (MADE)."""
+    """A residual block of nflows and normflows: h + W1 a(W0 a(h)); the context gates it, or is added inside (nflows'
+    MADE)."""
 
     def __init__(
         self,
         linears: Sequence[Dense],
         norms: Sequence[Norm],
         context: Dense | None,
-        activation: Activation,
+        activation: str | Activation,
         gates: bool,
     ) -> None:
         super().__init__()
         self.linears, self.norms, self.context = nn.ModuleList(linears), nn.ModuleList(norms), context
-        self.activation, self.gates = activation, gates
+        self.activation, self.gates = activation_of("Block", activation), gates
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         t = h
@@ -91,49 +94,117 @@ class Block(nn.Module):
 class FeedForward(nn.Module):
     """A block of nflows' MADE without residuals: a(W norm(h)); it reads no context."""
 
-    def __init__(self, linear: Dense, norm: Norm | None, activation: Activation) -> None:
+    def __init__(self, linear: Dense, norm: Norm | None, activation: str | Activation) -> None:
         super().__init__()
-        self.linear, self.norm, self.activation = linear, norm, activation
+        self.linear, self.norm, self.activation = linear, norm, activation_of("FeedForward", activation)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         return self.activation(self.linear(h if self.norm is None else self.norm(h)))
 
 
 class NflowsNet(nn.Module):
-    """nflows' ResidualNet (`gates`: the context is an input) and MADE (the context is added to the first layer)."""
+    """ResidualNet and MADE of nflows and of normflows.
+
+    Args:
+        initial, blocks, final: The layers.
+        activation: a.
+        joined: Whether the context is an input beside x (ResidualNet).
+        context: The layer through which it is added to what `initial` gives (MADE).
+        plain: Whether that is added as it is, and blocks without residuals follow `initial` without activation
+            (normflows); nflows applies a to both.
+        before: Applied to x (normflows' periodic features).
+    """
 
     def __init__(
         self,
         initial: Dense,
         blocks: Sequence[nn.Module],
         final: Dense,
-        activation: Activation,
+        activation: str | Activation,
         *,
-        gates: bool,
+        joined: bool,
         context: Dense | None = None,
+        plain: bool = False,
+        before: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.initial, self.blocks, self.final, self.context = initial, nn.ModuleList(blocks), final, context
-        self.activation, self.gates = activation, gates
+        self.activation, self.joined, self.plain = activation_of("NflowsNet", activation), joined, plain
+        self.before = before
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = None if context is None else expanded(context, x)
-        h = self.initial(torch.cat([x, context], -1) if self.gates and context is not None else x)
+        x = x if self.before is None else self.before(x)
+        h = self.initial(torch.cat([x, context], -1) if self.joined and context is not None else x)
         if self.context is not None and context is not None:
-            h = h + self.activation(self.context(context))
-        if len(self.blocks) and isinstance(self.blocks[0], FeedForward):
+            c = self.context(context)
+            h = h + (c if self.plain else self.activation(c))
+        if len(self.blocks) and isinstance(self.blocks[0], FeedForward) and not self.plain:
             h = self.activation(h)
         for block in self.blocks:
             h = block(h, context)
         return self.final(h)
 
 
+class PeriodicFeatures(nn.Module):
+    """normflows' PeriodicFeaturesElementwise: angles x to u sin(s x) + v cos(s x), each by one number, others as they
+    are."""
+
+    places: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, angles: int, bias: bool = False) -> None:
+        super().__init__()
+        self.features = features
+        self.weights = nn.Parameter(torch.ones(angles, 2))
+        self.bias = nn.Parameter(torch.zeros(angles)) if bias else None
+        self.register_buffer("places", torch.arange(angles))
+        self.register_buffer("scale", torch.ones(angles))
+
+    def forward(self, x: Tensor) -> Tensor:
+        angle = self.scale * x.index_select(-1, self.places)
+        value = self.weights[:, 0] * angle.sin() + self.weights[:, 1] * angle.cos()
+        return x.index_copy(-1, self.places, value if self.bias is None else value + self.bias)
+
+
+class Alone(nn.Module):
+    """A network of x alone, where others of the flow read a context."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+
+class MaskedPair(nn.Module):
+    """normflows' MaskedAffineFlow: one network for shifts and one for logarithms of scales; both see all features, with
+    zeros where those that change are."""
+
+    passive: Tensor
+    active: Tensor
+
+    def __init__(self, features: int, shift: nn.Module | None, scale: nn.Module | None, active: Sequence[int]) -> None:
+        super().__init__()
+        self.features, self.shift, self.scale = features, shift, scale
+        self.register_buffer("active", torch.as_tensor(active), persistent=False)
+        passive = [i for i in range(features) if i not in set(active)]
+        self.register_buffer("passive", torch.as_tensor(passive, dtype=torch.int64), persistent=False)
+
+    def forward(self, b: Tensor, context: Tensor | None = None) -> Tensor:
+        x = b.new_zeros(*b.shape[:-1], self.features).index_copy(-1, self.passive, b)
+        zero = b.new_zeros(*b.shape[:-1], len(self.active))
+        t, s = (zero if net is None else net(x).index_select(-1, self.active) for net in (self.shift, self.scale))
+        return torch.stack([t, s], -1).flatten(-2)
+
+
 class Residual(nn.Module):
     """x + W1 a(W0 x) of zuko."""
 
-    def __init__(self, first: Dense, second: Dense, activation: Activation) -> None:
+    def __init__(self, first: Dense, second: Dense, activation: str | Activation) -> None:
         super().__init__()
-        self.first, self.second, self.activation = first, second, activation
+        self.first, self.second, self.activation = first, second, activation_of("Residual", activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.activation(self.first(x)))
@@ -144,11 +215,13 @@ class Residual(nn.Module):
 
 
 class ZukoNet(nn.Module):
-    """zuko's MLP and MaskedMLP: layers, with an activation and a normalisation between where there were any."""
+    """MLP of zuko and normflows, zuko's MaskedMLP: layers, with an activation and a normalisation between where there
+    were any."""
 
-    def __init__(self, layers: Sequence[nn.Module], between: Sequence[int], activation: Activation) -> None:
+    def __init__(self, layers: Sequence[nn.Module], between: Sequence[int], activation: str | Activation) -> None:
         super().__init__()
-        self.layers, self.between, self.activation = nn.ModuleList(layers), list(between), activation
+        self.layers, self.between = nn.ModuleList(layers), list(between)
+        self.activation = activation_of("ZukoNet", activation)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is not None:

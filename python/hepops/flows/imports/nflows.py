@@ -1,6 +1,5 @@
 """Flows of nflows (C. Durkan, A. Bekasov, I. Murray, G. Papamakarios, doi:10.5281/zenodo.4296287)."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,11 +12,13 @@ from ..bases import Base, DiagonalNormal, Normal
 from ..coupling import Coupling, Pointwise
 from ..elementwise import Elementwise, Spline
 from ..flow import Flow
-from ..mixing import ActNorm, LULinear, Permutation
+from ..mixing import ActNorm
 from ..transform import Compose, Inverse, Transform
 from .bijections import ForeignAffine, ForeignShift
-from .modules import Activation, Block, Dense, Embedded, FeedForward, NflowsNet, Norm, Passes, Rescale, activation_of
-from .report import Convert, Report, State
+from .modules import Activation, Embedded, Passes, Rescale, activation_of
+from .nets import Nets, division, filled, lu, marginal, marginal_shape, permutation
+from .origin import ROOTS
+from .report import Convert, Report, State, some
 
 Divided = Literal["couplings", "all", "none"]
 
@@ -82,24 +83,21 @@ def from_nflows(
     """
     if divided not in ("couplings", "all", "none"):
         raise ValueError(f"from_nflows: divided must be 'couplings', 'all' or 'none', got {divided!r}")
-    reader = _Reader(State(state, "nflows", prefix), tail_bound, activation, divided, dict(fixed or {}))
-    keys = reader.state
+    activation_of("from_nflows", activation)
+    if tail_bound is not None and not tail_bound > 0:
+        raise ValueError(f"from_nflows: tail_bound must be positive, got {tail_bound}")
+    keys = State(state, "nflows", prefix, ROOTS["nflows"])
+    reader = _Reader(keys, tail_bound, activation, divided, dict(fixed or {}))
     whole = any(k.startswith("_transform.") for k in keys.tensors) and "_distribution" not in keys.children(
         "_transform."
     )
     transform = reader.read("_transform." if whole else "")
     if embedding is not None:
-        transform = Embedded(transform, _filled(keys, embedding))
+        transform = Embedded(transform, filled(keys, "_embedding_net.", embedding))
     flow = Flow(transform, reader.base()).to(keys.dtype)
     if reader.fixed:
         raise ValueError(f"from_nflows: fixed has no such gap: {', '.join(reader.fixed)}")
     return flow, keys.finish(flow)
-
-
-def _filled(state: State, embedding: nn.Module) -> nn.Module:
-    for name, target in [*embedding.named_parameters(), *embedding.named_buffers()]:
-        state.into(f"_embedding_net.{name}", target, state.take(f"_embedding_net.{name}"))
-    return embedding
 
 
 class _Reader:
@@ -114,17 +112,15 @@ class _Reader:
         fixed: dict[str, Transform],
     ) -> None:
         self.state, self.tail_bound, self.divided, self.fixed = state, tail_bound, divided, fixed
-        self.activation = activation_of("from_nflows", activation)
-        self.activation_name = activation if isinstance(activation, str) else repr(activation)
-        self.features: int | None = None
+        self.nets = Nets(state, activation)
 
     def read(self, prefix: str) -> Transform:
         names = set(self.state.children(prefix))
         known = {
             ("_transforms",): self._compose,
             ("_transform",): lambda p: Inverse(self.read(f"{p}_transform.")),
-            ("_permutation",): self._permutation,
-            ("bias", "lower_entries", "unconstrained_upper_diag", "upper_entries"): self._lu,
+            ("_permutation",): lambda p: permutation(self.state, f"{p}_permutation"),
+            ("bias", "lower_entries", "unconstrained_upper_diag", "upper_entries"): lambda p: lu(self.state, p),
             ("bias", "running_mean", "running_var", "unconstrained_weight"): self._batch_norm,
             ("initialized", "log_scale", "shift"): self._act_norm,
             ("_scale", "_shift"): self._rescale,
@@ -135,56 +131,24 @@ class _Reader:
         }
         reader = known.get(tuple(sorted(names - {"_distribution", "_embedding_net"} if not prefix else names)))
         if reader is None:
-            raise self.state.error(f"no transform is known that has {sorted(names)} at {prefix or 'the top'}")
+            raise self.state.error(f"{prefix or 'the top'}: no transform is known that has {some(sorted(names))}")
         return reader(prefix)
-
-    def _sized(self, features: int, where: str) -> int:
-        if self.features not in (None, features):
-            raise self.state.error(f"{where} has {features} features, transforms before it have {self.features}")
-        self.features = features
-        self.state.report.inferred["features"] = str(features)
-        return features
 
     def _compose(self, prefix: str) -> Transform:
         numbers = [int(n) for n in self.state.children(f"{prefix}_transforms.")]
-        transforms = []
         gaps = [int(k.rpartition(".")[2]) for k in self.fixed if k.rpartition(".")[0] == f"{prefix}_transforms"]
-        for i in range(max([*numbers, *gaps]) + 1):
-            name = f"{prefix}_transforms.{i}"
-            if i in numbers:
-                transforms.append(self.read(f"{name}."))
-            elif name in self.fixed:
-                transforms.append(self.fixed.pop(name))
-                self.state.report.assumed[name] = type(transforms[-1]).__name__
-            else:
-                raise self.state.error(f"{name} has no keys: a transform without parameters must be given in fixed")
-        return Compose(transforms)
+        places = [f"{prefix}_transforms.{i}." for i in range(max([*numbers, *gaps]) + 1)]
+        return Compose(self.state.each(self._part, places))
 
-    def _permutation(self, prefix: str) -> Transform:
-        key = f"{prefix}_permutation"
-        p = self.state.take(key)
-        self._sized(len(p), key)
-        transform = Permutation(p)
-        self.state.into(key, transform.permutation, p)
+    def _part(self, prefix: str) -> Transform:
+        name = prefix.removesuffix(".")
+        if self.state.children(prefix):
+            return self.read(prefix)
+        if name not in self.fixed:
+            raise self.state.error(f"{name} has no keys: a transform without parameters must be given in fixed")
+        transform = self.fixed.pop(name)
+        self.state.report.assumed[name] = type(transform).__name__
         return transform
-
-    def _lu(self, prefix: str) -> Transform:
-        D = self._sized(self.state.look(f"{prefix}bias").shape[0], prefix)
-        transform = LULinear(D).to(self.state.dtype)
-        assert transform.bias is not None
-        for name, target, offset in (("lower", transform.lower, -1), ("upper", transform.upper, 1)):
-            key = f"{prefix}{name}_entries"
-            self.state.shaped(key, D * (D - 1) // 2)
-            indices = torch.tril_indices(D, D, -1) if offset < 0 else torch.triu_indices(D, D, 1)
-            matrix = torch.zeros(D, D, dtype=self.state.dtype)
-            matrix[indices[0], indices[1]] = self.state.take(key)
-            self.state.into(key, target, matrix, "as a matrix")
-        self._copy(f"{prefix}unconstrained_upper_diag", transform.diagonal)
-        self._copy(f"{prefix}bias", transform.bias)
-        return transform
-
-    def _copy(self, key: str, target: Tensor) -> None:
-        self.state.into(key, target, self.state.take(key))
 
     def _act_norm(self, prefix: str) -> Transform:
         log_scale, shift = (self.state.take(f"{prefix}{n}") for n in ("log_scale", "shift"))
@@ -204,27 +168,20 @@ class _Reader:
         )
 
     def _norm(self, prefix: str, log_scale: dict[str, Tensor], shift: dict[str, Tensor]) -> Transform:
-        D = self._sized(len(next(iter(shift.values()))), prefix)
+        D = self.state.sized(len(next(iter(shift.values()))), prefix)
         transform = ActNorm(D).to(self.state.dtype)
         for values, target in ((log_scale, transform.log_scale), (shift, transform.shift)):
             for name, value in values.items():
-                self.state.into(f"{prefix}{name}", target, value, "as scale and shift")
+                self.state.into(f"{prefix}{name}", target, lambda _, value=value: value, "as scale and shift")  # type: ignore[misc]
         return transform
 
     def _rescale(self, prefix: str) -> Transform:
         return Rescale(self.state.buffer(f"{prefix}_shift"), self.state.buffer(f"{prefix}_scale"))
 
-    def _marginal(self, prefix: str, whole: bool = True) -> Pointwise:
-        names = [f"{prefix}unnormalized_{n}" for n in ("widths", "heights", "derivatives")]
-        raw = torch.cat([self.state.take(n) for n in names], -1)
-        bijection = self._spline(prefix, raw.shape[-1])
-        if whole:
-            self._sized(raw.shape[0], prefix)
-        transform = Pointwise(bijection, raw.shape[:-1])
-        transform.raw = nn.Parameter(raw.clone())
-        for name in names:
-            self.state.hold(name, transform.raw, "side by side")
-        return transform
+    def _marginal(self, prefix: str) -> Transform:
+        features, size = marginal_shape(self.state, prefix)
+        self.state.sized(features, prefix)
+        return marginal(self.state, prefix, Pointwise(self._spline(prefix, size), features))
 
     def _spline(self, where: str, size: int) -> Spline:
         linear = size % 3 == 2
@@ -241,20 +198,20 @@ class _Reader:
             raise self.state.error(
                 f"{where} is a spline with linear tails, and a state dict has no bound: give tail_bound"
             )
-        if not self.tail_bound > 0:
-            raise ValueError(f"from_nflows: tail_bound must be positive, got {self.tail_bound}")
         self.state.report.assumed["tail_bound"] = f"{self.tail_bound:g}"
         self.state.report.assumed["floors of widths, heights, slopes"] = "0.001"
         return Spline(bins, float(self.tail_bound))
 
     def _autoregressive(self, prefix: str) -> Transform:
         net = f"{prefix}autoregressive_net."
-        D = self._sized(self.state.look(f"{net}initial_layer.weight").shape[1], prefix)
+        self.state.need(f"{net}initial_layer.weight", f"{net}final_layer.weight")
+        D = self.state.sized(self.state.look(f"{net}initial_layer.weight").shape[1], prefix)
         out = self.state.look(f"{net}final_layer.weight").shape[0]
         if out % D:
             raise self.state.error(f"{net}final_layer has {out} outputs for {D} features")
         bijection = self._affine(prefix, "softplus") if out == 2 * D else self._spline(prefix, out // D)
-        network, context = self._network(net, self._division(bijection, D, net, self.divided == "all"), gates=False)
+        order = self._division(bijection, D, net, self.divided == "all")
+        network, context = self.nets.network(net, order, inputs=D, joined=False)
         return Passes(bijection, network, D, context, D)
 
     def _affine(self, where: str, convention: str) -> Elementwise:
@@ -262,8 +219,9 @@ class _Reader:
         return ForeignAffine(convention)
 
     def _coupling(self, prefix: str) -> Transform:
+        self.state.need(f"{prefix}transform_net.final_layer.weight")
         active, passive = (self.state.look(f"{prefix}{n}_features") for n in ("transform", "identity"))
-        D = self._sized(len(active) + len(passive), prefix)
+        D = self.state.sized(len(active) + len(passive), prefix)
         out = self.state.look(f"{prefix}transform_net.final_layer.weight").shape[0]
         n, net = len(active), f"{prefix}transform_net."
         if not n or out % n or sorted([*active.tolist(), *passive.tolist()]) != list(range(D)):
@@ -284,79 +242,41 @@ class _Reader:
         else:
             bijection = self._spline(prefix, out // n)
             order = self._division(bijection, n, net, self.divided != "none")
-        network, context = self._network(net, order, gates=True, inputs=len(passive))
-        transform = Coupling(mask, bijection, network, context=context)
+        network, context = self.nets.network(net, order, inputs=len(passive), joined=True)
+        rest = f"{prefix}unconditional_transform."
+        marginals: Elementwise | None = None
+        if "unconditional_transform" in self.state.children(prefix):
+            features, size = marginal_shape(self.state, rest)
+            if features != len(passive):
+                raise self.state.misshapen(f"{rest}unnormalized_widths", (len(passive), (size + 1) // 3))
+            marginals = self._spline(rest, size)
+        transform = Coupling(mask, bijection, network, context=context, unconditional=marginals)
         for name in ("transform", "identity"):
             self.state.take(f"{prefix}{name}_features", transform.halves, "as a mask")
-        if "unconditional_transform" in self.state.children(prefix):
-            transform.rest = self._marginal(f"{prefix}unconditional_transform.", whole=False)
+        if transform.rest is not None:
+            marginal(self.state, rest, transform.rest)
         return transform
 
     def _division(self, bijection: Elementwise, n: int, net: str, divided: bool) -> Convert | None:
-        """Rows of the last layer for widths and heights, divided by the square root of the network's width."""
-        if not divided or not isinstance(bijection, Spline):
-            return None
-        hidden = self.state.look(f"{net}final_layer.weight").shape[1]
-        factor = torch.ones(bijection.size, dtype=self.state.dtype)
-        factor[: 2 * bijection.bins] = 1 / math.sqrt(hidden)
-        self.state.report.assumed[f"{net}final_layer"] = f"widths and heights divided by sqrt({hidden})"
-        return lambda w: w * factor.repeat(n).view(-1, *[1] * (w.dim() - 1))
-
-    def _dense(self, prefix: str, convert: Convert | None = None) -> Dense:
-        if self.state.look(f"{prefix}weight").dim() != 2:
-            raise self.state.error(f"{prefix}weight is no matrix: convolutions are not imported")
-        note = "rows reordered or rescaled" if convert else ""
-        weight = self.state.parameter(f"{prefix}weight", convert, note)
-        bias = self.state.parameter(f"{prefix}bias", convert, note)
-        mask = self.state.buffer(f"{prefix}mask") if self.state.has(f"{prefix}mask") else None
-        if self.state.has(f"{prefix}degrees"):
-            self.state.ignore(f"{prefix}degrees", "the mask tells")
-        return Dense(weight, bias, mask)
-
-    def _normalisation(self, prefix: str) -> Norm:
-        if self.state.has(f"{prefix}num_batches_tracked"):
-            self.state.ignore(f"{prefix}num_batches_tracked", "statistics are constants")
-        weight, bias = (self.state.parameter(f"{prefix}{n}") for n in ("weight", "bias"))
-        mean, var = (self.state.buffer(f"{prefix}running_{n}") for n in ("mean", "var"))
-        return Norm(weight, bias, mean, var)
-
-    def _network(
-        self, prefix: str, convert: Convert | None, *, gates: bool, inputs: int | None = None
-    ) -> tuple[NflowsNet, int]:
-        """nflows' ResidualNet or MADE, and the width of its context."""
-        names = set(self.state.children(prefix))
-        if not {"initial_layer", "final_layer"} <= names:
-            raise self.state.error(f"{prefix} is no ResidualNet or MADE: it has {sorted(names)}")
-        self.state.report.assumed["activation"] = self.activation_name
-        initial = self._dense(f"{prefix}initial_layer.")
-        given = self._dense(f"{prefix}context_layer.") if "context_layer" in names else None
-        context = initial.weight.shape[1] - inputs if inputs is not None else 0
-        if given is not None:
-            context = given.weight.shape[1]
-        blocks = [self._block(f"{prefix}blocks.{i}.", gates) for i in self.state.children(f"{prefix}blocks.")]
-        final = self._dense(f"{prefix}final_layer.", convert)
-        return NflowsNet(initial, blocks, final, self.activation, gates=gates, context=given), context
-
-    def _block(self, prefix: str, gates: bool) -> nn.Module:
-        names = self.state.children(prefix)
-        if "linear" in names:
-            norm = self._normalisation(f"{prefix}batch_norm.") if "batch_norm" in names else None
-            return FeedForward(self._dense(f"{prefix}linear."), norm, self.activation)
-        norms = [f"{prefix}batch_norm_layers.{i}." for i in self.state.children(f"{prefix}batch_norm_layers.")]
-        context = self._dense(f"{prefix}context_layer.") if "context_layer" in names else None
-        linears = [self._dense(f"{prefix}linear_layers.{i}.") for i in ("0", "1")]
-        return Block(linears, [self._normalisation(n) for n in norms], context, self.activation, gates)
+        """What is done to the rows of the last layer."""
+        return (
+            division(self.state, net, bijection.bins, bijection.size, n)
+            if divided and isinstance(bijection, Spline)
+            else None
+        )
 
     def base(self) -> Base:
-        names, D = self.state.children("_distribution."), self.features
+        names, D = self.state.children("_distribution."), self.state.features
         if D is None:
             raise self.state.error("nothing tells the number of features")
         if "mean_" in names:
-            mean, log_std = (self.state.look(f"_distribution.{n}").reshape(-1) for n in ("mean_", "log_std_"))
-            base = DiagonalNormal(mean, log_std.double().exp(), learnable=True, dtype=self.state.dtype)
-            self.state.into("_distribution.mean_", base.loc, self.state.take("_distribution.mean_").reshape(-1))
-            log_scale = self.state.take("_distribution.log_std_").reshape(-1)
-            self.state.into("_distribution.log_std_", base.log_scale, log_scale)
+            keys = ("_distribution.mean_", "_distribution.log_std_")
+            self.state.need(*keys)
+            for key in keys:
+                self.state.shaped(key, 1, D)
+            base = DiagonalNormal(torch.zeros(D), torch.ones(D), learnable=True, dtype=self.state.dtype)
+            for key, target in zip(keys, (base.loc, base.log_scale), strict=True):
+                self.state.into(key, target, lambda value: value.reshape(-1))
             return base
         if "_log_z" in names:
             self.state.ignore("_distribution._log_z", "a constant of StandardNormal")

@@ -16,7 +16,9 @@ from ..mixing import Permutation
 from ..transform import Compose, Inverse, Transform
 from .bijections import ForeignAffine, ZukoCircular
 from .modules import Activation, Dense, FromContext, Passes, Residual, ZukoNet, activation_of
-from .report import Report, State
+from .nets import Nets
+from .origin import ROOTS
+from .report import Report, State, StateDictError, some
 
 Univariate = Literal["affine", "spline", "circular"]
 
@@ -72,7 +74,8 @@ def from_zuko(
     """
     if univariate not in (None, "affine", "spline", "circular"):
         raise ValueError(f"from_zuko: univariate must be 'affine', 'spline' or 'circular', got {univariate!r}")
-    keys = State(state, "zuko", prefix)
+    activation_of("from_zuko", activation)
+    keys = State(state, "zuko", prefix, ROOTS["zuko"])
     reader = _Reader(keys, univariate, activation)
     base = reader.base()
     flow = Flow(reader.read("transform."), base).to(keys.dtype)
@@ -84,8 +87,7 @@ class _Reader:
 
     def __init__(self, state: State, univariate: Univariate | None, activation: str | Activation) -> None:
         self.state, self.univariate = state, univariate
-        self.activation = activation_of("from_zuko", activation)
-        self.activation_name = activation if isinstance(activation, str) else repr(activation)
+        self.activation, self.nets = activation, Nets(state, activation, biased=False)
         self.features = 0
         self.circular = False
 
@@ -94,17 +96,19 @@ class _Reader:
         pairs = {("loc", "scale"): False, ("lower", "upper"): True, ("_0", "_1"): False}
         pair = next((p for p in pairs if set(p) == set(names)), None)
         if pair is None:
-            raise self.state.error(f"no base is known that has {names}")
+            raise self.state.error(f"no base is known that has {some(names)}")
         a_key, b_key = (f"base.{n}" for n in pair)
+        a, b = self.state.look(a_key), self.state.look(b_key)
+        self.state.shaped(a_key, a.numel())
+        self.state.shaped(b_key, a.numel())
         a, b = self.state.take(a_key), self.state.take(b_key)
         # zuko before 1.3 numbers the arguments: bounds are opposite numbers, a location and a scale are not
         self.circular = pairs[pair] or (pair == ("_0", "_1") and bool((a < 0).all()) and torch.equal(a, -b))
-        self.features = a.numel()
-        self.state.report.inferred["features"] = str(self.features)
+        self.features = self.state.sized(a.numel(), "base")
         if self.circular:
             box = Uniform(self.features, a, b, self.state.dtype)
-            self.state.into(a_key, box.low, a)
-            self.state.into(b_key, box.high, b)
+            self.state.into(a_key, box.low)
+            self.state.into(b_key, box.high)
             return box
         base = DiagonalNormal(a, b, dtype=self.state.dtype)
         self.state.hold(a_key, base.loc)
@@ -115,9 +119,10 @@ class _Reader:
         names = set(self.state.children(prefix))
         if names == {"transforms"}:
             numbers = self.state.children(f"{prefix}transforms.")
-            if numbers != [str(i) for i in range(len(numbers))]:
-                raise self.state.error(f"{prefix}transforms has a transform without keys: there are {numbers}")
-            return Compose([self.read(f"{prefix}transforms.{i}.") for i in numbers])
+            gaps = [str(i) for i in range(int(numbers[-1])) if str(i) not in numbers]
+            if gaps:
+                raise self.state.error(f"{prefix}transforms has a transform without keys: {some(gaps)}")
+            return Compose(self.state.each(self.read, [f"{prefix}transforms.{i}." for i in numbers]))
         if names == {"transform"}:
             return Inverse(self.read(f"{prefix}transform."))
         if names == {"phi"}:
@@ -131,7 +136,7 @@ class _Reader:
             transform = Permutation(self.state.take(key))
             self.state.hold(key, transform.permutation)
             return transform
-        raise self.state.error(f"no transform is known that has {sorted(names)} at {prefix}")
+        raise self.state.error(f"{prefix}: no transform is known that has {some(sorted(names))}")
 
     def _bijection(self, where: str, size: int) -> Elementwise:
         kind = self.univariate or ("affine" if size == 2 else "circular" if self.circular else "spline")
@@ -149,8 +154,11 @@ class _Reader:
 
     def _constant(self, prefix: str) -> Transform:
         names = [f"{prefix}phi.{i}" for i in self.state.children(f"{prefix}phi.")]
-        parts = [self.state.take(n) for n in names]
-        raw = torch.cat([p.reshape(self.features, -1) for p in parts], -1)
+        for name in names:
+            shape = self.state.look(name).shape
+            if shape[:1] != (self.features,) or len(shape) > 2:
+                raise self.state.misshapen(name, (self.features, *shape[1:2]))
+        raw = torch.cat([self.state.take(n).reshape(self.features, -1) for n in names], -1)
         transform = Pointwise(self._bijection(prefix, raw.shape[-1]), self.features)
         transform.raw = nn.Parameter(raw)
         for name in names:
@@ -158,14 +166,13 @@ class _Reader:
         return transform
 
     def _coupling(self, prefix: str) -> Transform:
+        self.state.shaped(f"{prefix}mask", self.features)
         mask = self.state.take(f"{prefix}mask").bool()
-        if mask.shape != (self.features,):
-            raise self.state.error(f"{prefix}mask must have shape ({self.features},), got {tuple(mask.shape)}")
         active = int((~mask).sum())
         network, inputs, outputs = self._network(f"{prefix}hyper.")
         if not active or outputs % active:
             raise self.state.error(f"{prefix}hyper has {outputs} outputs for {active} features")
-        context = inputs - (self.features - active)
+        context = self.state.conditioned(inputs - (self.features - active), f"{prefix}hyper.0.weight")
         transform = Coupling(~mask, self._bijection(prefix, outputs // active), network, context=context)
         self.state.hold(f"{prefix}mask", transform.halves, "as a mask")
         return transform
@@ -178,7 +185,8 @@ class _Reader:
             raise self.state.error(f"{prefix}hyper has {outputs} outputs for {D} features")
         bijection = self._bijection(prefix, outputs // D)
         if not masked:
-            return FromContext(bijection, network, D, inputs)
+            return FromContext(bijection, network, D, self.state.conditioned(inputs, f"{prefix}hyper.0.weight"))
+        context = self.state.conditioned(inputs - D, f"{prefix}hyper.0.weight")
         if self.state.has(f"{prefix}order"):
             self.state.ignore(f"{prefix}order", "the masks tell")
         depends = network.dependence()[:, :D].view(D, -1, D).any(1)
@@ -186,35 +194,43 @@ class _Reader:
         if passes is None:
             raise self.state.error(f"{prefix}hyper is not autoregressive: its masks have a cycle")
         self.state.report.inferred[f"{prefix}passes"] = str(passes)
-        return Passes(bijection, network, D, inputs - D, passes)
+        return Passes(bijection, network, D, context, passes)
 
     def _network(self, prefix: str) -> tuple[ZukoNet, int, int]:
         """zuko's MLP or MaskedMLP, and the widths of its ends."""
         numbers = [int(n) for n in self.state.children(prefix)]
         if not numbers or numbers[0] != 0:
-            raise self.state.error(f"{prefix} is no MLP: it has {numbers}")
+            raise self.state.error(f"{prefix} is no MLP: it has {some(map(str, numbers))}")
         between = [b - a - 1 for a, b in pairwise(numbers)]
         if any(n > 2 for n in between):
-            raise self.state.error(f"{prefix} is no MLP: it has {numbers}")
-        self.state.report.assumed["activation"] = self.activation_name
-        layers: list[nn.Module] = []
-        for i in numbers:
-            if self.state.has(f"{prefix}{i}.weight"):
-                layers.append(self._dense(f"{prefix}{i}."))
-            else:
-                first, second = (self._dense(f"{prefix}{i}.{j}.") for j in (0, 2))
-                layers.append(Residual(first, second, self.activation))
+            raise self.state.error(f"{prefix} is no MLP: it has {some(map(str, numbers))}")
+        self.state.report.assumed["activation"] = self.activation if isinstance(self.activation, str) else "a function"
+        layers = self.state.each(self._layer, [f"{prefix}{i}." for i in numbers])
         head, tail = layers[0], layers[-1]
         if not isinstance(head, Dense) or not isinstance(tail, Dense):
             raise self.state.error(f"{prefix} is no MLP: it begins or ends with a residual block")
+        self._chain(prefix, numbers, layers)
         return ZukoNet(layers, between, self.activation), head.weight.shape[1], tail.weight.shape[0]
 
-    def _dense(self, prefix: str) -> Dense:
-        if self.state.look(f"{prefix}weight").dim() != 2:
-            raise self.state.error(f"{prefix}weight is no matrix: stacked layers are not imported")
-        weight = self.state.parameter(f"{prefix}weight")
-        bias = self.state.parameter(f"{prefix}bias") if self.state.has(f"{prefix}bias") else None
-        return Dense(weight, bias, self.state.buffer(f"{prefix}mask") if self.state.has(f"{prefix}mask") else None)
+    def _layer(self, prefix: str) -> Dense | Residual:
+        if self.state.has(f"{prefix}weight") or not {"0", "2"} & set(self.state.children(prefix)):
+            return self.nets.dense(prefix)
+        first, second = self.state.each(self.nets.dense, [f"{prefix}{j}." for j in (0, 2)])
+        return Residual(first, second, self.activation)
+
+    def _chain(self, prefix: str, numbers: list[int], layers: list[Dense | Residual]) -> None:
+        """Refuses layers whose inputs are not the outputs of those before them."""
+        error: StateDictError | None = None
+        width: int | None = None
+        for i, layer in zip(numbers, layers, strict=True):
+            parts = {"": layer} if isinstance(layer, Dense) else {"0.": layer.first, "2.": layer.second}
+            for name, dense in parts.items():
+                outputs, inputs = dense.weight.shape
+                if width is not None and inputs != width:
+                    error = self.state.misshapen(f"{prefix}{i}.{name}weight", (outputs, width))
+                width = outputs
+        if error is not None:
+            raise error
 
 
 def _longest_chain(depends: Tensor) -> int | None:
