@@ -75,7 +75,7 @@ def _weights(axis: Any, result: "Result") -> None:
     size = _size(result)
     positive = size[size > 0]
     axis.set(
-        xlabel=r"log$_{10}$(|weight| / mean), first bin: all below",
+        xlabel=r"log$_{10}$(|weight| / mean), least $-6$",
         ylabel="samples",
         title=f"{len(size) - len(positive)} of {len(size)} zero",
     )
