@@ -45,4 +45,4 @@ if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sa
 else
   echo "gpu-check: no compute-sanitizer here, so memory is not checked"
 fi
-for bench in $(find benchmarks -name 'bench_*.py' | sort); do "$python" "$bench" --json; done
+"$python" benchmarks/run.py --json

@@ -13,8 +13,8 @@ import capi  # noqa: E402
 import harness  # noqa: E402
 
 
-def compare(core: "capi.Core", events: int, seed: int | None) -> None:
-    """Prints both times and their ratio, once the hits are found to be the same."""
+def compare(core: "capi.Core", events: int, seed: int | None) -> dict[str, dict[str, float]]:
+    """Both times, printed with their ratio, once the hits are found to be the same."""
     detector = Detector.module0()
     segments, sim = gun.shoot(detector, events=events, seed=1), Simulator(detector)
     config, kept = capi.configure(core, sim)
@@ -34,13 +34,17 @@ def compare(core: "capi.Core", events: int, seed: int | None) -> None:
     what = f"{events} events, {len(expected)} hits, {'noise-free' if seed is None else 'with noise'}"
     mine, theirs = times["core"] * 1e3, times["operators"] * 1e3
     print(f"{what:36} core {mine:8.2f} ms, operators {theirs:8.2f} ms, ratio {mine / theirs:.2f}")
+    return {
+        f"core, {what}": {"seconds": times["core"], "threads": 1},
+        f"operators in Python, {what}": {"seconds": times["operators"], "threads": 1},
+    }
 
 
 def main() -> None:
     torch.set_num_threads(1)
     core = capi.Core(DIRECTORY / "libhepops_core.so")
     for events, seed in ((1, None), (10, None), (10, 1)):
-        compare(core, events, seed)
+        harness.record(compare(core, events, seed))
 
 
 if __name__ == "__main__":

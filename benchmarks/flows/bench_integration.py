@@ -118,7 +118,7 @@ def point_cost(repeats: int = 30) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(BARS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--no-rivals", action="store_true")

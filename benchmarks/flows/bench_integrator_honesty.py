@@ -5,7 +5,7 @@ of these had a warning, runs whose lost peaks were found and mended, and warning
 right (false alarms). Pulls: `--runs` runs of one integral, (mean - truth) / sdev: their width is 1 and their mean 0 if
 the errors are right. vegas: 10 iterations of a tenth of neval, of which the first half adapts and is not used.
 
-    python bench_integrator_honesty.py [--seeds 20] [--neval 1000000] [--runs 100] [--only needle8 ...] [--json]
+    python bench_integrator_honesty.py [--seeds 2] [--neval 1000000] [--runs 10] [--only needle8 ...] [--json]
 """
 
 import argparse
@@ -34,9 +34,9 @@ PULLS = ("camel4", "ring")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--neval", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--only", nargs="*", default=NAMES)
     parser.add_argument("--pulls", nargs="*", default=PULLS)
     parser.add_argument("--json", nargs="?")  # read by record()

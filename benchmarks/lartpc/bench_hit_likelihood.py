@@ -4,22 +4,19 @@ The muons of ../shared are used where they are, else those of our own gun.
 """
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
-from harness import bench
+from harness import bench, shared
 from hepops.lartpc import Chip, Detector, HitLikelihood, Parameters, Segments, Simulator, frontend, gun, read_segments
 from hepops.lartpc.likelihood import formula
 from hepops.lartpc.likelihood.operator import evaluate
 
 torch.set_num_threads(1)
-ROOT = Path(__file__).parents[2]
-PLACES = [Path(p) for p in (os.environ.get("HEPOPS_SHARED"), ROOT.parent / "shared", ROOT.parents[1] / "shared") if p]
-FILES = next((p / "data/lartpc/edepsim" for p in PLACES if (p / "data/lartpc/edepsim").is_dir()), None)
+FILES = shared("data/lartpc/edepsim")
 detector = Detector.module0()
 chip = Chip.of(detector)
 noise = torch.tensor([chip.reset_noise, chip.uncorrelated_noise, chip.discriminator_noise], dtype=torch.float64)

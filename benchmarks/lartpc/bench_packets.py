@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import h5py
 import numpy as np
 import torch
-from harness import seconds
+from harness import record, seconds
 from hepops.lartpc import ChannelMap, Detector, EventRule, Hits, Truth, iterate_packets, read_packets, write_packets
 
 n, events = 1_000_000, 1000
@@ -67,4 +67,5 @@ with tempfile.TemporaryDirectory() as folder:
     print(f"{n} data packets, {size['packets'] / 1e6:.0f} MB, truth {size['mc_packets_assn'] / 1e6:.0f} MB")
     for name, t in timed.items():
         print(f"{name:32} {t:6.2f} s {1e-6 * n / t:8.2f} M packets/s")
+    record({name: {"seconds": t, "packets": n, "threads": 1} for name, t in timed.items()})
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")

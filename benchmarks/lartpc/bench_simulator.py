@@ -5,7 +5,6 @@ steps of 0.1 cm (43 s and more of compilation not counted). Foreign files lie in
 them muons of our own gun stand in, and the mixed sample is left out.
 """
 
-import os
 import resource
 import sys
 import time
@@ -14,12 +13,10 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
-from harness import record, seconds
+from harness import record, seconds, shared
 from hepops.lartpc import Detector, Parameters, Simulator, gun, read_segments
 
-ROOT = Path(__file__).parents[2]
-PLACES = [Path(p) for p in (os.environ.get("HEPOPS_SHARED"), ROOT.parent / "shared", ROOT.parents[1] / "shared") if p]
-FILES = next((p / "data/lartpc/edepsim" for p in PLACES if (p / "data/lartpc/edepsim").is_dir()), None)
+FILES = shared("data/lartpc/edepsim")
 QUOTED = {"hits": 4.5, "hits, six tangents": 7.4, "hits, reverse mode": 17.0}  # [s] larnd-sim-jax
 BAR = {"hits": 0.06, "hits, six tangents": 0.15, "hits, reverse mode": 0.15}  # [s]
 QUOTED_MEMORY = 5.8  # [GB]

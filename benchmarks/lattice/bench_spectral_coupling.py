@@ -99,7 +99,8 @@ def compare(n, mask, batch):
     links, ratio = batch * len(mask.sites), medians["torch"] / medians["hepops"]
     name = f"SU({n}) {'x'.join(map(str, mask.shape))}, batch {batch}"
     print(f"{name:26} {links:6} active links, {1e6 * medians['hepops'] / links:6.2f} us a link, {ratio:.1f} x torch")
-    return {name: {**medians, "ratio": ratio, "links": links, "threads": torch.get_num_threads()}}
+    more = {"links": links, "threads": torch.get_num_threads()}
+    return {f"{name}, {who}": {"seconds": s, **more} for who, s in medians.items()}
 
 
 for n in (2, 3):

@@ -22,6 +22,11 @@ from harness import clock, record
 from hepops.sparse import SparseTensor, models
 from sparse.events import events
 
+COLUMNS = {
+    "forward_ms": "{} voxels, forward",
+    "step_ms": "{} voxels, step",
+    "spconv_forward_ms": "spconv, {} voxels, forward",
+}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -59,6 +64,7 @@ def spconv_network() -> torch.nn.Module | None:
     try:
         import spconv.pytorch as sp
     except ImportError:
+        print("without spconv, which is not installed")
         return None
     act, norm = torch.nn.LeakyReLU, torch.nn.BatchNorm1d
 
@@ -173,7 +179,11 @@ def main() -> None:
                 row["spconv_forward_ms"] = 1e3 * median(lambda s=step: rival(s.features, s.coordinates), repeats)
         print("  ".join(f"{name} {value:.1f}" for name, value in row.items()))
         rows.append(row)
-    result: dict[str, dict[str, float]] = {f"{row['voxels']} voxels": row for row in rows}
+    result: dict[str, dict[str, float]] = {}
+    for row in rows:
+        for column, name in COLUMNS.items():
+            if column in row:
+                result[name.format(row["voxels"])] = {"seconds": 1e-3 * row[column], "threads": 1}
     whole: dict[str, float] = {}
     step = Step(net, events(20_000, seed=1).to(DEVICE))
     if DEVICE == "cpu":

@@ -50,6 +50,14 @@ class Pass:
         return loss.detach()
 
 
+COLUMNS = {
+    "forward_ms": "{}, forward",
+    "step_ms": "{}, step",
+    "eager_forward_ms": "eager, {}, forward",
+    "eager_step_ms": "eager, {}, step",
+}
+
+
 def capture(run: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -111,7 +119,13 @@ def main() -> None:
         rows[name] = measure(options.voxels, dtype, tf32)
         print(name, "  ".join(f"{key} {value:.2f}" for key, value in rows[name].items()))
     torch.backends.cuda.matmul.allow_tf32 = False
-    record(rows)
+    record(
+        {
+            name.format(dtype): {"seconds": 1e-3 * row[column], "voxels": row["voxels"]}
+            for dtype, row in rows.items()
+            for column, name in COLUMNS.items()
+        }
+    )
 
 
 if __name__ == "__main__":

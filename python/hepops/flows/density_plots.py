@@ -23,6 +23,7 @@ def corner(
     samples: int = 20_000,
     bins: int = 50,
     seed: int = 0,
+    labels: Mapping[str, str] | None = None,
 ) -> "Figure":
     """Samples of the density over data: histograms of each column, contours of each pair.
 
@@ -33,6 +34,7 @@ def corner(
         samples: How many.
         bins: In each direction.
         seed: Of the samples.
+        labels: What to write for a column, with its unit, which a table does not know: {"pt": "$p_T$ [GeV]"}.
 
     Raises:
         ValueError: a column that the density has not.
@@ -44,7 +46,9 @@ def corner(
         raise ValueError(f"columns: no {', '.join(missing)} in the density, which has {', '.join(density.names)}")
     drawn = density.sample(samples, seed=seed)
     data = None if table is None else read_table(table, density.names)
-    D = len(names)
+    D, words = len(names), dict(labels or {})
+    if unknown := sorted(set(words) - set(density.names)):
+        raise ValueError(f"labels: no {', '.join(unknown)} in the density, which has {', '.join(density.names)}")
     figure, axes = _figure(2.0 * D + 0.6, 2.0 * D + 0.6, D, D)
     edges = {n: _edges(density, n, drawn[n] if data is None else data[n], bins) for n in names}
     for row, y in enumerate(names):
@@ -67,11 +71,11 @@ def corner(
             axis.set_xlim(edges[x][0], edges[x][-1])
             axis.tick_params(labelsize=7)
             if row == D - 1:
-                axis.set_xlabel(x, fontsize=8)
+                axis.set_xlabel(words.get(x, x), fontsize=8)
             else:
                 axis.set_xticklabels([])
             if column == 0 and row > 0:
-                axis.set_ylabel(y, fontsize=8)
+                axis.set_ylabel(words.get(y, y), fontsize=8)
             elif column < row:
                 axis.set_yticklabels([])
     from matplotlib.lines import Line2D

@@ -60,6 +60,7 @@ def event_display(event: Sample, given: Tensor, pitch: float = PITCH) -> "Figure
     orders = (np.argsort(charge, kind="stable"), *[np.argsort(-rank, kind="stable")] * 2)
     titles = ("charge", "truth", f"network: {100 * score.accuracy:.1f} % right")
     limits = _limits(place)
+    flats: list[Any] = []
     for column, (title, order) in enumerate(zip(titles, orders, strict=True)):
         space: Any = figure.add_subplot(grid[0, column], projection="3d")
         flat = figure.add_subplot(grid[1, column])
@@ -77,10 +78,13 @@ def event_display(event: Sample, given: Tensor, pitch: float = PITCH) -> "Figure
         flat.set(xlabel="z [cm]", aspect="equal", xlim=limits[2], ylim=limits[1])
         if column == 0:
             flat.set_ylabel("y [cm]")
-            bar = figure.colorbar(image, ax=flat, location="bottom", shrink=0.8, pad=0.03, aspect=30)
-            _label(bar)
-            bar.ax.xaxis.set_minor_formatter(NullFormatter())
+            coloured = image
+        flats.append(flat)
         _frame(flat)
+    # Of the whole row: taken from one panel alone it would push that one up.
+    bar = figure.colorbar(coloured, ax=flats, location="bottom", shrink=0.27, anchor=(0.03, 1.0), pad=0.03, aspect=30)
+    _label(bar)
+    bar.ax.xaxis.set_minor_formatter(NullFormatter())
     marks = [Line2D([], [], marker="s", linestyle="", color=COLOUR[c], markersize=7, label=NAMES[c]) for c in CLASSES]
     ring = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "black", "markersize": 7, "linestyle": ""}
     marks.append(Line2D([], [], **ring, label="wrong"))  # type: ignore[arg-type]

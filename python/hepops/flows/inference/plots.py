@@ -1,5 +1,6 @@
 """Figures of posteriors and of coverage tests; matplotlib is loaded when the first is drawn (extra `plot`)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,7 @@ def _handles(draws: Mapping[str, Tensor], truth: bool) -> list[Any]:
 
 def _title(name: str, unit: str, labels: Mapping[str, str] | None) -> str:
     text = (labels or {}).get(name, name)
+    unit = re.sub(r"\bus\b", "µs", unit.replace("cm2", "cm²").replace("cm3", "cm³"))
     return f"{text} [{unit}]" if unit and unit != "1" else text
 
 
@@ -161,10 +163,12 @@ def ranks(result: "SBC") -> "Figure":
             continue
         axes.axhspan(low, high, color="#DDDDDD", linewidth=0, label="99 % of calibrated counts")
         axes.axhline(n / bins, color=GREY, linewidth=0.8)
-        axes.stairs(result.counts[:, k].numpy(), edges, color=COLOURS[0], linewidth=1.4)
+        axes.stairs(result.counts[:, k].numpy(), edges, color=COLOURS[0], linewidth=1.4, baseline=None)
         axes.set(xlim=(0, 1), ylim=(0, None), xlabel="rank / (draws + 1)")
+        if k % columns == 0:
+            axes.set_ylabel("simulations per bin")
         chi2, ks = float(result.chi2_p[k]), float(result.ks_p[k])
-        axes.set_title(f"{result.names[k]}: p = {chi2:.2g} ($\\chi^2$), {ks:.2g} (KS)", fontsize=9)
+        axes.set_title(f"{result.names[k].replace('_', ' ')}: p = {chi2:.2g} ($\\chi^2$), {ks:.2g} (KS)", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     grid[0][0].legend(fontsize=8, frameon=False, loc="lower center")

@@ -8,7 +8,9 @@ import torch
 if TYPE_CHECKING:
     from .result import Result
 
-_INK, _BAND, _MARK = "#1f3a5f", "#9db8d9", "#c2410c"
+# Okabe and Ito; stages have markers of their own, too
+_INK, _BAND, _MARK = "#0072B2", "#A6CBE3", "#D55E00"
+_STAGES = (("#E69F00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#56B4E9", "D"), ("#999999", "P"))
 
 
 def figure(result: "Result", path: str | Path | None, truth: float | None) -> Any:
@@ -56,10 +58,15 @@ def _learning(axis: Any, result: "Result") -> None:
     for step in result.history:
         if isinstance(step.get("ess"), float) and "evaluations" in step:
             stages.setdefault(str(step.get("stage", "")), []).append((step["evaluations"], step["ess"]))
-    for name, points in stages.items():
-        axis.plot(*zip(*points, strict=True), "o-", ms=3, lw=1, label=name)
-    axis.axhline(result.ess, color=_MARK, lw=1, label="estimate")
-    axis.set(xlabel="evaluations", ylabel="ESS", ylim=(0, 1.02), title=f"learning: {result.proposal}")
+    for (name, points), (colour, marker) in zip(stages.items(), _STAGES * len(stages), strict=False):
+        axis.plot(*zip(*points, strict=True), marker=marker, color=colour, ms=4, lw=1, label=name)
+    axis.axhline(result.ess, color="black", ls="--", lw=1, label="estimate")
+    axis.set(
+        xlabel="evaluations",
+        ylabel="effective sample size / samples",
+        ylim=(0, 1.02),
+        title=f"learning: {result.proposal}",
+    )
     axis.locator_params(axis="x", nbins=5)
     axis.legend(fontsize=8)
 
@@ -68,7 +75,9 @@ def _weights(axis: Any, result: "Result") -> None:
     size = _size(result)
     positive = size[size > 0]
     axis.set(
-        xlabel=r"log$_{10}$ |w| / mean", ylabel="samples", title=f"{len(size) - len(positive)} of {len(size)} zero"
+        xlabel=r"log$_{10}$(|weight| / mean), least $-6$",
+        ylabel="samples",
+        title=f"{len(size) - len(positive)} of {len(size)} zero",
     )
     if len(positive):
         axis.hist((positive / size.mean()).log10().clamp(min=-6).numpy(), bins=60, color=_INK)
@@ -86,7 +95,7 @@ def _projection(axis: Any, fig: Any, result: "Result", i: int, j: int) -> None:
     keep = slice(0, 400)
     axis.plot(x[keep, i].numpy(), x[keep, j].numpy(), ".", ms=1.5, color="w", alpha=0.7)
     axis.set(xlabel=f"x[{i}]", ylabel=f"x[{j}]", title="|f| (colour) and samples (dots)")
-    fig.colorbar(shown, ax=axis, shrink=0.85)
+    fig.colorbar(shown, ax=axis, shrink=0.85, label="share of the integral in a cell")
 
 
 def _line(axis: Any, result: "Result") -> None:

@@ -113,6 +113,8 @@ def pulls(c: Coverage) -> Figure:
         axes.set_title(SYMBOLS.get(name, name), fontsize=11)
         axes.set_ylim(top=1.25 * axes.get_ylim()[1])
         _frame(axes)
+    for axes in grid[:count:columns]:
+        axes.set_ylabel("toys per bin")
     for axes in grid[max(0, count - columns) : count]:
         axes.set_xlabel(r"(fit $-$ true) / error")
         axes.tick_params(labelbottom=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..plot import BLUE, GREY, ORANGE, _figure
+from ..plot import BLUE, GREY, _figure
 from .bands import Covariance, Envelope
 
 if TYPE_CHECKING:
@@ -15,9 +15,18 @@ if TYPE_CHECKING:
 
     from ..plot import Array
 
+# Pale orange under pale blue: opaque, so that the legend shows what the bands look like.
+YELLOW, SKY = "#F7DFA8", "#8FC3E3"
+
 
 def band_plot(
-    edges: Tensor, nominal: Tensor, envelope: Envelope, *, xlabel: str, ylabel: str = "hits per bin", scale: float = 1.0
+    edges: Tensor,
+    nominal: Tensor,
+    envelope: Envelope,
+    *,
+    xlabel: str = "observable",
+    ylabel: str = "hits per bin",
+    scale: float = 1.0,
 ) -> "Figure":
     """A histogram with its envelope: the outer quantiles as a band, and below the ratio to the nominal.
 
@@ -25,6 +34,9 @@ def band_plot(
         edges: (K + 1) of the bins; divided by `scale` on the axis.
         nominal: (K) the histogram itself.
         envelope: Of the same histogram over the universes.
+        xlabel: What was counted, with its unit.
+        ylabel: Of the upper panel.
+        scale: Of the axis: 1000 shows electrons as thousands of them.
     """
     if nominal.shape != envelope.mean.shape or len(edges) != len(nominal) + 1:
         raise ValueError(
@@ -40,8 +52,8 @@ def band_plot(
     share = f"{envelope.levels[-1] - envelope.levels[0]:.0%} of universes"
     safe = np.where(centre > 0, centre, np.nan)
     for axes, scaled in ((top, 1.0), (ratio, safe)):
-        _band(axes, x, least / scaled, most / scaled, ORANGE, 0.25, "all universes")
-        _band(axes, x, low / scaled, high / scaled, BLUE, 0.35, share)
+        _band(axes, x, least / scaled, most / scaled, YELLOW, "all universes")
+        _band(axes, x, low / scaled, high / scaled, SKY, share)
         axes.stairs(centre / scaled, x, color="black", linewidth=1.2, label="nominal", baseline=None)
         axes.spines[["top", "right"]].set_visible(False)
     top.set_ylabel(ylabel)
@@ -54,17 +66,17 @@ def band_plot(
     return figure
 
 
-def _band(axes: "Axes", x: "Array", low: "Array", high: "Array", colour: str, alpha: float, label: str) -> None:
+def _band(axes: "Axes", x: "Array", low: "Array", high: "Array", colour: str, label: str) -> None:
     repeat = np.repeat(x, 2)[1:-1]
-    axes.fill_between(
-        repeat, np.repeat(low, 2), np.repeat(high, 2), color=colour, alpha=alpha, linewidth=0, label=label
-    )
+    axes.fill_between(repeat, np.repeat(low, 2), np.repeat(high, 2), color=colour, linewidth=0, label=label)
 
 
 def correlation_plot(
     covariance: Covariance, edges: Tensor | None = None, *, label: str = "bin", scale: float = 1.0
 ) -> "Figure":
     """The correlation matrix of an observable's bins, and the share of the variance of its principal directions."""
+    from matplotlib.ticker import MaxNLocator
+
     matrix = covariance.correlation.cpu().numpy().copy()
     still = (covariance.matrix.diagonal() == 0).cpu().numpy()
     matrix[still], matrix[:, still] = np.nan, np.nan  # a number that never varies has no correlation
@@ -75,6 +87,9 @@ def correlation_plot(
     image = left.imshow(
         matrix, vmin=-1, vmax=1, cmap="RdBu_r", origin="lower", extent=(*ends, *ends), interpolation="nearest"
     )
+    left.set_facecolor("#DDDDDD")
+    if still.any():
+        left.set_title("grey: bins that never vary", fontsize=9)
     left.set_xlabel(label)
     left.set_ylabel(label)
     figure.colorbar(image, ax=left, label="correlation")
@@ -83,6 +98,7 @@ def correlation_plot(
     right.bar(np.arange(1, len(share) + 1), share, color=BLUE)
     right.set_yscale("log")
     right.set_ylim(max(1e-6, float(share[share > 0].min()) / 2) if (share > 0).any() else 1e-6, 2)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_xlabel("principal direction")
     right.set_ylabel("share of the variance")
     right.spines[["top", "right"]].set_visible(False)
