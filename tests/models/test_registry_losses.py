@@ -211,6 +211,15 @@ def test_buckets_are_not_made_and_conflicts_are_tried_again(bucket, tmp_path, sa
     assert not registry.store.create("line/versions/1.json", b"{}")
 
 
+def test_a_bucket_that_is_not_there_is_named(bucket, tmp_path, saved, monkeypatch):
+    def missing(*arguments, **options):
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    monkeypatch.setattr(bucket, "pipe_file", missing)
+    refused(lambda: Registry("s3://misspelt/models", cache=tmp_path).add("line", saved[0]), FileNotFoundError,
+            "s3://misspelt/models: The specified bucket does not exist")  # fmt: skip
+
+
 def test_an_answer_that_was_lost_makes_no_second_version(bucket, tmp_path, saved):
     registry = Registry("s3://bucket/models", cache=tmp_path)
     bucket.lost = True

@@ -180,6 +180,8 @@ class Remote:
             self.fs.pipe_file(self._at(path), content, mode=mode)
         except NotImplementedError:
             raise PermissionError(f"{self.url}: can be read, not written") from None
+        except (FileNotFoundError, PermissionError) as error:  # such as a bucket that is not there
+            raise type(error)(f"{self.url}: {error}") from error
 
     def names(self, path: str) -> list[str]:
         self.fs.invalidate_cache()
