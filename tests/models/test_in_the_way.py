@@ -85,9 +85,11 @@ def test_a_full_disk_leaves_the_model_that_was_there(folder, monkeypatch, full):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(self, content)
 
+    other = model()
+    torch.nn.init.ones_(other.layers[0].bias)
     monkeypatch.setattr(Path, "write_bytes", until)
     with pytest.raises(OSError, match="No space") as error:
-        hepops.save(model(), folder, overwrite=True)
+        hepops.save(other, folder, overwrite=True)
     assert count[0] == full and str(folder) in str(error.value)
     assert contents(folder) == before and hepops.load(folder) is not None
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []

@@ -156,7 +156,7 @@ def _replace(path: Path, files: Mapping[str, bytes]) -> None:
         if (path / name).exists() and not (path / name).is_file():
             raise ValueError(f"{path / name}: is in the way, and is no file")
     with ExitStack() as stack:
-        for name in reversed(files):  # what is entered first takes its place last
+        for name in reversed(list(files)):  # what is entered first takes its place last
             stack.enter_context(atomic(path / name)).write_bytes(files[name])
 
 
