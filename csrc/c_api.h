@@ -4,7 +4,8 @@
  * Conventions: units cm, us, MeV, kV/cm, e. Arrays are the caller's, contiguous, row by row. No function throws, keeps
  * global state or reads a file. A context belongs to one thread at a time and holds the message of its last error;
  * simulators and maps do not change once they are made: any number of threads may use one, each with its own context.
- * Results do not depend on the number of threads.
+ * Results do not depend on the number of threads. Sizes whose product no memory holds are HEPOPS_INVALID_ARGUMENT where
+ * they are named, else HEPOPS_OUT_OF_MEMORY.
  *
  * The library picks the x86-64 level (v2, v3, v4) of the processor when it is first called; the environment variable
  * HEPOPS_CPU_LEVEL takes its place. */
@@ -207,11 +208,12 @@ typedef struct hepops_spline {
   int64_t bins;
   int64_t tails;      /* hepops_tails: K - 1, K or K + 1 slopes of an element */
   int64_t convention; /* hepops_convention: what the numbers of a network become */
-  double low, high;   /* the domain, mapped onto itself */
+  double low, high;   /* the domain, mapped onto itself: finite, low below high in the numbers of x */
   int64_t inverse;    /* 0: y = f(x), 1: the other way */
 } hepops_spline;
 
-/* x (count), widths and heights (count, bins), slopes (count, slopes) -> value (count), logdet (count) */
+/* Element by element: a NaN among an element's numbers makes NaN of it alone.
+ * x (count), widths and heights (count, bins), slopes (count, slopes) -> value (count), logdet (count) */
 HEPOPS_API hepops_status hepops_spline_f32(hepops_context* context, const hepops_spline* spline, int64_t count,
                                            const float* x, const float* widths, const float* heights,
                                            const float* slopes, float* value, float* logdet);
@@ -233,17 +235,21 @@ HEPOPS_API hepops_status hepops_spline_backward_f64(hepops_context* context, con
 /* ---- SU(3) ------------------------------------------------------------------------------------------------------ */
 
 /* Matrices are 3 x 3, row by row, real and imaginary parts in turn: 18 numbers. exp(TA(X)), TA the traceless
- * anti-hermitian part. */
+ * anti-hermitian part, to about 1e-15 |TA(X)|. Results are those of hepops.lattice.group, matrix by matrix, and numbers
+ * are not looked at: a matrix with a NaN or an infinity, or so large that the squares of its numbers overflow, gives
+ * NaN of its own, and the status is HEPOPS_OK. The others are what they would be without it. */
 HEPOPS_API hepops_status hepops_su3_exp(hepops_context* context, int64_t count, const double* X, double* U);
 HEPOPS_API hepops_status hepops_su3_exp_backward(hepops_context* context, int64_t count, const double* grad_U,
                                                  const double* X, double* grad_X);
-/* The nearest unitary matrix, the phase of its determinant taken away. */
+/* The nearest unitary matrix, the phase of its determinant taken away. NaN where M is singular (zero, say), or beyond
+ * 1e+-100 or so, where its determinant's square is no number of double precision. */
 HEPOPS_API hepops_status hepops_su3_project(hepops_context* context, int64_t count, const double* M, double* U);
 HEPOPS_API hepops_status hepops_su3_project_backward(hepops_context* context, int64_t count, const double* grad_U,
                                                      const double* M, double* grad_M);
 /* links (D, sites, 3, 3), sites as the extents (D) number them, the last one fastest -> A (D, sites, 3, 3), the sum of
  * the products of links around each, c0 times the plaquettes' and c1 times the rectangles': Re tr U A are those terms
- * of the action's bracket that hold U. D is 1 to 4. */
+ * of the action's bracket that hold U. D is 1 to 4; c0 and c1 are finite; a NaN among the links makes NaN of the sums
+ * that hold it. */
 HEPOPS_API hepops_status hepops_su3_staples(hepops_context* context, int64_t dimensions, const int64_t* extents,
                                             double c0, double c1, const double* links, double* A);
 

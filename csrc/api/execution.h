@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <memory_resource>
 #include <new>
@@ -83,6 +84,24 @@ class Context {
   std::unique_ptr<Inner> inner_;  // before the context, which uses it as it goes
   std::unique_ptr<hepops_context, Destroy> context_;
 };
+
+// The product of sizes that a caller named. One that is negative, or more than memory holds, is refused before it
+// wraps.
+inline size_t product(const char* name, std::initializer_list<int64_t> sizes) {
+  constexpr int64_t most = PTRDIFF_MAX / int64_t(sizeof(double));
+  int64_t made = 1;
+  bool good = true, empty = false;
+  for (const int64_t n : sizes) {
+    good = good && n >= 0 && (n == 0 || made <= most / n);
+    empty = empty || n == 0;
+    if (good && n > 0) made *= n;
+  }
+  if (good) return empty ? 0 : size_t(made);
+  std::string text = std::string("hepops: ") + name + " cannot have ";
+  for (const int64_t* n = sizes.begin(); n != sizes.end(); ++n)
+    text += (n == sizes.begin() ? "" : " x ") + std::to_string(*n);
+  throw std::invalid_argument(text + " numbers");
+}
 
 inline void check_size(const char* name, size_t size, size_t expected) {
   if (size != expected)

@@ -17,9 +17,9 @@ struct SplineNumbers {                      // of n elements
 
   void check(const hepops_spline& s, size_t n) const {
     check_size("x", x.size(), n);
-    check_size("widths", widths.size(), n * size_t(s.bins));
-    check_size("heights", heights.size(), n * size_t(s.bins));
-    check_size("slopes", slopes.size(), n * size_t(slopes_of(s)));
+    check_size("widths", widths.size(), product("widths", {int64_t(n), s.bins}));
+    check_size("heights", heights.size(), product("heights", {int64_t(n), s.bins}));
+    if (s.bins > 0) check_size("slopes", slopes.size(), product("slopes", {int64_t(n), slopes_of(s)}));
   }
 };
 

@@ -32,14 +32,14 @@ struct Config : hepops_simulator_config {
     c.table = nullptr;
     if (!response.empty()) {
       check_size("response", response.size(),
-                 size_t(response_shape.bins_x * response_shape.bins_y * response_shape.ticks));
+                 product("response", {response_shape.bins_x, response_shape.bins_y, response_shape.ticks}));
       table = response_shape;
       table.current = response.data();
       c.table = &table;
     }
     if (!pixel_threshold.empty()) {
       size_t pixels = 0;
-      for (const hepops_tpc& tpc : volumes) pixels += size_t(tpc.nx * tpc.ny);
+      for (const hepops_tpc& tpc : volumes) pixels += product("pixel_threshold", {tpc.nx, tpc.ny});
       check_size("pixel_threshold", pixel_threshold.size(), pixels);
     }
     c.thresholds = pixel_threshold.empty() ? nullptr : pixel_threshold.data();

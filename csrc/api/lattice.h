@@ -44,8 +44,11 @@ inline void project_backward(const Context& context, std::span<const double> gra
 // links (D, sites, 3, 3) -> the sums of the products of links around each, c0 times the plaquettes', c1 the rectangles'
 inline void staples(const Context& context, std::span<const int64_t> extents, double c0, double c1,
                     std::span<const double> links, std::span<double> A) {
-  size_t size = numbers * extents.size();
-  for (const int64_t extent : extents) size *= size_t(extent);
+  if (extents.size() > 4)
+    throw std::invalid_argument("hepops: extents must be of 1 to 4 dimensions, got " + std::to_string(extents.size()));
+  int64_t n[4] = {1, 1, 1, 1};
+  for (size_t mu = 0; mu < extents.size(); ++mu) n[mu] = extents[mu];
+  const size_t size = product("links", {int64_t(numbers), int64_t(extents.size()), n[0], n[1], n[2], n[3]});
   check_size("links", links.size(), size);
   check_size("A", A.size(), size);
   context.check(

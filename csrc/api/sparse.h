@@ -21,10 +21,10 @@ class SparseMap {
   // x (rows_read, in), weight (offsets, in, out), bias (out) or empty -> y (rows_written, out)
   void convolve(const Context& context, int64_t in, int64_t out, std::span<const float> x,
                 std::span<const float> weight, std::span<const float> bias, std::span<float> y) const {
-    check_size("x", x.size(), size_t(rows_read_ * in));
-    check_size("weight", weight.size(), size_t(offsets_ * in * out));
-    if (!bias.empty()) check_size("bias", bias.size(), size_t(out));
-    check_size("y", y.size(), size_t(rows_written_ * out));
+    check_size("x", x.size(), product("x", {rows_read_, in}));
+    check_size("weight", weight.size(), product("weight", {offsets_, in, out}));
+    if (!bias.empty()) check_size("bias", bias.size(), product("bias", {out}));
+    check_size("y", y.size(), product("y", {rows_written_, out}));
     context.check(hepops_convolve(context.get(), map_.get(), in, out, x.data(), weight.data(),
                                   bias.empty() ? nullptr : bias.data(), y.data()));
   }
@@ -33,18 +33,18 @@ class SparseMap {
   void convolve_backward(const Context& context, int64_t in, int64_t out, std::span<const float> grad_y,
                          std::span<const float> x, std::span<const float> weight, std::span<float> grad_x,
                          std::span<float> grad_weight, std::span<float> grad_bias) const {
-    check_size("grad_y", grad_y.size(), size_t(rows_written_ * out));
-    check_size("x", x.size(), size_t(rows_read_ * in));
-    check_size("weight", weight.size(), size_t(offsets_ * in * out));
-    const auto place = [](const char* name, std::span<float> g, int64_t size) -> float* {
+    check_size("grad_y", grad_y.size(), product("grad_y", {rows_written_, out}));
+    check_size("x", x.size(), product("x", {rows_read_, in}));
+    check_size("weight", weight.size(), product("weight", {offsets_, in, out}));
+    const auto place = [](const char* name, std::span<float> g, std::initializer_list<int64_t> sizes) -> float* {
       if (g.empty()) return nullptr;
-      check_size(name, g.size(), size_t(size));
+      check_size(name, g.size(), product(name, sizes));
       return g.data();
     };
     context.check(hepops_convolve_backward(context.get(), map_.get(), in, out, grad_y.data(), x.data(), weight.data(),
-                                           place("grad_x", grad_x, rows_read_ * in),
-                                           place("grad_weight", grad_weight, offsets_ * in * out),
-                                           place("grad_bias", grad_bias, out)));
+                                           place("grad_x", grad_x, {rows_read_, in}),
+                                           place("grad_weight", grad_weight, {offsets_, in, out}),
+                                           place("grad_bias", grad_bias, {out})));
   }
 
  private:

@@ -9,6 +9,14 @@
 namespace hepops::sdk {
 namespace {
 
+// The operators' own refusals (lartpc/recombine.cu, drift.cu): NaN is neither.
+void positive(const char* of, const char* name, double x) {
+  check(x > 0, of, ": ", name, " must be positive, got ", x);
+}
+void not_negative(const char* of, const char* name, double x) {
+  check(x >= 0, of, ": ", name, " must not be negative, got ", x);
+}
+
 // The model is a constant of the compiler, so that the loop has no branch and becomes SIMD.
 template <lartpc::RecombinationModel model>
 void recombine_all(const hepops_parameters& p, int64_t first, int64_t last, const double* dedx, const double* cos2,
@@ -29,8 +37,13 @@ hepops_status recombine(hepops_context* context, const hepops_parameters* parame
     check(count == 0 || (dedx && fraction), "recombine: dedx or fraction is NULL");
     check(count == 0 || model != HEPOPS_ELLIPSOID || cos2, "recombine: the ellipsoid needs cos2");
     const hepops_parameters& p = *parameters;
-    check(p.efield > 0 && p.density > 0, "recombine: efield and density must be positive, got ", p.efield, " and ",
-          p.density);
+    not_negative("recombine", "birks_a", p.birks_a);
+    not_negative("recombine", "birks_k", p.birks_k);
+    check(p.box_alpha > 0 && p.box_alpha <= 1, "recombine: box_alpha must lie in (0, 1], got ", p.box_alpha);
+    not_negative("recombine", "box_beta", p.box_beta);
+    positive("recombine", "ellipsoid_ratio", p.ellipsoid_ratio);
+    positive("recombine", "efield", p.efield);
+    positive("recombine", "density", p.density);
     context->parallel()(count, 8192, [&](int64_t first, int64_t last) {
       if (model == HEPOPS_BIRKS) recombine_all<lartpc::birks>(p, first, last, dedx, cos2, fraction);
       if (model == HEPOPS_BOX) recombine_all<lartpc::box>(p, first, last, dedx, cos2, fraction);
@@ -46,9 +59,11 @@ hepops_status drift(hepops_context* context, const hepops_parameters* parameters
     check(count >= 0, "drift: count must not be negative, got ", count);
     check(count == 0 || distance, "drift: distance is NULL");
     const hepops_parameters& p = *parameters;
-    check(p.lifetime > 0 && p.efield > 0 && p.temperature > 0,
-          "drift: lifetime, efield and temperature must be positive, got ", p.lifetime, ", ", p.efield, " and ",
-          p.temperature);
+    positive("drift", "lifetime", p.lifetime);
+    positive("drift", "efield", p.efield);
+    not_negative("drift", "transverse_diffusion", p.transverse_diffusion);
+    not_negative("drift", "longitudinal_diffusion", p.longitudinal_diffusion);
+    positive("drift", "temperature", p.temperature);
     const lartpc::Transport<double> transport{p.lifetime, p.efield, p.transverse_diffusion, p.longitudinal_diffusion,
                                               p.temperature};
     context->parallel()(count, 8192, [&](int64_t first, int64_t last) {

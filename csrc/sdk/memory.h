@@ -1,12 +1,14 @@
 #pragma once
 // The caller's memory and threads (c_api.h) as the library's own code asks for them.
 #include <atomic>
+#include <cstdint>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <memory_resource>
 #include <new>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "c_api.h"
@@ -48,9 +50,10 @@ class Array {
   ~Array() { release(); }
 
   T* resize(int64_t size) {
+    const size_t bytes = bytes_of(size);
     if (size > capacity_) {
       release();
-      data_ = static_cast<T*>(resource_.allocate(size_t(size) * sizeof(T), 64));
+      data_ = static_cast<T*>(resource_.allocate(bytes, 64));
       capacity_ = size;
     }
     size_ = size;
@@ -58,9 +61,10 @@ class Array {
   }
   // Keeps the first `kept` numbers.
   T* grow(int64_t size, int64_t kept) {
+    bytes_of(size);
     if (size > capacity_) {
       const int64_t wanted = size + size / 2;
-      T* more = static_cast<T*>(resource_.allocate(size_t(wanted) * sizeof(T), 64));
+      T* more = static_cast<T*>(resource_.allocate(bytes_of(wanted), 64));
       if (kept) std::memcpy(static_cast<void*>(more), data_, size_t(kept) * sizeof(T));
       release();
       data_ = more;
@@ -82,6 +86,12 @@ class Array {
   const T& operator[](int64_t i) const { return data_[i]; }
 
  private:
+  // What no memory holds is refused as memory that is not there, before the product of sizes wraps around.
+  static size_t bytes_of(int64_t size) {
+    constexpr int64_t most = PTRDIFF_MAX / (2 * int64_t(sizeof(T)));  // `grow` asks for half as much again
+    if (size < 0 || size > most + most / 2) throw std::bad_array_new_length();
+    return size_t(size) * sizeof(T);
+  }
   void release() {
     if (data_) resource_.deallocate(data_, size_t(capacity_) * sizeof(T), 64);
     data_ = nullptr;

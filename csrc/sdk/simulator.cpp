@@ -56,19 +56,31 @@ void check_frontend(const hepops_frontend& f) {
   check(f.adc_bits >= 1 && f.adc_bits <= 24, "frontend: adc_bits must be 1 to 24, got ", f.adc_bits);
 }
 
+constexpr double farthest = 1e6;                   // [cm]; with the least step a track has some 10^12 nodes at most
+constexpr int64_t most_across = int64_t(1) << 24;  // pixels along one side of a plane
+
 void check_tpc(const hepops_tpc& t, int64_t i, double pitch) {
-  check(t.anode != t.cathode && std::isfinite(t.anode) && std::isfinite(t.cathode), "tpcs: anode and cathode of TPC ",
-        i, " must differ, got ", t.anode, " and ", t.cathode);
+  using Edge = std::pair<const char*, double>;
+  for (const auto& [name, x] : {Edge("anode", t.anode), Edge("cathode", t.cathode), Edge("y[0]", t.y[0]),
+                                Edge("y[1]", t.y[1]), Edge("z[0]", t.z[0]), Edge("z[1]", t.z[1])})
+    check(std::abs(x) <= farthest, "tpcs: ", name, " of TPC ", i, " must lie in [-1e6, 1e6] cm, got ", x);
+  using Count = std::pair<const char*, int64_t>;
+  for (const auto& [name, n] : {Count("nx", t.nx), Count("ny", t.ny)})
+    check(n >= 1 && n <= most_across, "tpcs: ", name, " of TPC ", i, " must be 1 to 2^24, got ", n);
+  check(t.anode != t.cathode, "tpcs: anode and cathode of TPC ", i, " must differ, got ", t.anode, " and ", t.cathode);
   using Axis = std::tuple<const char*, int64_t, const double*>;
   for (const auto& [axis, n, edges] : {Axis("z", t.nx, t.z), Axis("y", t.ny, t.y)})
-    check(n > 0 && edges[0] < edges[1] && std::abs((edges[1] - edges[0]) / pitch - double(n)) <= 0.5, "tpcs: ", n,
-          " pixels of ", pitch, " cm do not make ", edges[1] - edges[0], " cm along ", axis, " of TPC ", i);
+    check(edges[0] < edges[1] && std::abs((edges[1] - edges[0]) / pitch - double(n)) <= 0.5, "tpcs: ", n, " pixels of ",
+          pitch, " cm do not make ", edges[1] - edges[0], " cm along ", axis, " of TPC ", i);
 }
+
+constexpr int64_t most_tpcs = 1 << 14;  // their pixels are counted in 64 bits
 
 const hepops_simulator_config& checked(const hepops_simulator_config& c) {
   check(c.size == sizeof(c), "config: size is ", c.size, ", expected ", sizeof(c),
         ": was hepops_simulator_config_init called, and that of this version?");
   check(c.tpcs && c.num_tpcs > 0, "config: needs a TPC, got ", c.num_tpcs);
+  check(c.num_tpcs <= most_tpcs, "config: num_tpcs must be 1 to ", most_tpcs, ", got ", c.num_tpcs);
   check(c.pixel_pitch > 0 && std::isfinite(c.pixel_pitch), "config: pixel_pitch must be positive [cm], got ",
         c.pixel_pitch);
   check(c.tick >= 1e-6 && c.tick <= 1e6, "config: tick must lie in [1e-6, 1e6] us, got ", c.tick);

@@ -115,7 +115,11 @@ hepops_status map_create(hepops_context* context, int64_t count, const int64_t* 
 
 void check_channels(const hepops_map* map, int64_t in, int64_t out) {
   check(map, "convolve: map is NULL");
-  check(in >= 1 && out >= 1, "convolve: in and out must be positive, got ", in, " and ", out);
+  constexpr int64_t most = int64_t(1) << 24;  // of one side: rows are fewer than 2^31, so x and y are below 2^57 bytes
+  check(in >= 1 && in <= most, "convolve: in must be 1 to 2^24, got ", in);
+  check(out >= 1 && out <= most, "convolve: out must be 1 to 2^24, got ", out);
+  check(map->offsets <= (int64_t(1) << 60) / in / out, "convolve: weight of ", map->offsets, " x ", in, " x ", out,
+        " numbers (offsets, in, out) is more than memory holds");
 }
 
 void run(const List& list, int64_t offsets, int64_t rows_read, int64_t in, int64_t out, bool transposed, const float* x,

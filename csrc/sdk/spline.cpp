@@ -1,6 +1,9 @@
 // Rational-quadratic splines of contiguous arrays: the kernels of the operator (flows/spline_cpu.h).
 #include "flows/spline_cpu.h"
 
+#include <cmath>
+#include <cstdint>
+
 #include "sdk/context.h"
 #include "sdk/functions.h"
 
@@ -9,6 +12,19 @@ namespace {
 
 using flows::Convention, flows::Tails;
 
+// What hepops.flows.rational_quadratic_spline says of its bound. In float32 both ends are rounded first.
+template <class X>
+void check_domain(double low, double high) {
+  const X a = X(low), b = X(high);
+  const char* type = sizeof(X) == 4 ? "float32" : "float64";
+  check(std::isfinite(low), "spline: low must be finite, got ", low);
+  check(std::isfinite(high), "spline: high must be finite, got ", high);
+  check(low < high, "spline: low must be below high, got ", low, " and ", high);
+  check(a < b && std::isfinite(b - a), "spline: low and high must be a domain of ", type, " numbers, got ", low,
+        " and ", high);
+}
+
+template <class X>
 int64_t checked(const hepops_spline* s, int64_t count) {
   check(s, "spline: the spline is NULL");
   check(count >= 0, "spline: count must not be negative, got ", count);
@@ -17,7 +33,9 @@ int64_t checked(const hepops_spline* s, int64_t count) {
   check(s->convention == 0 || s->convention == 1, "spline: convention must be 0 or 1, got ", s->convention);
   check(flows::floor_of(Convention(s->convention)) * double(s->bins) < 1, "spline: ", s->bins,
         " bins of a width of at least 1/1000 do not fit the domain");
-  check(s->low < s->high, "spline: low must be below high, got ", s->low, " and ", s->high);
+  check_domain<X>(s->low, s->high);
+  const int64_t most = PTRDIFF_MAX / int64_t(sizeof(X)) / (s->bins + 1);
+  check(count <= most, "spline: count must be ", most, " at most for ", s->bins, " bins, got ", count);
   return flows::slope_count(s->bins, Tails(s->tails));
 }
 
@@ -48,7 +66,7 @@ template <class X>
 hepops_status spline(hepops_context* context, const hepops_spline* s, int64_t count, const X* x, const X* widths,
                      const X* heights, const X* slopes, X* value, X* logdet) {
   return guarded(context, [&] {
-    const int64_t S = checked(s, count);
+    const int64_t S = checked<X>(s, count);
     if (count == 0) return;
     check(x && widths && heights && (slopes || S == 0) && value && logdet, "spline: an array is NULL");
     const auto f = spline_of(*s, count, S, x, widths, heights, slopes);
@@ -64,7 +82,7 @@ hepops_status spline_backward(hepops_context* context, const hepops_spline* s, i
                               const X* grad_logdet, const X* x, const X* widths, const X* heights, const X* slopes,
                               X* grad_x, X* grad_widths, X* grad_heights, X* grad_slopes) {
   return guarded(context, [&] {
-    const int64_t S = checked(s, count);
+    const int64_t S = checked<X>(s, count);
     if (count == 0) return;
     check(grad_value && grad_logdet && x && widths && heights && (slopes || S == 0),
           "spline_backward: an array is NULL");

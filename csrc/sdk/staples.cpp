@@ -1,4 +1,6 @@
 // The sums of staples around the links of a gauge field, in the plain form (lattice/wilson.h).
+#include <cmath>
+
 #include "lattice/wilson.h"
 #include "sdk/context.h"
 #include "sdk/functions.h"
@@ -20,6 +22,8 @@ hepops_status staples(hepops_context* context, int64_t D, const int64_t* extents
             " sites at most, got extent ", mu, " of ", extents[mu]);
       sites *= extents[mu];
     }
+    check(std::isfinite(c0), "su3_staples: c0 must be finite, got ", c0);
+    check(std::isfinite(c1), "su3_staples: c1 must be finite, got ", c1);
     check(links && A, "su3_staples: an array is NULL");
     const lattice::Lattice grid(extents, int(D));
     const lattice::Links<double, double, 3> U{links, grid};

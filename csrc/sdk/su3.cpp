@@ -1,4 +1,6 @@
 // SU(3) matrices, as many side by side as a register has lanes.
+#include <cstdint>
+
 #include "core/packed.h"
 #include "lattice/exponential.h"
 #include "lattice/project.h"
@@ -39,7 +41,8 @@ template <class Law, class... From>
 hepops_status map_matrices(const char* name, hepops_context* context, int64_t count, const Law& law, double* to,
                            const From*... from) {
   return guarded(context, [&] {
-    check(count >= 0, name, ": count must not be negative, got ", count);
+    constexpr int64_t most = PTRDIFF_MAX / int64_t(sizeof(double)) / numbers;
+    check(count >= 0 && count <= most, name, ": count must be 0 to ", most, ", got ", count);
     check(count == 0 || (to && (from && ...)), name, ": an array is NULL");
     context->parallel()((count + lanes - 1) / lanes, 64, [&](int64_t begin, int64_t end) {
       for (int64_t pack = begin; pack < end; ++pack) {

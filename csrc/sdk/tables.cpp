@@ -2,6 +2,7 @@
 // keeps its charge. What hepops.lartpc.response does; compiled without contraction, as that is.
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "sdk/simulator.h"
 
@@ -55,14 +56,21 @@ double arrival_of(const hepops_response_table& table) {
   return table.drift_length > 0 ? std::min(ticks, table.drift_length / (table.velocity * table.tick)) : ticks;
 }
 
+constexpr int64_t most_bins = 1 << 15, most_ticks = 1 << 24;  // so that their products stay below 2^63 bytes
+
 void check_table(const hepops_response_table& t) {
   check(t.current && t.bins_x > 0 && t.bins_y > 0 && t.ticks > 0, "table: must be (bins_x, bins_y, ticks), got ",
         t.bins_x, ", ", t.bins_y, ", ", t.ticks);
-  check(t.tick > 0, "table: tick must be positive [us], got ", t.tick);
-  check(t.velocity > 0, "table: velocity must be positive [cm/us], got ", t.velocity);
+  for (const auto& [name, n, most] :
+       {std::tuple("bins_x", t.bins_x, most_bins), std::tuple("bins_y", t.bins_y, most_bins),
+        std::tuple("ticks", t.ticks, most_ticks)})
+    check(n <= most, "table: ", name, " must be 1 to ", most, ", got ", n);
+  check(t.tick > 0 && std::isfinite(t.tick), "table: tick must be positive [us], got ", t.tick);
+  check(t.velocity > 0 && std::isfinite(t.velocity), "table: velocity must be positive [cm/us], got ", t.velocity);
   check(t.bins >= 2 && t.bins % 2 == 0, "table: bins per pixel must be even and positive, got ", t.bins);
   check(std::min(t.bins_x, t.bins_y) >= t.bins / 2, "table: less than the ", t.bins / 2, " bins of half a pad");
-  check(t.drift_length >= 0, "table: drift_length must not be negative [cm], got ", t.drift_length);
+  check(t.drift_length >= 0 && std::isfinite(t.drift_length), "table: drift_length must not be negative [cm], got ",
+        t.drift_length);
   for (int64_t i = 0; i < t.bins_x; ++i)
     for (int64_t j = 0; j < t.bins_y; ++j) {
       const double expected = i < t.bins / 2 && j < t.bins / 2 ? 1.0 : 0.0, charge = charge_of(t, i, j);

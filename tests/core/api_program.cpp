@@ -111,6 +111,12 @@ void simulate() {
   config.pixel_threshold = {1, 2};
   expect_throw<std::invalid_argument>("pixel_threshold has 2 numbers, expected 78400",
                                       [&] { hepops::Simulator{config}; });
+  config.pixel_threshold.clear();
+  config.response = {1};
+  config.response_shape.bins_x = config.response_shape.bins_y = int64_t(1) << 32;
+  config.response_shape.ticks = 1;
+  expect_throw<std::invalid_argument>("response cannot have 4294967296 x 4294967296 x 1 numbers",
+                                      [&] { hepops::Simulator{config}; });
 }
 
 // <W x, g> is linear in each: <y, g> = <x, grad_x> = <W, grad_W>
@@ -136,6 +142,10 @@ void sparse() {
     std::vector<float> small(1);
     map.convolve(context, in, out, x, W, {}, small);
   });
+  expect_throw<std::invalid_argument>("x cannot have 600 x -1 numbers",
+                                      [&] { map.convolve(context, -1, out, x, W, {}, y); });
+  expect_throw<std::invalid_argument>("weight cannot have 5 x 9 x 4611686018427387904 numbers",
+                                      [&] { map.convolve(context, in, int64_t(1) << 62, x, W, {}, y); });
 }
 
 template <class T>
@@ -155,6 +165,9 @@ void spline(double tolerance) {
   hepops::spline<T>(context, s, {y, w, h, d}, back, down);
   for (size_t i = 0; i < n; ++i) expect(std::abs(double(back[i] - x[i])) < tolerance, "the inverse");
   expect_throw<std::invalid_argument>("slopes has", [&] { hepops::spline<T>(context, s, {x, w, h, h}, y, up); });
+  s.bins = -8;
+  expect_throw<std::invalid_argument>("widths cannot have 100 x -8 numbers",
+                                      [&] { hepops::spline<T>(context, s, {x, w, h, d}, y, up); });
 }
 
 void su3() {
@@ -181,6 +194,15 @@ void su3() {
   expect(std::abs(sum[0]) > 1e-3 && std::abs(sum[0] - sum[1]) < 1e-12, "both directions see each plaquette twice");
   expect_throw<std::invalid_argument>("expected 18 for each matrix", [&] {
     hepops::su3::exp(context, std::span(M).first(17), std::span(E).first(17));
+  });
+  // 18 x 2 x 2^32 x 2^32 is 0 in 64 bits, which an empty array would have
+  const std::vector<double> none;
+  std::vector<double> nothing;
+  for (const std::vector<int64_t>& wrong : {std::vector<int64_t>{int64_t(1) << 32, int64_t(1) << 32}, {3, -2}})
+    expect_throw<std::invalid_argument>("links cannot have 18 x 2 x",
+                                        [&] { hepops::su3::staples(context, wrong, 1, 0, none, nothing); });
+  expect_throw<std::invalid_argument>("extents must be of 1 to 4 dimensions, got 5", [&] {
+    hepops::su3::staples(context, std::vector<int64_t>(5, 2), 1, 0, none, nothing);
   });
 }
 

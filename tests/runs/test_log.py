@@ -129,19 +129,24 @@ def test_a_value_that_is_no_number_is_the_callers_mistake(tmp_path):
 
 
 def test_rows_after_a_kill(tmp_path):
-    """The last row may be cut; what a resumed training repeats counts once, the later one."""
+    """The last row may be cut, even within its number; what a resumed training repeats counts once, the later one."""
     with log(tmp_path) as run:
         run.metrics({"x": 1.0}, 1)
         run.metrics({"x": 2.0}, 2)
-    with open(tmp_path / "metrics.csv", "a") as file:
-        file.write("0.3,3,x,4")
-    assert read_metrics(tmp_path)["x"] == {1: 1.0, 2: 2.0, 3: 4.0}
     path = tmp_path / "metrics.csv"
-    path.write_text(path.read_text().removesuffix(",4"))
+    whole = path.read_text()
+    for cut in ("0.3,3,x,4", "0.3,3,x", '0.3,3,"a,b', "0", "seconds,st"):
+        path.write_text(whole + cut)
+        assert read_metrics(tmp_path)["x"] == {1: 1.0, 2: 2.0}, "4 may have been 4.25"
     with log(tmp_path) as run:
         run.metrics({"x": 5.0, "y": math.nan}, 2)
     found = read_metrics(tmp_path)
     assert found["x"] == {1: 1.0, 2: 5.0} and math.isnan(found["y"][2])
+    assert path.read_text().startswith(whole) and cut not in path.read_text().removeprefix(whole)
+    path.write_text("seconds,st")  # cut within its head
+    with log(tmp_path) as run:
+        run.metrics({"x": 1.0}, 1)
+    assert read_metrics(tmp_path) == {"x": {1: 1.0}} and path.read_text().startswith("seconds,step,name,value\n")
 
 
 def test_what_is_refused(tmp_path):

@@ -27,12 +27,18 @@ def list_models(
     registry: Where,
     name: Annotated[str | None, typer.Argument(help="One model alone.", show_default=False)] = None,
 ) -> None:
-    """All versions, with their tags."""
+    """All versions, with their tags; exit code 1 where the files of one are gone or were changed."""
     held = _open(registry)
     entries = held.entries(name)
     width = max((len(str(entry)) for entry in entries), default=0)
+    broken = []
     for entry in entries:
-        card = held.card(entry)
+        try:
+            card = held.card(entry)
+        except (ValueError, FileNotFoundError) as error:  # the others are there all the same
+            broken.append(str(error))
+            typer.echo("  ".join([f"{entry!s:{width}}", entry.added, "broken", ",".join(entry.tags)]).rstrip())
+            continue
         metrics = " ".join(f"{n}={v:.4g}" for n, v in card.metrics.items() if isinstance(v, (int, float)))
         words = [f"{entry!s:{width}}", entry.added, card.cls.rpartition(".")[2], ",".join(entry.tags), metrics]
         typer.echo("  ".join(word for word in words if word))
@@ -40,6 +46,10 @@ def list_models(
         typer.echo(f"{registry}: no models")
     if left := held.unfinished():
         typer.echo(f"hepops: warning: {len(left)} unfinished additions: `hepops models clean` removes them", err=True)
+    for text in broken:
+        typer.echo(f"hepops: {text}", err=True)
+    if broken:
+        raise typer.Exit(1)
 
 
 @models.command()

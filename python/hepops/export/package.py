@@ -13,7 +13,7 @@ from hepops import _core
 from hepops.core.files import atomic
 
 from .adapt import VOXELS, Adapted, adapt
-from .archive import FORMAT, VERSION, add_description, file_digest, read_description
+from .archive import FORMAT, VERSION, add_description, read_description
 
 # The wrapper's code runs once a call; to optimise it takes a minute and gains nothing.
 _COMPILER = {"aot_inductor.compile_wrapper_opt_level": "O0"}
@@ -85,9 +85,10 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a package, a truncated one, or one that was changed: the message names the member.
+        ValueError: not a package, a truncated one, one with compressed or missing members, or one that was changed: the
+            message names file and member.
     """
-    return read_description(path) | {"sha256": file_digest(path)}
+    return read_description(path)
 
 
 def _trace(adapted: Adapted) -> torch.export.ExportedProgram:

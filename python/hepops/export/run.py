@@ -1,5 +1,9 @@
 """Packages in Python: verified, loaded, called."""
 
+import re
+import shutil
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ from torch import Tensor
 from hepops import _core
 
 from .adapt import VOXELS
-from .package import describe
+from .archive import read_description
 
 _LEVELS = ("generic", "v2", "v3", "v4")
 
@@ -76,6 +80,9 @@ def _check(x: Tensor, wanted: dict[str, Any], rows: int) -> Tensor:
 def load(path: str | Path, *, sha256: str | None = None) -> Exported:
     """Verify a package and load it. Loading executes the machine code that it holds.
 
+    What is verified is what is loaded: the file is copied once into a folder that only this user may enter, and
+    nothing but this copy is read; a file that is exchanged meanwhile changes nothing.
+
     Args:
         path: A package that `export` wrote.
         sha256: That of the file, as its maker told it: what differs is not loaded. Without it the checksums within show
@@ -83,13 +90,38 @@ def load(path: str | Path, *, sha256: str | None = None) -> Exported:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a package, one that was changed (the message names the member), another SHA-256, or one that was
-            compiled for more than this processor has.
+        ValueError: not a package, one that was changed or lacks a member (the message names file and member), another
+            SHA-256, one that was compiled for more than this processor has, or code that torch does not load.
+
+    Warns where the package was made with another version of torch or hepops (the first two numbers).
     """
-    description = describe(path)
-    if sha256 is not None and sha256.lower() != description["sha256"]:
-        raise ValueError(f"{path}: has SHA-256 {description['sha256']}, expected {sha256.lower()}")
-    level, ours = description["machine"]["level"], _core.cpu_level()
-    if level not in _LEVELS or _LEVELS.index(level) > _LEVELS.index(ours):
-        raise ValueError(f"{path}: was compiled for x86-64-{level}, this processor has {ours}")
-    return Exported(description, torch._inductor.aoti_load_package(str(path)))
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with tempfile.TemporaryDirectory(prefix="hepops.") as folder:  # of mode 0700
+        copy = Path(folder) / "package.pt2"
+        shutil.copyfile(path, copy)
+        description = read_description(copy, path)
+        if sha256 is not None and sha256.lower() != description["sha256"]:
+            raise ValueError(f"{path}: has SHA-256 {description['sha256']}, expected {sha256.lower()}")
+        level, ours = description["machine"]["level"], _core.cpu_level()
+        if level not in _LEVELS or _LEVELS.index(level) > _LEVELS.index(ours):
+            raise ValueError(f"{path}: was compiled for x86-64-{level}, this processor has {ours}")
+        return Exported(description, _load_code(copy, str(path), description["versions"]))
+
+
+def _load_code(copy: Path, name: str, versions: dict[str, str]) -> Any:
+    """torch's loader, which unpacks what it needs: the copy is not read again."""
+    now = {"hepops": _core.version, "torch": str(torch.__version__)}
+    other = ", ".join(f"{n} {versions[n]} (here {now[n]})" for n in now if _release(versions[n]) != _release(now[n]))
+    if other:
+        warnings.warn(f"hepops: {name}: was made with {other}", stacklevel=3)
+    try:
+        return torch._inductor.aoti_load_package(str(copy))
+    except (RuntimeError, ValueError, OSError) as error:
+        text = re.sub(r"\S*aotinductor_\w+/", "", str(error).partition("\n")[0])[:200]  # where torch has unpacked it
+        made = ", ".join(f"{n} {versions[n]} (here {now[n]})" for n in now)
+        raise ValueError(f"{name}: torch does not load it ({text}); it was made with {made}") from error
+
+
+def _release(version: str) -> list[str]:
+    return version.split(".")[:2]

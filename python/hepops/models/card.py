@@ -99,6 +99,9 @@ class Card:
             value = getattr(self, name)
             if not isinstance(value, kinds):
                 raise ValueError(f"{where}: {name} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r:.80}")
+        for name, words in (("authors", self.authors), ("data", self.data.values())):
+            if not all(isinstance(word, str) for word in words):
+                raise ValueError(f"{where}: {name} must be words, got {list(words)!r:.80}")
         for name, entry in self.files.items():
             check_name(name, f"{where}: files")
             sound = isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"}

@@ -5,8 +5,9 @@
     model.safetensors     the weights (a class that has files of its own keeps those)
     SHA256SUMS            of all of these; `sha256sum -c SHA256SUMS` checks it without hepops
 
-A folder that was not there appears whole or not at all. In one that is there the sums come last: a kill in between is
-seen as a difference by the next `load`.
+A folder that was not there appears whole or not at all. In one that is there all files are written beside the old ones
+and then take their places, the sums last: what fails leaves the old model, and a kill between the places is seen as a
+difference by the next `load`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,12 @@ def save(
         The `Card`.
 
     Raises:
-        ValueError: the folder holds a model, or the model's configuration does not give it again.
+        ValueError: the folder holds a model, something is in the way, or the model's configuration does not give it
+            again.
         TypeError: no model, or what YAML cannot hold: a key of a mapping that is neither a word nor a whole number,
             say.
         FileNotFoundError: no such folder above, or no such data.
+        OSError: no permission or no space, with the folder's name. What the folder held is still there.
 
     Deterministic: the same model gives the same bytes of weights.
 
@@ -85,7 +89,7 @@ def save(
     """
     from hepops.runs.environment import environment
 
-    path = Path(path)
+    path = _path(path, "save")
     _check_place(path, overwrite)
     given = {name: text.plain(value, name) for name, value in (("metrics", metrics or {}), ("more", more or {}))}
     written = kinds.write(model, given["more"])
@@ -116,7 +120,16 @@ def save(
     return card
 
 
+def _path(path: str | Path, what: str) -> Path:
+    """A path that names something: Path("") would be the folder that the program happens to run in."""
+    if not os.fspath(path) or "\0" in os.fspath(path):
+        raise ValueError(f"{what}: {os.fspath(path)!r} is no path")
+    return Path(path)
+
+
 def _check_place(path: Path, overwrite: bool) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path}: is a link that leads nowhere")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: exists and is not a folder")
     if (path / NAME).exists() and not overwrite:
@@ -127,14 +140,30 @@ def _check_place(path: Path, overwrite: bool) -> None:
 
 def _write(path: Path, files: Mapping[str, bytes]) -> None:
     sums = digests.write_sums({name: digests.of_bytes(content) for name, content in files.items()}).encode()
-    if path.exists():
-        for name, content in {**files, digests.SUMS: sums}.items():
-            with atomic(path / name) as part:
-                part.write_bytes(content)
-        return
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
+    whole = {**files, digests.SUMS: sums}
     try:
-        for name, content in {**files, digests.SUMS: sums}.items():
+        if path.exists():
+            _replace(path, whole)
+        else:
+            _make(path, whole)
+    except OSError as error:  # such as a full disk, which names no file, or the name of a temporary one
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(path: Path, files: Mapping[str, bytes]) -> None:
+    """All are written beside those that are there before the first takes its place; the sums do so last."""
+    for name in files:
+        if (path / name).exists() and not (path / name).is_file():
+            raise ValueError(f"{path / name}: is in the way, and is no file")
+    with ExitStack() as stack:
+        for name in reversed(list(files)):  # what is entered first takes its place last
+            stack.enter_context(atomic(path / name)).write_bytes(files[name])
+
+
+def _make(path: Path, files: Mapping[str, bytes]) -> None:
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.absolute().parent))
+    try:
+        for name, content in files.items():
             with open(beside / name, "wb") as file:
                 file.write(content)
                 file.flush()
@@ -177,7 +206,7 @@ def load(path: str | Path, *, make: kinds.Make | None = None, sha256: str | None
         ...     hepops.load(f"{folder}/mlp")(torch.zeros(5, 2)).shape
         torch.Size([5, 3])
     """
-    path = Path(path)
+    path = _path(path, "load")
     if path.is_dir() and not (path / NAME).exists() and (own := _older(path)) is not None:
         if sha256 is not None:
             raise ValueError(f"{path}: has no {NAME}, its sha256 cannot be compared")
@@ -206,7 +235,9 @@ def verify(path: str | Path, *, sha256: str | None = None) -> tuple[Card, dict[s
     Raises:
         FileNotFoundError, ValueError: as for `load`.
     """
-    path = Path(path)
+    path = _path(path, "load")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: is a file; a saved model is a folder")
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
     sums = digests.read_sums(_bytes(path, digests.SUMS, 1 << 20), str(path / digests.SUMS))
@@ -215,7 +246,7 @@ def verify(path: str | Path, *, sha256: str | None = None) -> tuple[Card, dict[s
     for expected, source in ((sums.get(NAME), digests.SUMS), (sha256, "sha256")):
         if expected is None and source == digests.SUMS:
             raise ValueError(f"{path / digests.SUMS}: does not name {NAME}")
-        if expected is not None and expected != found:
+        if expected is not None and expected.lower() != found:
             raise ValueError(f"{path / NAME}: was changed: SHA-256 expected {expected} ({source}), got {found}")
     card = Card.from_yaml(head, str(path / NAME))
     if sums.keys() != {NAME, *card.files}:
@@ -227,8 +258,10 @@ def verify(path: str | Path, *, sha256: str | None = None) -> tuple[Card, dict[s
 def _bytes(path: Path, name: str, most: int) -> bytes:
     """A plain file of the folder, not a link out of it, of no more bytes than are expected."""
     file = path / digests.check_name(name, str(path))
-    if file.is_symlink() and file.resolve().parent != path.resolve():
+    if file.is_symlink() and os.path.dirname(os.path.realpath(file)) != os.path.realpath(path):
         raise ValueError(f"{file}: is a link that leads out of the folder")
+    if (file.exists() or file.is_symlink()) and not file.is_file():
+        raise ValueError(f"{file}: is no plain file, but a folder, a device or a link that leads nowhere")
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
     with open(file, "rb") as opened:  # a description may say 10^30: no more is asked for than is there

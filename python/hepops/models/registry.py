@@ -91,6 +91,9 @@ class Registry:
         numbers = self._taken(_word("name", name))
         tags = self.tags(name) if numbers else {}
         found = [e for n in numbers if (e := self._entry(name, n, tags)) is not None]
+        if not found and numbers:
+            known = ", ".join(map(str, numbers))
+            raise ValueError(f"{self.url}: {name}: none of its versions can be read ({name}/versions: {known})")
         if not found:
             raise ValueError(f"{self.url}: has no model {name!r}, but {', '.join(self.names()) or 'none at all'}")
         return found
@@ -106,8 +109,11 @@ class Registry:
         entries = self.entries(name)
         if not at or which == "latest":
             return entries[-1]
-        number = int(which) if _NUMBER.fullmatch(which) else self.tags(name).get(_word("tag", which))
+        tagged = None if _NUMBER.fullmatch(which) else self.tags(name).get(_word("tag", which))
+        number = int(which) if _NUMBER.fullmatch(which) else tagged
         found = next((entry for entry in entries if entry.version == number), None)
+        if found is None and tagged is not None:
+            raise ValueError(f"{self.url}: {name}: the tag {which!r} names version {tagged}, which is not there")
         if found is None:
             known = ", ".join([*(str(e.version) for e in entries), *self.tags(name)])
             raise ValueError(f"{self.url}: {name} has no version or tag {which!r}, but {known}")
@@ -130,11 +136,12 @@ class Registry:
 
         Raises:
             ValueError: no such version.
-            ValueError: its model.yaml was changed.
+            FileNotFoundError, ValueError: its model.yaml is gone, or was changed; the message names registry, version
+                and file.
         """
-        entry = reference if isinstance(reference, Entry) else self.entry(reference)
+        entry = self._resolve(reference)
         where = f"{self.url}: {entry}: {NAME}"
-        content = self.store.read(f"{entry.name}/files/{entry.sha256}/{NAME}")
+        content = self._file(entry, NAME)
         if digests.of_bytes(content) != entry.sha256:
             raise ValueError(f"{where} was changed: SHA-256 expected {entry.sha256}, got {digests.of_bytes(content)}")
         return Card.from_yaml(content, where)
@@ -151,7 +158,8 @@ class Registry:
             description: Of `hepops.save`: metrics, data, licence, doi ...; of a model alone.
 
         Returns:
-            The entry; the one that is there already where the very same files were added before.
+            The entry; the one that is there already where the very same files were added before. What has become of
+            those since is mended.
 
         Raises:
             ValueError: a name or tag that is none, or a folder that is not what its card says.
@@ -177,6 +185,10 @@ class Registry:
             for one, part in content.items():
                 self.store.write(f"{name}/files/{sha256}/{one}", part)
             entry = self._publish(name, sha256)
+        else:  # the version is there: what its files have lost or suffered is mended
+            for one, part in content.items():
+                if self._read(f"{name}/files/{sha256}/{one}") != part:
+                    self.store.write(f"{name}/files/{sha256}/{one}", part)
         for tag in tags:
             self.tag(str(entry), tag)
         return self.entry(str(entry))
@@ -188,6 +200,9 @@ class Registry:
             content = json.dumps({"name": name, "version": number, "sha256": sha256, "added": added}) + "\n"
             if self.store.create(f"{name}/versions/{number}.json", content.encode()):
                 return Entry(name, number, sha256, added)
+            other = self._entry(name, number, {})
+            if other is not None and other.sha256 == sha256:
+                return other  # the same files, by another process; or by us, and a network has lost the answer
             number += 1  # another process was first
 
     def tag(self, reference: str, tag: str) -> None:
@@ -200,22 +215,23 @@ class Registry:
         entry = self.entry(reference)
         self.store.write(f"{entry.name}/tags/{_tag(tag)}", f"{entry.version}\n".encode())
 
-    def get(self, reference: str, path: str | Path | None = None) -> Path:
+    def get(self, reference: str | Entry, path: str | Path | None = None) -> Path:
         """A folder with the verified files of a version.
 
         Args:
-            reference: "name", "name@3" or "name@tag".
+            reference: "name", "name@3" or "name@tag"; or an entry.
             path: A folder to make; None: where they are, or the cache, from which they are taken the next time if
                 they are still what they were.
 
         Raises:
             ValueError: no such version.
-            ValueError: files that were changed, or a folder that holds a model.
+            FileNotFoundError, ValueError: files that are gone, or were changed; the message names registry, version and
+                file. Or a folder that holds a model.
         """
-        entry = self.entry(reference)
+        entry = self._resolve(reference)
         if path is None and self.store.local:
             place = Path(self.store.root) / entry.name / "files" / entry.sha256  # type: ignore[attr-defined]
-            files.verify(place, sha256=entry.sha256)
+            self._verify(entry, place)
             return place
         place = Path(path) if path is not None else self._cache() / entry.sha256
         if path is None and place.exists():
@@ -241,19 +257,43 @@ class Registry:
             fetched.mkdir()
             names = [*self.card(entry).files, NAME, digests.SUMS]
             for name in names:
-                (fetched / name).write_bytes(self.store.read(f"{entry.name}/files/{entry.sha256}/{name}"))
-            try:
-                files.verify(fetched, sha256=entry.sha256)
-            except ValueError as error:
-                raise ValueError(f"{self.url}: {entry}: {str(error).removeprefix(f'{fetched}/')}") from None
+                (fetched / name).write_bytes(self._file(entry, name))
+            self._verify(entry, fetched)
             try:
                 os.rename(fetched, place)
             except OSError:  # another process has fetched it meanwhile
                 files.verify(place, sha256=entry.sha256)
 
     def load(self, reference: str, **options: Any) -> Any:
-        """The model of a version; options as of `hepops.load`."""
-        return files.load(self.get(reference), sha256=self.entry(reference).sha256, **options)
+        """The model of a version; options as of `hepops.load`.
+
+        Raises:
+            FileNotFoundError, ValueError: as for `get` and `hepops.load`.
+        """
+        entry = self._resolve(reference)  # once: a tag may move meanwhile
+        return files.load(self.get(entry), sha256=entry.sha256, **options)
+
+    def _resolve(self, reference: str | Entry) -> Entry:
+        return reference if isinstance(reference, Entry) else self.entry(reference)
+
+    def _file(self, entry: Entry, name: str) -> bytes:
+        """A file of a version, whose absence is said as a person looks for it."""
+        path = f"{entry.name}/files/{entry.sha256}/{name}"
+        try:
+            return self.store.read(path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.url}: {entry}: {name} is missing ({path})") from None
+        except (IsADirectoryError, NotADirectoryError):
+            raise ValueError(f"{self.url}: {entry}: {name} is no file ({path})") from None
+
+    def _verify(self, entry: Entry, place: Path) -> None:
+        """A folder with the files of a version; what differs is named by registry and version, too."""
+        try:
+            files.verify(place, sha256=entry.sha256)
+        except (ValueError, FileNotFoundError) as error:
+            text = str(error).removeprefix(f"{place}/").replace(f"{place}: no such folder", "its files are missing")
+            path = f"{entry.name}/files/{entry.sha256}"
+            raise type(error)(f"{self.url}: {entry}: {text} ({path})") from None
 
     # What was left behind
 
@@ -313,7 +353,7 @@ class Registry:
     def _read(self, path: str) -> bytes | None:
         try:
             return self.store.read(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
     def _cache(self) -> Path:

@@ -128,6 +128,10 @@ def _create_in_place(final: Path, content: bytes) -> bool:
     return True
 
 
+_BUCKETS = ("s3:", "s3a:", "gs:", "gcs:", "az:", "abfs:", "abfss:")
+_WAITS = (0.1, 0.3, 1.0, 3.0)  # seconds; S3 asks a conditional write to come again that met another one
+
+
 class Remote:
     """What fsspec reaches. An object appears whole; `create` needs a store with conditional writes, as S3 has them."""
 
@@ -153,22 +157,31 @@ class Remote:
         self._put(path, content, "overwrite")
 
     def create(self, path: str, content: bytes) -> bool:
-        try:
-            self._put(path, content, "create")
-        except FileExistsError:
-            return False
-        return True
+        for wait in (*_WAITS, None):
+            try:
+                self._put(path, content, "create")
+                return True
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if wait is None or "ConditionalRequestConflict" not in f"{error} {error.__cause__}":
+                    raise
+                time.sleep(wait)
+        return False
 
     def _put(self, path: str, content: bytes, mode: str) -> None:
         if self.url.startswith(("http:", "https:")):  # a server may take a PUT, but has no way to refuse the second
             raise PermissionError(f"{self.url}: can be read, not written")
         parent = self._at(path).rpartition("/")[0]
         try:
-            with suppress(NotImplementedError):
-                self.fs.makedirs(parent, exist_ok=True)
+            if not self.url.startswith(_BUCKETS):  # which know no folders, and would make the bucket of a misspelt name
+                with suppress(NotImplementedError):
+                    self.fs.makedirs(parent, exist_ok=True)
             self.fs.pipe_file(self._at(path), content, mode=mode)
         except NotImplementedError:
             raise PermissionError(f"{self.url}: can be read, not written") from None
+        except (FileNotFoundError, PermissionError) as error:  # such as a bucket that is not there
+            raise type(error)(f"{self.url}: {error}") from error
 
     def names(self, path: str) -> list[str]:
         self.fs.invalidate_cache()

@@ -9,11 +9,11 @@ from .compare import compare as compare
 from .environment import environment as environment
 from .loggers import CSV as CSV
 from .loggers import Logger as Logger
-from .loggers import MLflow as MLflow
 from .loggers import TensorBoard as TensorBoard
-from .loggers import WandB as WandB
 from .loggers import read_metrics as read_metrics
 from .run import Run as Run
 from .run import log as log
+from .services import MLflow as MLflow
+from .services import WandB as WandB
 from .tasks import repeat as repeat
 from .tasks import start as start

@@ -1,6 +1,6 @@
-"""Where the numbers of a run go: a folder with CSV, TensorBoard, MLflow's file store, Weights & Biases offline.
+"""Where the numbers of a run go: a folder with CSV, or TensorBoard's event files; services.py has two more.
 
-All take the same five calls. None needs a service; the packages of the last three are imported when they are asked for.
+All take the same five calls. None needs a service; packages are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +19,15 @@ from typing import Any, Protocol
 from hepops.core.files import atomic
 
 METRICS, RUN, ARTEFACTS = "metrics.csv", "run.yaml", "artefacts"
+_ESCAPES = {"\\": "\\", "\n": "n", "\r": "r"}  # so that every number is one line
 
 
 class Logger(Protocol):
-    """What a run asks of an adapter; one of your own needs these five and nothing else."""
+    """What a run asks of an adapter; one of your own needs these five and nothing else.
+
+    An exception in `begin` ends the run before it has begun. One in the others is warned of, and the adapter is left
+    out from then on. Words are such as UTF-8 can hold; they may be long, and hold any character.
+    """
 
     def begin(self, name: str, record: Mapping[str, Any]) -> None:
         """The run's name, and what is known of it: command, environment, when it began."""
@@ -44,45 +51,44 @@ class CSV:
     Args:
         folder: Where. Rows are added to those that are there, and are whole after a kill but for the last one.
 
-    One row per number: seconds, step, name, value. What a resumed training repeats stands there twice; `read_metrics`
-    takes the later one.
+    One row and one line per number: seconds, step, name, value. Line ends within a name, and backslashes, are written
+    as backslash and letter. What a resumed training repeats stands there twice; `read_metrics` takes the later one. A
+    second artefact of the same name from elsewhere gets a number: "fit.2.h5".
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.record: dict[str, Any] = {}
+        self.sources: dict[str, Path] = {}  # of artefacts, by the name of the copy
 
     def begin(self, name: str, record: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.record = {"format": "hepops.run", "version": 1, "name": name, **record, "status": "running"}
         self._write()
-        self.file = open(self.folder / METRICS, "a", newline="", buffering=1)
+        _drop_a_cut_line(self.folder / METRICS)
+        self.file = open(self.folder / METRICS, "a", newline="", buffering=1, encoding="utf-8")
         self.writer = csv.writer(self.file, lineterminator="\n")
         if self.file.tell() == 0:
             self.writer.writerow(["seconds", "step", "name", "value"])
-        elif not _ends_with_a_line(self.folder / METRICS):
-            self.file.write("\n")  # a kill cut the last one
         self.began = time.monotonic()
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        self.record.setdefault("parameters", {}).update({name: _plain(value) for name, value in values.items()})
+        self.record.setdefault("parameters", {}).update({name: plain(value) for name, value in values.items()})
         self._write()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         spent = f"{time.monotonic() - self.began:.3f}"
-        self.writer.writerows([spent, step, name, repr(float(value))] for name, value in values.items())
+        self.writer.writerows([spent, step, _escape(name), repr(float(value))] for name, value in values.items())
 
     def artefact(self, path: Path) -> None:
         from hepops.models.digests import of_data
 
-        place = self.folder / ARTEFACTS / path.name
+        name = self._name(path)
+        place = self.folder / ARTEFACTS / name
         if path.absolute() != place.absolute():
             place.parent.mkdir(exist_ok=True)
-            if path.is_dir():
-                shutil.copytree(path, place, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(path, place)
-        self.record.setdefault("artefacts", {})[path.name] = of_data(path.name, path)
+            _copy(path, place)
+        self.record.setdefault("artefacts", {})[name] = of_data(name, place)
         self._write()
 
     def end(self, status: str) -> None:
@@ -90,18 +96,61 @@ class CSV:
         self.record |= {"status": status, "seconds": round(time.monotonic() - self.began, 3)}
         self._write()
 
+    def _name(self, path: Path) -> str:
+        """Of the copy: what is written again at the same place replaces it, another file does not."""
+        path = path.absolute()
+        name, count = path.name, 1
+        while self.sources.setdefault(name, path) != path:
+            count += 1
+            name = f"{path.stem}.{count}{path.suffix}"
+        return name
+
     def _write(self) -> None:
         from hepops.models.text import dump
 
         with atomic(self.folder / RUN) as part:
-            part.write_text(dump(self.record))
+            part.write_text(dump(self.record), encoding="utf-8")
+
+
+def _copy(path: Path, place: Path) -> None:
+    """Whole or not at all, in place of what an earlier copy has left."""
+    if not path.is_dir():
+        with atomic(place) as part:
+            shutil.copyfile(path, part)
+        return
+    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent))
+    try:
+        shutil.copytree(path, beside / "copy", ignore_dangling_symlinks=True)
+        if place.exists():
+            os.rename(place, beside / "before")
+        os.rename(beside / "copy", place)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _drop_a_cut_line(path: Path) -> None:
+    """What a kill has cut is no number: 1.2 may have been 1.25."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        with open(path, "r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _escape(name: str) -> str:
+    for character, letter in _ESCAPES.items():
+        name = name.replace(character, f"\\{letter}")
+    return name
+
+
+def _unescape(name: str) -> str:
+    letters = {letter: character for character, letter in _ESCAPES.items()}
+    return re.sub(r"\\(.)", lambda found: letters.get(found[1], found[0]), name)
 
 
 class TensorBoard:
-    """Event files for `tensorboard --logdir`; parameters and artefacts as text.
+    """Event files for `tensorboard --logdir`; parameters and artefacts as text. Numbers are in float32.
 
     Args:
-        folder: Of the event files.
+        folder: Of the event files. They are written out every ten seconds: a kill loses no more.
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -112,10 +161,10 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ImportError("TensorBoard logs need tensorboard: pip install hepops[tensorboard]") from None
-        self.folder = Path(folder)
-        self.writer: Any = SummaryWriter(str(self.folder))
+        self.folder, self._make = Path(folder), SummaryWriter
 
     def begin(self, name: str, record: Mapping[str, Any]) -> None:
+        self.writer: Any = self._make(str(self.folder), flush_secs=10)
         self._text("run", {"name": name, **flat(record)})
 
     def parameters(self, values: Mapping[str, Any]) -> None:
@@ -135,112 +184,13 @@ class TensorBoard:
         self.writer.close()
 
     def _text(self, tag: str, values: Mapping[str, Any]) -> None:
-        rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
+        rows = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items())
         self.writer.add_text(tag, f"| | |\n|---|---|\n{rows}")
 
 
-class MLflow:
-    """A run in MLflow's file store, or on a tracking server.
-
-    Args:
-        folder: Of the store, or the server's URI.
-        experiment: Its name in MLflow.
-
-    Raises:
-        ImportError: mlflow is not installed.
-    """
-
-    def __init__(self, folder: str | Path, experiment: str = "hepops") -> None:
-        # MLflow counts its file store as kept for those who have it, and asks to be told that it is meant
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        try:
-            from mlflow.entities import (  # type: ignore[import-not-found, unused-ignore]
-                Metric,
-                Param,
-            )
-            from mlflow.tracking import MlflowClient  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            raise ImportError("MLflow logs need mlflow: pip install hepops[mlflow]") from None
-        uri = str(folder) if "://" in str(folder) else Path(folder).absolute().as_uri()
-        self.client: Any = MlflowClient(tracking_uri=uri)
-        self.make_metric, self.make_parameter = Metric, Param
-        found = self.client.get_experiment_by_name(experiment)
-        self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
-        self.run = ""
-
-    def begin(self, name: str, record: Mapping[str, Any]) -> None:
-        tags = {key: str(value) for key, value in flat(record).items()}
-        revision = (record.get("environment", {}).get("git") or {}).get("revision")
-        tags |= {"mlflow.source.git.commit": revision} if revision else {}
-        self.run = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
-
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        rows = [self.make_parameter(_key(name), str(value)[:500]) for name, value in values.items()]
-        self.client.log_batch(self.run, params=rows)
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        now = int(1000 * time.time())
-        rows = [self.make_metric(_key(name), float(value), now, step) for name, value in values.items()]
-        self.client.log_batch(self.run, metrics=rows)
-
-    def artefact(self, path: Path) -> None:
-        if path.is_dir():
-            self.client.log_artifacts(self.run, str(path), path.name)
-        else:
-            self.client.log_artifact(self.run, str(path))
-
-    def end(self, status: str) -> None:
-        self.client.set_terminated(self.run, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
-
-
-class WandB:
-    """A run of Weights & Biases, offline unless told otherwise: `wandb sync` uploads it later.
-
-    Args:
-        folder: For wandb's own folder.
-        project: Its name there.
-        mode: "offline" or "online".
-
-    Raises:
-        ImportError: wandb is not installed.
-    """
-
-    def __init__(self, folder: str | Path, project: str = "hepops", mode: str = "offline") -> None:
-        try:
-            import wandb  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            raise ImportError("Weights & Biases logs need wandb: pip install hepops[wandb]") from None
-        self.wandb: Any = wandb
-        self.folder, self.project, self.mode = Path(folder), project, mode
-        self.run: Any = None
-        self.known: set[str] = set()
-
-    def begin(self, name: str, record: Mapping[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings = {"project": self.project, "name": name, "dir": str(self.folder), "mode": self.mode}
-        self.run = self.wandb.init(**settings, config=dict(flat(record)))
-
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        self.run.config.update({name: _plain(value) for name, value in values.items()}, allow_val_change=True)
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        # wandb's own step must not fall; every loop has a count of its own
-        loops = {name.rpartition("/")[0] for name in values}
-        for loop in loops - self.known:
-            self.run.define_metric(f"{loop}/*", step_metric=f"{loop}/step")
-        self.known |= loops
-        self.run.log({**values, **{f"{loop}/step": step for loop in loops}})
-
-    def artefact(self, path: Path) -> None:
-        thing = self.wandb.Artifact(_key(path.name).replace("/", "_"), type="file")
-        (thing.add_dir if path.is_dir() else thing.add_file)(str(path))
-        self.run.log_artifact(thing)
-
-    def end(self, status: str) -> None:
-        self.run.finish(exit_code=0 if status == "finished" else 1)
-
-
-LOGGERS: dict[str, Any] = {"csv": CSV, "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
+def _cell(value: Any) -> str:
+    """A cell of a table in Markdown."""
+    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", "<br>")
 
 
 def read_metrics(folder: str | Path) -> dict[str, dict[int, float]]:
@@ -250,14 +200,16 @@ def read_metrics(folder: str | Path) -> dict[str, dict[int, float]]:
         FileNotFoundError: no such run.
     """
     found: dict[str, dict[int, float]] = {}
-    with open(Path(folder) / METRICS, newline="") as file:
-        for row in csv.reader(file):
+    with open(Path(folder) / METRICS, newline="\n", encoding="utf-8", errors="replace") as file:
+        for line in file:  # each by itself: a quote that a kill has left open ends with its line
+            if not line.endswith("\n"):
+                continue  # cut, perhaps within the number
             try:
-                _, step, name, value = row
+                ((_, step, name, value),) = csv.reader([line])
                 at, number = int(step), float(value)
-            except ValueError:  # the head, or a row that was cut
+            except (ValueError, csv.Error):  # the head, or a row that was cut
                 continue
-            found.setdefault(name, {})[at] = number
+            found.setdefault(_unescape(name), {})[at] = number
     return found
 
 
@@ -268,31 +220,27 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             out |= flat(value, f"{prefix}{name}/")
         else:
-            out[f"{prefix}{name}"] = value
+            out[words(f"{prefix}{name}")] = words(value) if isinstance(value, str) else value
     return out
 
 
-def _plain(value: Any) -> Any:
+def words(text: str) -> str:
+    """Such as UTF-8 can hold: a name of a file in another encoding has half characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def plain(value: Any) -> Any:
+    """Numbers, words and lists of them, as YAML and JSON keep them; else what is printed."""
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return words(str(value))
     for kind in (bool, int, float, str):  # YAML writes these, but none derived from them, such as numpy's float64
         if isinstance(value, kind):
-            return kind(value) if type(value) is not kind else value
+            value = kind(value) if type(value) is not kind else value
+            return words(value) if isinstance(value, str) else value
     if value is None:
         return value
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return str(value)
-
-
-def _key(name: str) -> str:
-    """What MLflow and wandb allow in names."""
-    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
-
-
-def _ends_with_a_line(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+        return [plain(part) for part in value]
+    return words(str(value))

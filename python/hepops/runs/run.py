@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import shlex
 import sys
 import warnings
@@ -14,14 +15,17 @@ from typing import Any
 from hepops.core import reporting
 
 from .environment import environment
-from .loggers import LOGGERS, Logger, flat
+from .loggers import CSV, Logger, TensorBoard, flat, words
+from .services import MLflow, WandB
+
+LOGGERS: dict[str, Any] = {"csv": CSV, "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
 
 
 class Run:
     """What a run offers; `hepops.runs.log` makes one.
 
-    An adapter that fails is warned of, by name, and left out from then on: a training of days does not end because a
-    log's disk is full.
+    An adapter that fails within the run is warned of, by name, and left out from then on: a training of days does not
+    end because a log's disk is full. One that cannot begin ends the run before anything is trained (`log`).
     """
 
     def __init__(self, name: str, loggers: Mapping[str, Logger], folder: Path | None = None) -> None:
@@ -33,25 +37,33 @@ class Run:
         self._each("parameters", flat(values))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of a step, by name.
+        """Numbers of a step, by name; NaN and infinities are numbers.
 
         Raises:
-            TypeError: a value that is no number.
+            TypeError: a value that is no number, a name that is no word, or a step that is no whole number.
         """
+        try:
+            step = operator.index(step)
+        except TypeError:
+            raise TypeError(f"metrics: step must be a whole number, got {step!r:.80}") from None
         numbers = {}
         for name, value in values.items():
+            if not isinstance(name, str) or not name:
+                raise TypeError(f"metrics: a name must be a word, got {name!r:.80}")
+            name = words(name)
             try:
                 numbers[name] = float(value)
             except (TypeError, ValueError):
                 raise TypeError(f"metrics: {name} must be a number, got {value!r:.80}") from None
-        self._each("metrics", numbers, step)
+        if numbers:
+            self._each("metrics", numbers, step)
 
     def artefact(self, path: str | Path) -> None:
         """A file, or a folder, that belongs to the run.
 
         Raises:
             FileNotFoundError: no such file.
-        ValueError: a folder that holds the run's own: it cannot be copied into itself.
+            ValueError: a folder that holds the run's own: it cannot be copied into itself.
         """
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file")
@@ -104,6 +116,9 @@ def log(
     Raises:
         ValueError: an adapter that is none.
         ImportError: its package is not installed.
+        Exception: whatever keeps an adapter from beginning, such as OSError for a folder that cannot be written. Those
+            that had begun are closed as failed. Nothing has been trained yet: better to hear it now than to find no log
+            later. Once the run has begun, an adapter that fails is warned of and left out.
 
     Example:
         >>> import tempfile
@@ -117,22 +132,13 @@ def log(
     """
     folder = Path(folder)
     loggers = _loggers(folder, (to,) if isinstance(to, str) or not isinstance(to, Sequence) else to, options)
-    run = Run(name or folder.absolute().name, loggers, folder)
+    run = Run(words(name or folder.absolute().name), loggers, folder)
     record = {
-        "command": shlex.join(sys.argv),
+        "command": words(shlex.join(sys.argv)),
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
     }
-    begun: list[Logger] = []
-    for logger in loggers.values():
-        try:
-            logger.begin(run.name, record)
-        except BaseException:
-            for before in begun:
-                with suppress(Exception):
-                    before.end("failed")
-            raise
-        begun.append(logger)
+    _begin(loggers, run.name, record)
     if parameters:
         run.parameters(parameters)
     status = "failed"
@@ -147,11 +153,28 @@ def log(
         run._each("end", status)
 
 
+def _begin(loggers: Mapping[str, Logger], name: str, record: Mapping[str, Any]) -> None:
+    """All of them, or none: what has begun is closed where one cannot."""
+    begun: list[Logger] = []
+    for kind, logger in loggers.items():
+        begun.append(logger)
+        try:
+            logger.begin(name, record)
+        except BaseException as error:
+            error.add_note(f"hepops: the log {kind!r} could not begin")
+            for one in begun:
+                with suppress(Exception):
+                    one.end("failed")
+            raise
+
+
 def _loggers(folder: Path, to: Sequence[str | Logger], options: dict[str, Mapping[str, Any]]) -> dict[str, Logger]:
     made: dict[str, Logger] = {}
     for one in to:
         if not isinstance(one, str):
-            made[type(one).__name__] = one
+            kind = type(one).__name__
+            count = sum(name.partition(".")[0] == kind for name in made)
+            made[f"{kind}.{count + 1}" if count else kind] = one  # two folders with CSV are two
             continue
         if one not in LOGGERS:
             raise ValueError(f"to must be of {', '.join(LOGGERS)}, or a Logger, got {one!r}")
