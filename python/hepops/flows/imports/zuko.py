@@ -37,8 +37,9 @@ def from_zuko(
     networks MLP and MaskedMLP, residual and normalised ones too; bases DiagNormal and BoxUniform.
 
     P parameters a feature are a rational-quadratic spline of (P + 1)/3 bins, 2 are an affine map. NCSF is NSF with
-    angles, and is told by its uniform base. The bound of splines (5, pi for NCSF) and the least slope (1e-3) are zuko's
-    defaults.
+    angles, and is told by its uniform base. BPF, polynomials of as many parameters as a spline may have, cannot be told
+    from NSF by its keys: compare a few densities. The bound of splines (5, pi for NCSF) and the least slope (1e-3) are
+    zuko's defaults.
 
     Args:
         state: The state dict, or the path of a file that holds it (torch.save, safetensors): loaded with weights_only,
@@ -96,7 +97,8 @@ class _Reader:
         pairs = {("loc", "scale"): False, ("lower", "upper"): True, ("_0", "_1"): False}
         pair = next((p for p in pairs if set(p) == set(names)), None)
         if pair is None:
-            raise self.state.error(f"no base is known that has {some(names)}")
+            has = f"no base is known that has {some(names)}" if names else "no key begins with 'base.'"
+            raise self.state.error(has)
         a_key, b_key = (f"base.{n}" for n in pair)
         a, b = self.state.look(a_key), self.state.look(b_key)
         self.state.shaped(a_key, a.numel())
@@ -150,6 +152,8 @@ class _Reader:
         self.state.report.inferred[name] = f"{'circular ' * (kind == 'circular')}rational-quadratic spline, {bins} bins"
         self.state.report.assumed["bound"] = "pi" if kind == "circular" else "5"
         self.state.report.assumed["slope"] = "0.001"
+        if self.univariate is None and kind == "spline":
+            self.state.report.assumed["univariate"] = "spline (BPF's polynomials have keys of the same names)"
         return ZukoCircular(bins) if kind == "circular" else Spline(bins, 5.0, "linear", "zuko")
 
     def _constant(self, prefix: str) -> Transform:
