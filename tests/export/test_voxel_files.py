@@ -17,14 +17,14 @@ CHARGE = np.array([1.0, 2.0, 4.0], np.float32)
 DESCRIPTION = {
     "format": "hepops.export",
     "version": 1,
-    "model": {},
+    "model": {"class": "a.Model"},
     "inputs": [
         {"name": "coordinates", "dtype": "int64", "shape": ["voxels", 4]},
         {"name": "charge", "dtype": "float32", "shape": ["voxels"]},
     ],
     "outputs": [{"name": "logits", "dtype": "float32", "shape": ["voxels", 2]}],
     "machine": {"level": "v2"},
-    "versions": {},
+    "versions": {"hepops": "0.1", "torch": "2.10"},
     "classes": ["a", "b"],
     "sha256": "0" * 64,
 }
@@ -74,13 +74,17 @@ def test_datasets_that_are_no_voxels(label, tmp_path, coordinates, charge, word)
     assert "voxels.h5" in str(error.value) and not (tmp_path / "labels.h5").exists()
 
 
+CODE = "data/aotinductor/model/a.so"
+
+
 def package(path, **change):
-    content = bytes(range(256)) * 9
-    description = {**DESCRIPTION, "members": {"data/a.so": hashlib.sha256(content).hexdigest()}, **change}
+    members = {CODE: bytes(range(256)) * 9, CODE.replace(".so", "_metadata.json"): b"{}"}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    description = {**DESCRIPTION, "members": digests, **change}
     description["digest"] = _own_digest(description)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model/data/a.so", content)
-        archive.writestr("model/hepops.json", json.dumps(description))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, "hepops.json": json.dumps(description)}.items():
+            archive.writestr(f"model/{name}", content)
     return path
 
 
@@ -88,7 +92,7 @@ def test_broken_packages(tmp_path):
     path = package(tmp_path / "m.pt2")
     assert describe(path)["machine"] == {"level": "v2"}
     content = bytearray(path.read_bytes())
-    begin = content.find(b"data/a.so") + len("data/a.so")
+    begin = content.find(CODE.encode()) + len(CODE)
     content[begin + 3] ^= 0xFF
     content[begin + 5] ^= 0x55
     path.write_bytes(content)
