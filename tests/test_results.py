@@ -116,3 +116,27 @@ def test_a_page_is_made_of_whatever_there_is(tmp_path):
         said = ("Nothing has been measured here yet", "cannot be read", "a card (GPU)")[number]
         assert said in page
         assert page.count("<img") >= (2 if number == 2 else 0)
+
+
+def test_a_benchmark_replaces_what_it_measured_before_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import harness
+
+    monkeypatch.setattr(harness, "_recorded", {})
+    monkeypatch.setattr(harness, "machine_bandwidth", lambda: 1e9)  # a copy's; takes seconds
+    monkeypatch.setattr(sys, "argv", ["benchmarks/core/bench_tiny.py", "--json", str(tmp_path)])
+    path = tmp_path / f"{harness.machine_name()}.json"
+    before = {"core/tiny": {"cases": {"gone": {"seconds": 1.0}}}, "core/other": {"cases": {"b": {"seconds": 1.0}}}}
+    path.write_text(json.dumps({"benchmarks": before}))
+    harness.record({"a": {"seconds": 2.0}})
+    harness.record({"torch, a": {"seconds": 6.0}})
+    found = {b.name: b for b in measured.read(path, RULES).benchmarks}
+    assert [case.name for case in found["tiny"].cases] == ["a"] and "other" in found
+    assert found["tiny"].cases[0].ratios == {"torch": pytest.approx(3.0)}
+    assert {"date", "hepops", "torch"} <= set(found["tiny"].measured)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_run_knows_its_benchmarks():
+    run = subprocess.run([sys.executable, str(ROOT / "benchmarks/run.py"), "flows/nfs"], capture_output=True, text=True)
+    assert run.returncode == 1 and "no benchmark flows/nfs" in run.stderr
