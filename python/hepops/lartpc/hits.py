@@ -100,6 +100,15 @@ class Hits:
     def __len__(self) -> int:
         return self.event.shape[0]
 
+    def __repr__(self) -> str:
+        facts = [f"{len(self)} hits of {len(torch.unique(self.event))} events"]
+        if len(self):
+            time, charge = self.time.detach(), float(self.charge.detach().double().sum())
+            facts.append(f"{charge:.4g} e, {float(time.min()):.4g} ... {float(time.max()):.4g} us")
+        facts += [f"tangents of {', '.join(self.tangent_names)}"] if self.tangent_names else []
+        facts += ["with truth"] if self.truth is not None else []
+        return f"Hits({'; '.join([*facts, str(self.event.device)])})"
+
     def columns(self) -> dict[str, Tensor]:
         """The columns by name."""
         return {name: getattr(self, name) for name in _COLUMNS}
@@ -284,6 +293,8 @@ def _tensor(dataset: Any) -> Tensor:
 
 
 def _check_format(path: str | Path, file: Any) -> None:
+    if "segments" in file and "format" not in file.attrs:
+        raise ValueError(f"{path}: holds energy deposits, not hits; `hepops simulate` makes hits of them")
     if file.attrs.get("format") != FORMAT:
         raise ValueError(f"{path}: not a file of hits, its format is {file.attrs.get('format')!r}, not {FORMAT!r}")
     if int(file.attrs.get("version", 0)) > VERSION:

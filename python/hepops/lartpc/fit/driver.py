@@ -234,6 +234,10 @@ def _data(
     sim: Simulator, segments: Segments | Index, measured: Hits | HitFiles, shift: float
 ) -> tuple[Segments | Files, Hits | None]:
     """Both in memory or both in files; all times later by `shift` [us]."""
+    if not isinstance(segments, Segments | Index):
+        raise TypeError(f"fit: segments must be Segments (read_segments), got {type(segments).__name__}")
+    if isinstance(measured, str | Path | Segments):
+        raise TypeError(f"fit: measured must be Hits (read_hits), got {type(measured).__name__}")
     if isinstance(segments, Index) != isinstance(measured, HitFiles):
         kinds = type(segments).__name__, type(measured).__name__
         raise TypeError(f"segments and measured must both be in memory or both in files, got {kinds[0]} and {kinds[1]}")
