@@ -293,9 +293,9 @@ def _tensor(dataset: Any) -> Tensor:
 
 
 def _check_format(path: str | Path, file: Any) -> None:
-    if "segments" in file and "format" not in file.attrs:
-        raise ValueError(f"{path}: holds energy deposits, not hits; `hepops simulate` makes hits of them")
     if file.attrs.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a file of hits, its format is {file.attrs.get('format')!r}, not {FORMAT!r}")
+        known = "; it holds energy deposits, of which `hepops simulate` makes hits" if "segments" in file else ""
+        found = file.attrs.get("format")
+        raise ValueError(f"{path}: not a file of hits, its format is {found!r}, not {FORMAT!r}{known}")
     if int(file.attrs.get("version", 0)) > VERSION:
         raise ValueError(f"{path}: version {file.attrs['version']} is newer than this library's {VERSION}")

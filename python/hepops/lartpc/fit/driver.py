@@ -14,6 +14,7 @@ from hepops.core import reporting
 from hepops.lartpc.production.hit_files import HitFiles
 from hepops.lartpc.production.index import Index
 from hepops.lartpc.production.ranks import Ranks
+from hepops.lartpc.segments import Segments
 
 from . import optimise
 from .chips import of_chips
@@ -33,7 +34,6 @@ from .team import Team
 
 if TYPE_CHECKING:
     from hepops.lartpc.hits import Hits
-    from hepops.lartpc.segments import Segments
     from hepops.lartpc.simulator import Simulator
 
 Start = Mapping[str, float] | Literal["nominal", "random"] | None
