@@ -30,6 +30,7 @@ from . import (
     segment,
     simulate,
 )
+from .examples import EXAMPLES
 from .provenance import COMMAND
 
 
@@ -110,7 +111,7 @@ def _root(
         ),
     ] = None,
 ) -> None:
-    """Differentiable simulation and calibration of liquid-argon TPCs."""
+    """Liquid-argon TPCs from energy deposits to calibrated hits; networks, models, runs. Begin with `hepops demo`."""
     if version:
         from hepops import _core
 
@@ -140,7 +141,8 @@ for command in (
     segment.segment, export.export, run.run, posterior.posterior, info.info, reproduce.reproduce,
     packets.export_packets, packets.import_packets,
 ):  # fmt: skip
-    app.command()(command)
+    known = command.__name__.replace("_", "-")
+    app.command(epilog=f"\b\nExample:\n  {EXAMPLES[known]}")(command)
 app.add_typer(models.models, name="models")
 
 

@@ -84,7 +84,8 @@ def display(
         figures.append(plot.event_display(measured, described, number, waves=waves, pixel=place))
     write_figures(path, figures)
     if not quiet:
-        typer.echo(f"{len(figures)} event{'s' if len(figures) > 1 else ''} -> {path}")
+        what = f"{len(figures)} events" if len(figures) > 1 else f"event {numbers[0]}"
+        typer.echo(f"{what} of {len(torch.unique(measured.event))} (--event, --events: others) -> {path}")
 
 
 def write_figures(path: Path, figures: "list[Figure]") -> None:

@@ -11,7 +11,8 @@ import typer
 
 def info(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Hits, tracks or folders of fits: how they were made.")
+        list[Path] | None,
+        typer.Argument(help="Hits, tracks or folders of fits: what they hold and how they were made."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -30,7 +31,7 @@ def info(
 
 
 def made(path: Path) -> dict[str, Any]:
-    """What a file of hits or tracks, or the folder of a fit, says of how it was made.
+    """What a file of hits or tracks, or the folder of a fit, holds and says of how it was made.
 
     Raises:
         ValueError: it says nothing, or is no file of ours.
@@ -49,8 +50,43 @@ def made(path: Path) -> dict[str, Any]:
             of = {name: json.loads(texts[name]) for name in ("provenance", "run", "source", "seed") if name in texts}
             return {"hits": len(file["hits/event"]), **of}
         if "provenance" in file.attrs:
-            return {"provenance": json.loads(file.attrs["provenance"])}
-    raise ValueError(f"{path}: does not say how it was made")
+            known = {"provenance": json.loads(file.attrs["provenance"])}
+            return {**(_deposits(file) if "segments" in file else {}), **known}
+        if "segments" in file:
+            return _deposits(file)
+        inside = ", ".join(sorted(file)) or "nothing"
+    raise ValueError(f"{path}: does not say how it was made, and holds neither hits nor segments but {inside}")
+
+
+def _deposits(file: Any) -> dict[str, Any]:
+    """What a first look at energy deposits asks: how many, where, of which particles; nothing is judged."""
+    import numpy as np
+
+    from hepops.lartpc.edepsim import _NAMES
+
+    data = file["segments"]
+    names = list(getattr(data.dtype, "names", None) or ()) if hasattr(data, "dtype") else []
+
+    def column(name: str) -> Any:
+        return next((data[n] for n in _NAMES[name] if n in names), None)
+
+    def span(axis: str) -> str:
+        ends = [e for e in (column(f"{axis}_start"), column(f"{axis}_end")) if e is not None and len(e)]
+        return f"{min(e.min() for e in ends):.5g} ... {max(e.max() for e in ends):.5g}" if ends else "none"
+
+    event, energy, pdg, time = (column(name) for name in ("event", "dE", "pdg", "t0"))
+    facts: dict[str, Any] = {"segments": len(data), "columns": names}
+    if event is not None and len(event):
+        facts["events"] = f"{len(np.unique(event))}, numbers {event.min()} ... {event.max()}"
+    if energy is not None:
+        facts["energy [MeV]"] = f"{energy.sum(dtype=np.float64):.6g}"
+    facts |= {f"{axis} [cm]": span(axis) for axis in "xyz"}
+    if time is not None and len(time):
+        facts["time [us]"] = f"{time.min():.5g} ... {time.max():.5g}"
+    if pdg is not None:
+        kinds, counts = np.unique(pdg, return_counts=True)
+        facts["particles"] = {str(k): f"{n} segments" for k, n in zip(kinds.tolist(), counts.tolist(), strict=True)}
+    return facts
 
 
 def _lines(value: Any, indent: int = 0) -> list[str]:

@@ -59,9 +59,15 @@ def _errno(error: BaseException) -> int:
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[Any]:
-    """An HDF5 file to read; a foreign or truncated one is a ValueError of one line, a missing one FileNotFoundError."""
+    """An HDF5 file to read; a foreign or truncated one is a ValueError of one line, a missing one FileNotFoundError.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+    """
     import h5py
 
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; name a file in it")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:

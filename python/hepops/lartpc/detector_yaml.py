@@ -191,6 +191,8 @@ def _refuse_unknown(path: Path, key: str) -> bool:
         return False
     if key.lower() in _UNUSED or key.lower().startswith("light_"):
         return True
+    if key in _LAYOUT:
+        raise ValueError(f"{path}: {key!r} is a key of a layout, not of properties: are the two files swapped?")
     raise ValueError(f"{path}: unknown key {key!r}, {nearest(key, sorted(used | _UNUSED))}")
 
 
@@ -232,6 +234,8 @@ def _planes(path: Path) -> dict[str, Any]:
     """The anodes of a layout, in the order of their number: positions of the tiles, direction of the cathode [cm]."""
     layout = _load(path)
     for key in layout:
+        if str(key).lower() in _NOMINAL.keys() | _FRONTEND.keys():
+            raise ValueError(f"{path}: {key!r} is a key of properties, not of a layout: are the two files swapped?")
         if key not in _LAYOUT | _LAYOUT_OTHER:
             raise ValueError(f"{path}: unknown key {key!r}, {nearest(str(key), sorted(_LAYOUT | _LAYOUT_OTHER))}")
     for key in sorted(_LAYOUT):

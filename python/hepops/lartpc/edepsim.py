@@ -8,7 +8,7 @@ multiple scattering makes the true path longer than the chord, so dEdx is the fi
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,20 @@ from hepops.core.files import atomic, open_hdf5
 from .segments import Segments
 
 Array = np.ndarray[Any, Any]
+
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".feather", ".json", ".xlsx")  # what pandas reads, and we do not
+
+
+AS_TABLE = "a table goes through pandas, read_segments(pandas.read_csv(path)), and write_segments makes HDF5 of it"
+
+
+class Frame(Protocol):
+    """A table with named columns, such as a pandas DataFrame."""
+
+    columns: Any
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
 
 # The field, and its names in the order of preference.
 _NAMES = {
@@ -39,7 +53,7 @@ EMPTY = "without energy"  # the one reason for which a row is left out, not refu
 
 
 def read_segments(
-    source: str | Path | Sequence[str | Path] | Array | Mapping[str, Any],
+    source: str | Path | Sequence[str | Path] | Array | Mapping[str, Any] | Frame,
     *,
     events: slice | Iterable[int] | None = None,
     offset: Sequence[float] = (0.0, 0.0, 0.0),
@@ -50,9 +64,9 @@ def read_segments(
 
     Args:
         source: An HDF5 file with a dataset `segments`, a ROOT file (.root, see `edepsim_root`), a list of such files, a
-            numpy structured array, or a mapping of names to arrays or tensors (num_segments). Needed are eventID (or
-            event_id), x_start ... z_end [cm] and dE [MeV]; used where they are there dEdx [MeV/cm], dx [cm], t0 or t
-            [us], pdgId (pdg_id), trackID (traj_id).
+            numpy structured array, a mapping of names to arrays or tensors (num_segments), a pandas DataFrame, or an
+            open h5py file. Needed are eventID (or event_id), x_start ... z_end [cm] and dE [MeV]; used where they are
+            there dEdx [MeV/cm], dx [cm], t0 or t [us], pdgId (pdg_id), trackID (traj_id).
         events: Ids, or a slice that counts in the sorted list of ids; default all.
         offset: Added to all positions, x y z [cm]. Files made in the frame of DUNE's module0, whose box is centred at
             y = -21.8236 cm, need offset=(0, 21.8236, 0) to lie in `Detector.module0()`, which is centred at 0.
@@ -71,7 +85,9 @@ def read_segments(
     Raises:
         ValueError: no dataset or field of the name, no segments, a truncated or foreign file, an event in two files
             (see same_event), a bad segment (see on_bad), an event id that is not there.
+        TypeError: a source of another kind.
         FileNotFoundError: no such file.
+        IsADirectoryError: a folder.
 
     References:
         | edep-sim, https://github.com/ClarkMcGrew/edep-sim; larnd-sim, cli/dumpTree.py, for the names
@@ -111,8 +127,13 @@ def write_segments(
 
     Raises:
         ValueError: an argument out of its choices.
+        TypeError: not Segments.
     """
     import h5py
+
+    if not isinstance(segments, Segments):
+        got = type(segments).__name__
+        raise TypeError(f"segments must be Segments, got {got}: read_segments makes them of arrays and tables")
 
     table = segment_table(segments, generation=generation, positions=positions)
     with atomic(path) as part, h5py.File(part, "w") as file:
@@ -161,23 +182,32 @@ def _tables(source: Any) -> Iterator[tuple[str, dict[str, Array]]]:
     """A name for errors, and the columns, of each part of the source."""
     if isinstance(source, str | Path):
         yield str(source), _read_file(source)
+    elif isinstance(source, Mapping) and "segments" in source:  # an open h5py file
+        yield from _tables(source["segments"])
     elif isinstance(source, Mapping):
         arrays = {
             str(k): v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in source.items()
         }
         yield "segments", _columns("segments", list(arrays), arrays.__getitem__)
-    elif isinstance(source, np.ndarray):
-        yield "segments", _columns("segments", list(source.dtype.names or ()), source.__getitem__)
+    elif isinstance(source, np.ndarray) or getattr(getattr(source, "dtype", None), "names", None):
+        rows = np.asarray(source)
+        yield "segments", _columns("segments", list(rows.dtype.names or ()), rows.__getitem__)
+    elif not isinstance(source, Segments) and hasattr(source, "columns") and hasattr(source, "__getitem__"):
+        yield "segments", _columns("segments", [str(n) for n in source.columns], lambda n: np.asarray(source[n]))
     elif isinstance(source, Sequence):
         for path in source:
             if not isinstance(path, str | Path):
                 raise TypeError(f"source: a list must hold paths, got {type(path).__name__}")
             yield str(path), _read_file(path)
     else:
-        raise TypeError(f"source must be a path, paths, a structured array or a mapping, got {type(source).__name__}")
+        raise TypeError(
+            f"source must be a path, paths, a structured array, a mapping or a DataFrame, got {type(source).__name__}"
+        )
 
 
 def _read_file(path: str | Path) -> dict[str, Array]:
+    if Path(path).suffix in TABLES and Path(path).is_file():
+        raise ValueError(f"{path}: segments are read from HDF5 or ROOT; {AS_TABLE}")
     if Path(path).suffix != ".root":
         return _read_hdf5(path)
     from .edepsim_root import read_root
@@ -189,7 +219,8 @@ def _read_file(path: str | Path) -> dict[str, Array]:
 def _read_hdf5(path: str | Path) -> dict[str, Array]:
     with open_hdf5(path) as file:
         if "segments" not in file:
-            raise ValueError(f"{path}: there is no dataset 'segments', only {sorted(file)}")
+            known = "it holds hits, which read_hits reads" if "hits" in file else f"only {sorted(file)}"
+            raise ValueError(f"{path}: there is no dataset 'segments', {known}")
         names = getattr(getattr(file["segments"], "dtype", None), "names", None)
         if names is None:
             raise ValueError(f"{path}: 'segments' must be a dataset of named fields")
@@ -249,7 +280,8 @@ def judge(where: str, table: dict[str, Array], shift: Array, refuse: bool) -> tu
         if refuse and reason != EMPTY:
             row = int(np.flatnonzero(new)[0])
             values = {name: column[row].item() for name, column in table.items()}
-            raise ValueError(f"{where}: {new.sum()} segments {reason}, the first is row {row}, {values}")
+            units = "; the units are MeV, MeV/cm and cm" if "contradicts" in reason else ""
+            raise ValueError(f"{where}: {new.sum()} segments {reason}, the first is row {row}, {values}{units}")
         excluded[reason] = int(new.sum())
         keep &= ~new
     return keep, excluded

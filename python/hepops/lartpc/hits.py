@@ -100,6 +100,15 @@ class Hits:
     def __len__(self) -> int:
         return self.event.shape[0]
 
+    def __repr__(self) -> str:
+        facts = [f"{len(self)} hits of {len(torch.unique(self.event))} events"]
+        if len(self):
+            time, charge = self.time.detach(), float(self.charge.detach().double().sum())
+            facts.append(f"{charge:.4g} e, {float(time.min()):.4g} ... {float(time.max()):.4g} us")
+        facts += [f"tangents of {', '.join(self.tangent_names)}"] if self.tangent_names else []
+        facts += ["with truth"] if self.truth is not None else []
+        return f"Hits({'; '.join([*facts, str(self.event.device)])})"
+
     def columns(self) -> dict[str, Tensor]:
         """The columns by name."""
         return {name: getattr(self, name) for name in _COLUMNS}
@@ -285,6 +294,8 @@ def _tensor(dataset: Any) -> Tensor:
 
 def _check_format(path: str | Path, file: Any) -> None:
     if file.attrs.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a file of hits, its format is {file.attrs.get('format')!r}, not {FORMAT!r}")
+        known = "; it holds energy deposits, of which `hepops simulate` makes hits" if "segments" in file else ""
+        found = file.attrs.get("format")
+        raise ValueError(f"{path}: not a file of hits, its format is {found!r}, not {FORMAT!r}{known}")
     if int(file.attrs.get("version", 0)) > VERSION:
         raise ValueError(f"{path}: version {file.attrs['version']} is newer than this library's {VERSION}")

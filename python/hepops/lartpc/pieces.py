@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .detector import Detector
-from .segments import Segments
+from .segments import Segments, box
 
 
 @dataclass(frozen=True)
@@ -148,3 +148,18 @@ def divide(pieces: Pieces, step: float) -> tuple[Tensor, Tensor, Tensor]:
     number = torch.arange(len(piece), device=piece.device) - begin[piece]
     n = count[piece].to(torch.float64)
     return piece, n, (number + 0.5) / n
+
+
+def warning_outside(segments: Segments, detector: Detector, pieces: Pieces) -> str | None:
+    """What to say where more than a tenth of the energy lies outside every drift volume; else None."""
+    total = float(segments.dE.detach().sum())
+    if not (total > 0 and pieces.energy_outside > 0.1 * total):
+        return None
+    ends = [(t.anode, t.cathode, *t.y, *t.z) for t in detector.tpcs]
+    low = [min(min(e[2 * k], e[2 * k + 1]) for e in ends) for k in range(3)]
+    high = [max(max(e[2 * k], e[2 * k + 1]) for e in ends) for k in range(3)]
+    return (
+        f"hepops: {pieces.energy_outside / total:.0%} of the energy lies outside every drift volume of "
+        f"{detector.name}: deposits at {segments.extent()}, volumes at {box(list(zip(low, high, strict=True)))}. "
+        "Another frame (read_segments(..., offset=), --offset), detector or unit?"
+    )

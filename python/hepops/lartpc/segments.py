@@ -40,6 +40,10 @@ class Segments:
     def __len__(self) -> int:
         return self.event.shape[0]
 
+    def __repr__(self) -> str:
+        where = f"; {self.extent()}" if len(self) else ""
+        return f"Segments({self.report()}{where}; {self.event.device})"
+
     def __getitem__(self, index: Any) -> Self:
         if isinstance(index, int):
             index = slice(index, index + 1 or None)
@@ -70,10 +74,13 @@ class Segments:
 
         Raises:
             ValueError: an id that is not there, or no event selected.
+            TypeError: a mask, which belongs in ``segments[mask]``.
         """
         known = self.events
         if isinstance(events, slice):
             wanted = known[events]
+        elif isinstance(events, Tensor) and events.dtype == torch.bool:
+            raise TypeError(f"events must be ids, got a mask of {len(events)}: segments[mask] selects by a mask")
         else:
             wanted = torch.tensor([int(e) for e in events], dtype=torch.int64, device=known.device)
             missing = wanted[~torch.isin(wanted, known)]
@@ -95,12 +102,26 @@ class Segments:
         columns = {name: torch.cat([p.columns()[name] for p in parts]) for name in parts[0].columns()}
         return cls(**columns, excluded=_add(p.excluded for p in parts), notes=_add(p.notes for p in parts))
 
+    def extent(self) -> str:
+        """The box of all finite positions, in words: to compare with a detector's, and to notice another unit."""
+        ends = torch.cat([self.start, self.end]).detach()
+        return box(
+            [(float(c.min()), float(c.max())) for c in (column[column.isfinite()] for column in ends.T) if len(c)]
+        )
+
     def report(self) -> str:
         """One line: how much there is, what was left out and what was noticed."""
         counts = lambda d: ", ".join(f"{n} {reason}" for reason, n in d.items()) or "none"  # noqa: E731
         energy = float(self.dE.sum()) if len(self) else 0.0
         head = f"{len(self)} segments of {len(self.events)} events, {energy:.6g} MeV"
         return f"{head}; excluded: {counts(self.excluded)}" + (f"; notes: {counts(self.notes)}" if self.notes else "")
+
+
+def box(ranges: Sequence[tuple[float, float]]) -> str:
+    """Ranges of x, y and z [cm] in words."""
+    return (
+        ", ".join(f"{axis} {low:.4g} ... {high:.4g}" for axis, (low, high) in zip("xyz", ranges, strict=False)) + " cm"
+    )
 
 
 def _add(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from .field_map import FieldMap, per_tpc
 from .frontend import frontend
 from .hits import Hits, Truth
 from .parameters import Parameters
-from .pieces import Pieces, count_nodes, cut, divide
+from .pieces import Pieces, count_nodes, cut, divide, warning_outside
 from .response import Response, Table, builtin_response, table_response
 from .segments import Segments
 from .waveforms import (
@@ -112,7 +112,7 @@ class Simulator(nn.Module):
 
     Raises:
         ValueError: a number is out of range, or the response does not fit the detector (named in the message).
-        TypeError: dtype is neither float32 nor float64.
+        TypeError: dtype is neither float32 nor float64; detector is no Detector.
 
     Example:
         >>> from hepops.lartpc import Detector, Parameters, Simulator
@@ -135,6 +135,9 @@ class Simulator(nn.Module):
     w_ion: nn.Parameter
 
     def __new__(cls, detector: Detector | None = None, *arguments: Any, **options: Any) -> "Simulator":
+        if detector is not None and not isinstance(detector, Detector):
+            got = f"{detector!r}" if isinstance(detector, str) else type(detector).__name__
+            raise TypeError(f"Simulator: detector must be a Detector, such as Detector.module0(), got {got}")
         if cls is Simulator and detector is not None and (not detector.is_uniform or "per_module" in options):
             from .modular import ModularSimulator  # each module with its own pitch, front end and parameters
 
@@ -349,13 +352,8 @@ class Simulator(nn.Module):
         _refuse_bad(segments)
         self._vector()  # refuses parameters out of range before any work is done
         pieces = cut(segments, self.detector)
-        total = float(segments.dE.detach().sum())
-        if total > 0 and pieces.energy_outside > 0.1 * total:
-            warnings.warn(
-                f"hepops: {pieces.energy_outside / total:.0%} of the energy lies outside every drift volume of "
-                f"{self.detector.name}: does read_segments need an offset?",
-                stacklevel=3,
-            )
+        if message := warning_outside(segments, self.detector, pieces):
+            warnings.warn(message, stacklevel=3)
         return pieces
 
     def waveforms(self, segments: Segments, tangents: Sequence[str] = ()) -> Waveforms:
@@ -638,6 +636,9 @@ def _refuse_bad(segments: Segments) -> None:
             got = getattr(segments, name)[row].tolist()
             raise ValueError(f"Simulator: {name} of segment {row} is {got}, expected {expected}")
 
+    if not isinstance(segments, Segments):
+        got = type(segments).__name__
+        raise TypeError(f"segments must be Segments, got {got}: read_segments makes them of a file, arrays or a table")
     if segments.event.dtype != torch.int64:
         raise TypeError(f"Simulator: event must be int64, got {segments.event.dtype}")
     with torch.no_grad():

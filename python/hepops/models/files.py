@@ -207,6 +207,11 @@ def load(path: str | Path, *, make: kinds.Make | None = None, sha256: str | None
         torch.Size([5, 3])
     """
     path = _path(path, "load")
+    if path.is_file():
+        raise ValueError(
+            f"{path}: is a file, not the folder of a model; weights of torch.save or safetensors go into a network by "
+            "hepops.sparse.load_weights or hepops.flows.from_nflows and the others (docs/checkpoints.md)"
+        )
     if path.is_dir() and not (path / NAME).exists() and (own := _older(path)) is not None:
         if sha256 is not None:
             raise ValueError(f"{path}: has no {NAME}, its sha256 cannot be compared")

@@ -195,6 +195,8 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Any]]:
 def _checkpoint(path: Path) -> Iterator[tuple[str, Any]]:
     import torch
 
+    from hepops.core.tensor_files import read_tensors
+
     def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, torch.Tensor):
             yield name, _array(value)
@@ -208,7 +210,7 @@ def _checkpoint(path: Path) -> Iterator[tuple[str, Any]]:
         else:
             yield name, value
 
-    return leaves(torch.load(path, weights_only=True, map_location="cpu"), "")
+    return leaves(read_tensors(path), "")
 
 
 _READERS = {

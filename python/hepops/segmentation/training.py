@@ -24,6 +24,7 @@ from torch import Tensor
 from hepops import models
 from hepops.core import reporting
 from hepops.core.files import atomic
+from hepops.core.tensor_files import read_tensors
 
 from .network import NETWORK, Segmenter
 from .sample import CLASSES, Sample
@@ -204,10 +205,11 @@ class _Run:
         if not path.exists():
             return
         try:
-            state = torch.load(path, weights_only=True)
+            state = read_tensors(path)
             mark = state["mark"]
         except Exception as error:
-            raise ValueError(f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:200]})") from None
+            text = " ".join(str(error).removeprefix(f"{path} ").split())[:200]
+            raise ValueError(f"{path}: not a readable checkpoint ({text})") from None
         if mark != self.mark:
             other = [name for name in self.mark if mark.get(name) != self.mark[name]]
             if "plan" in other:

@@ -133,7 +133,8 @@ class CoordinateManager:
             row = _first_duplicate(inverse)
             raise ValueError(
                 f"coordinates has {len(coordinates) - len(first)} duplicates, the first in row {row}: "
-                f"{coordinates[row].tolist()}, and duplicates is {duplicates!r}"
+                f"{coordinates[row].tolist()}, and duplicates is {duplicates!r}; a SparseTensor adds or averages them "
+                "with duplicates='sum', 'mean', 'first' or 'max'"
             )
         rows = coordinates[first] if merged else coordinates
         rows = _as_integers(rows)

@@ -63,7 +63,7 @@ class SparseTensor:
         batch_size: int | None = None,
     ) -> None:
         if not isinstance(features, Tensor) or not features.is_floating_point():
-            raise TypeError(f"features must be a floating-point tensor, got {_kind(features)}")
+            raise TypeError(f"features must be a floating-point tensor, got {_kind(features)}{_cure(features)}")
         if features.dim() != 2:
             raise ValueError(f"features must be (N, C), got shape {tuple(features.shape)}")
         if (coordinates is None) == (coordinate_map_key is None):
@@ -72,7 +72,7 @@ class SparseTensor:
         self.inverse_mapping: Tensor | None = None
         if coordinates is not None:
             if not isinstance(coordinates, Tensor):
-                raise TypeError(f"coordinates must be a tensor, got {_kind(coordinates)}")
+                raise TypeError(f"coordinates must be a tensor, got {_kind(coordinates)}{_cure(coordinates)}")
             if coordinates.dim() != 2 or not 2 <= coordinates.shape[1] <= 7:
                 raise ValueError(f"coordinates must be (N, 1 + D) with D = 1 to 6, got {tuple(coordinates.shape)}")
             if len(coordinates) != len(features):
@@ -384,6 +384,13 @@ def _div(a: Any, b: Any) -> Any:
 
 def _kind(x: object) -> str:
     return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+
+
+def _cure(x: object) -> str:
+    """What makes a tensor of it."""
+    if isinstance(x, Tensor):
+        return ": .float() makes one"
+    return ": torch.from_numpy(array) is one" if type(x).__name__ == "ndarray" else ""
 
 
 def _merge(features: Tensor, first: Tensor, inverse: Tensor, rule: str) -> Tensor:

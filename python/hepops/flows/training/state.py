@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from hepops.core.files import atomic
+from hepops.core.tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -42,10 +43,10 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return None
         try:
-            content = torch.load(self.path, weights_only=True, map_location="cpu")
+            content = read_tensors(self.path)
             version, mark = content["version"], content["mark"]
         except Exception as error:
-            text = " ".join(str(error).split())[:200]
+            text = " ".join(str(error).removeprefix(f"{self.path} ").split())[:200]
             raise ValueError(f"{self.path}: not a readable checkpoint ({text})") from None
         if version != VERSION:
             raise ValueError(f"{self.path}: has version {version}, this program reads {VERSION}")

@@ -14,6 +14,7 @@ from hepops.core import reporting
 from hepops.lartpc.production.hit_files import HitFiles
 from hepops.lartpc.production.index import Index
 from hepops.lartpc.production.ranks import Ranks
+from hepops.lartpc.segments import Segments
 
 from . import optimise
 from .chips import of_chips
@@ -33,7 +34,6 @@ from .team import Team
 
 if TYPE_CHECKING:
     from hepops.lartpc.hits import Hits
-    from hepops.lartpc.segments import Segments
     from hepops.lartpc.simulator import Simulator
 
 Start = Mapping[str, float] | Literal["nominal", "random"] | None
@@ -234,6 +234,10 @@ def _data(
     sim: Simulator, segments: Segments | Index, measured: Hits | HitFiles, shift: float
 ) -> tuple[Segments | Files, Hits | None]:
     """Both in memory or both in files; all times later by `shift` [us]."""
+    if not isinstance(segments, Segments | Index):
+        raise TypeError(f"fit: segments must be Segments (read_segments), got {type(segments).__name__}")
+    if isinstance(measured, str | Path | Segments):
+        raise TypeError(f"fit: measured must be Hits (read_hits), got {type(measured).__name__}")
     if isinstance(segments, Index) != isinstance(measured, HitFiles):
         kinds = type(segments).__name__, type(measured).__name__
         raise TypeError(f"segments and measured must both be in memory or both in files, got {kinds[0]} and {kinds[1]}")

@@ -135,6 +135,9 @@ class FitResult:
                 if name != TIME_OFFSET and name not in CHIP:
                     getattr(sim, name).fill_(value)
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def summary(self) -> str:
         """A table for the terminal."""
         width = max(map(len, (*self.names, *self.fixed)))

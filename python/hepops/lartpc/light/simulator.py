@@ -13,7 +13,7 @@ from hepops.core import philox_normal
 from ..arrive import MODELS, arrive, arrive_tangents
 from ..detector import Detector
 from ..parameters import Parameters
-from ..pieces import Pieces, cut, divide
+from ..pieces import Pieces, cut, divide, warning_outside
 from ..segments import Segments
 from ..simulator import NAMES, Simulator, _refuse_bad
 from .groups import Arrivals, Groups
@@ -310,13 +310,8 @@ class LightSimulator(nn.Module):
         )
 
     def _warn_outside(self, segments: Segments, pieces: Pieces) -> None:
-        total = float(segments.dE.detach().sum())
-        if total > 0 and pieces.energy_outside > 0.1 * total:
-            warnings.warn(
-                f"hepops: {pieces.energy_outside / total:.0%} of the energy lies outside every drift volume of "
-                f"{self.detector.name}: does read_segments need an offset?",
-                stacklevel=3,
-            )
+        if message := warning_outside(segments, self.detector, pieces):
+            warnings.warn(message, stacklevel=3)
 
     # ---- waveforms
 

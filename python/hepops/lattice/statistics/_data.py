@@ -24,7 +24,8 @@ def replica(who: str, data: Data, least: int) -> list[Tensor]:
     for chain in chains:
         if not isinstance(chain, Tensor) or not chain.is_floating_point():
             got = chain.dtype if isinstance(chain, Tensor) else type(chain).__name__
-            raise TypeError(f"{who}: data must be floating-point tensors, got {got}")
+            hint = ": torch.from_numpy(array) is one" if str(got) == "ndarray" else ""
+            raise TypeError(f"{who}: data must be floating-point tensors, got {got}{hint}")
         if chain.dim() == 0 or chain.shape[1:] != chains[0].shape[1:]:
             raise ValueError(f"{who}: chains must have shape (N, ...), the same but for N, got {tuple(chain.shape)}")
         if len(chain) < least:
@@ -38,7 +39,7 @@ def replica(who: str, data: Data, least: int) -> list[Tensor]:
 
 def shape_of(data: Data) -> torch.Size:
     """Of one measurement."""
-    if not isinstance(data, Tensor) and not data:
+    if not isinstance(data, Tensor) and not len(data):
         raise ValueError("data must hold at least one chain, got none")
     return (data if isinstance(data, Tensor) else data[0]).shape[1:]
 
