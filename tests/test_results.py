@@ -69,7 +69,8 @@ def test_rules_and_bars_name_what_is_there():
         assert {f"{b.domain}/{b.name}" for b in results.benchmarks if b.domain != "other"} <= known
         for benchmark in results.benchmarks:
             names = {case.name for case in benchmark.cases}
-            assert set(RULES["bars"].get(f"{benchmark.domain}/{benchmark.name}", {})) <= names, benchmark.name
+            if not results.machine.get("card"):  # bars are a processor's, and some cases are not measured on a card
+                assert set(RULES["bars"].get(f"{benchmark.domain}/{benchmark.name}", {})) <= names, benchmark.name
             for case in benchmark.cases:
                 assert not re.search(r"(^|[ ,])(torch|zuko|nflows|normflows|spconv)($|[ ,])", case.name) or (
                     benchmark.name == "density"
