@@ -44,6 +44,10 @@ def test_killed_it_goes_on_with_the_same_numbers(folder, tmp_path):
 def test_it_refuses_what_has_no_meaning(folder, tmp_path):
     assert "holds a finished posterior" in refused("posterior", "-o", folder, *TINY)
     assert "--muons must be at least 1, got 0" in refused("posterior", "-o", tmp_path / "b", "--muons", 0)
+    for name, value, bound in (("simulations", 20, 50), ("held-out", 39, 40), ("width", "nan", 1), ("workers", -1, 0)):
+        text = refused("posterior", "-o", tmp_path / "c", f"--{name}", value)
+        assert f"--{name} must be at least {bound}, got {value}" in text
+        assert not (tmp_path / "c").exists(), "refused before any work"
     assert "sigma_time must be positive" in refused("posterior", "-o", tmp_path / "b", "--time-noise", 0)
     assert "epochs must be at least 1" in refused("posterior", "-o", tmp_path / "b", "--epochs", 0)
     assert "--seed must lie between" in refused("posterior", "-o", tmp_path / "b", "--seed", -1)

@@ -34,7 +34,10 @@ def export(
         raise ValueError(f"{output}: exists; --overwrite writes over it")
     if not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: there is no folder {output.parent}")
-    description = write(_load(model), output)
+    network = _load(model)
+    if not quiet:
+        typer.echo("compiling, which takes a minute or two", err=True)
+    description = write(network, output)
     if triton is not None:
         repository = triton_repository(output, triton)
     if quiet:

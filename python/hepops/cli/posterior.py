@@ -63,9 +63,12 @@ def posterior(
     from hepops.lartpc import Detector, Parameters, Segments, Simulator, gun
 
     o.check_seed(seed)
-    for name, number in (("--muons", muons), ("--protons", protons)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+    least = {"--muons": (muons, 1), "--protons": (protons, 1), "--simulations": (simulations, 50),
+             "--held-out": (held_out, 40), "--width": (width, 1),
+             "--members": (members, 1), "--workers": (workers, 0)}  # fmt: skip
+    for name, (number, bound) in least.items():
+        if not number >= bound:
+            raise ValueError(f"{name} must be at least {bound}, got {number}")
     truth = Parameters(**{**TRUTH, **o.parse_values("--parameter", parameter)})
     known = Known(sigma_charge=charge_noise, sigma_time=time_noise) if noise == "known" else None
     training = Training(epochs=epochs)
