@@ -39,6 +39,7 @@ def test_domains_leave_files_and_pictures_until_they_are_asked_for():
 
 def test_domains_come_when_they_are_named():
     assert hepops.lattice.Phi4((4, 4), m2=0.3, lam=0.1) and "lattice" in dir(hepops)
+    assert "hepops.export" in loaded("import hepops; hepops.export.describe, hepops.calibration.calibrate")
     with pytest.raises(AttributeError, match="no attribute 'lartpcs'"):
         hepops.lartpcs  # noqa: B018
 

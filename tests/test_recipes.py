@@ -51,6 +51,14 @@ def test_slurm_sees_every_directive(path):
         assert {"#SBATCH --ntasks-per-node=1", "#SBATCH --ntasks=1"} & set(lines)
 
 
+@pytest.mark.parametrize("path", SBATCH, ids=lambda path: path.name)
+def test_srun_is_told_the_cores_of_a_task(path):
+    """Since Slurm 22.05 srun does not take --cpus-per-task over from sbatch: all processes of a node share one core."""
+    for words in (line.split() for line in path.read_text().splitlines()):
+        if words[:1] == ["srun"]:
+            assert words[1] == '--cpus-per-task="$SLURM_CPUS_PER_TASK"'
+
+
 @pytest.fixture
 def site(tmp_path):
     """A folder with tracks, and an environment where the site's commands are stand-ins that run what they are given."""
@@ -59,7 +67,7 @@ def site(tmp_path):
     stand_ins = {
         "hepops": f'exec "{sys.executable}" -m hepops.cli "$@"',
         "torchrun": f'exec "{sys.executable}" -m torch.distributed.run "$@"',
-        "srun": 'exec "$@"',
+        "srun": 'while case $1 in --*) ;; *) false ;; esac; do shift; done; exec "$@"',
         "scontrol": "printf '127.0.0.1\\nelsewhere\\n'",
         "jobsub_submit": f'printf "%s\\n" "$@" > "{tmp_path}/submitted"',
     }
@@ -134,7 +142,8 @@ def test_shards_of_slurm_and_htcondor_and_nodes_of_slurm_make_the_hits_of_one_pr
     run(site, "htcondor/simulate.sh", "1", "2", "tracks.h5")
     done("merge", folder / "hits_0.h5", folder / "hits_1.h5", "-o", folder / "merged.h5")
     run(site, "slurm/many_nodes.sbatch", "simulate", "tracks.h5", "-o", "ranks.h5", "--seed", "1", "--piece", "500",
-        SLURM_JOB_ID="7", SLURM_JOB_NODELIST="n1", SLURM_JOB_NUM_NODES="1", PROCESSES="2", DEVICE="cpu")  # fmt: skip
+        SLURM_JOB_ID="7", SLURM_JOB_NODELIST="n1", SLURM_JOB_NUM_NODES="1", SLURM_CPUS_PER_TASK="2",
+        PROCESSES="2", DEVICE="cpu")  # fmt: skip
     done("simulate", folder / "tracks.h5", "-o", folder / "plain.h5", "--seed", 1, "--threads", 1, "-q")
     assert len(read_hits(folder / "plain.h5")) > 0
     assert same(folder / "merged.h5", folder / "plain.h5") and same(folder / "ranks.h5", folder / "plain.h5")
@@ -150,12 +159,21 @@ def test_one_node_starts_a_process_for_each_gpu(site):
     )
 
 
-def submit_file(text):
-    """Macros and the queue statement of a submit file."""
-    macros, queue = {}, None
+GIVEN = {"tracks": "mine.h5", "image": "other.sif", "jobs": "7"}
+
+
+def submit_file(text, given=()):
+    """Macros and the queue statement of a submit file; what is given on the command line is read before the file."""
+    macros, queue, taken = dict(given), None, True
     for line in text.splitlines():
         line = line.strip()
         if not line or line.startswith("#"):
+            continue
+        if found := re.fullmatch(r"if ! defined (\w+)", line):
+            taken = found[1].lower() not in macros
+            continue
+        if line == "endif" or not taken:
+            taken = taken or line == "endif"
             continue
         if found := re.fullmatch(r"queue\s+(\S+)", line):
             queue = found[1]
@@ -181,6 +199,17 @@ def test_htcondor_reads_the_submit_file():
         return
     submit = htcondor.Submit(text)
     assert submit["request_memory"] == "4 GB" and submit.getQArgs() == "$(jobs)"
+    submit = htcondor.Submit("".join(f"{name} = {value}\n" for name, value in GIVEN.items()) + text)
+    assert {name: submit.expand(name) for name in GIVEN} == GIVEN
+
+
+def test_htcondor_s_command_line_wins_over_the_submit_file():
+    """condor_submit reads `name=value` as if it stood at the beginning of the file, where a later line replaces it."""
+    text = (RECIPES / "htcondor" / "simulate.sub").read_text()
+    plain, _ = submit_file(text)
+    macros, _ = submit_file(text, GIVEN)
+    assert {name: macros[name] for name in GIVEN} == GIVEN
+    assert {name: plain[name] for name in GIVEN} == {"tracks": "tracks.h5", "image": "hepops.sif", "jobs": "100"}
 
 
 def test_jobsub_gets_the_files_and_the_number_of_jobs(site):

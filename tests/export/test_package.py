@@ -5,6 +5,7 @@ import json
 import zipfile
 
 import h5py
+import hepops
 import pytest
 import torch
 from hepops import export
@@ -150,6 +151,8 @@ def test_what_does_not_export_is_refused_before_any_work(tmp_path):
         export.export("model", tmp_path / "x.pt2")
     with pytest.raises(ValueError, match=r"must end in \.pt2"):
         export.export(nn.Linear(1, 1), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="Flow has no forward"):
+        export.export(hepops.flows.nsf(features=2, layers=1, hidden=(4,)), tmp_path / "x.pt2", (torch.ones(3, 2),))
     with pytest.raises(ValueError, match="Linear needs an example"):
         export.export(nn.Linear(1, 1), tmp_path / "x.pt2")
     with pytest.raises(ValueError, match="metadata must be what JSON can say"):

@@ -66,12 +66,40 @@ def test_whole_numbers_of_every_width_and_order(label, kind):
         (VOXELS[:, 0], CHARGE, "coordinates must have shape"),
         (VOXELS[:, 1:], CHARGE, "coordinates must have shape"),
         (VOXELS, CHARGE[:, None], "charge must have shape"),
+        (VOXELS, np.array([1.0, np.nan, 2.0]), "charge of voxel 1 is nan"),
+        (VOXELS, np.array([1.0, 2.0, -np.inf]), "charge of voxel 2 is -inf"),
     ],
 )
 def test_datasets_that_are_no_voxels(label, tmp_path, coordinates, charge, word):
     with pytest.raises(ValueError, match=word) as error:
         label(coordinates, charge)
     assert "voxels.h5" in str(error.value) and not (tmp_path / "labels.h5").exists()
+
+
+def plain(outputs, run):
+    inputs = [{"name": "input0", "dtype": "float32", "shape": ["voxels", 2]}]
+    made = [{"name": f"y{i}", "dtype": kind, "shape": shape} for i, (kind, shape) in enumerate(outputs)]
+    return Exported(DESCRIPTION | {"inputs": inputs, "outputs": made}, lambda given: run(*given))
+
+
+def test_one_row_and_none_of_a_network_without_voxels():
+    """A package takes two rows or more: the one that is lent must not be seen in what comes back."""
+    x = torch.tensor([[1.0, 2.0]])
+    rowwise = plain([("float32", ["voxels", 2]), ("int64", ["voxels"])], lambda x: (2 * x, x.sum(1).long()))
+    doubled, total = rowwise(x)
+    assert doubled.tolist() == [[2.0, 4.0]] and total.tolist() == [3]
+    doubled, total = rowwise(x[:0])
+    assert doubled.shape == (0, 2) and total.shape == (0,) and total.dtype == torch.int64
+    with pytest.raises(ValueError, match="mixes its rows"):
+        plain([("float32", ["voxels", 2])], lambda x: x - x.mean(0))(x)
+    mean = plain([("float32", [2])], lambda x: x.mean(0))
+    assert mean(torch.cat([x, x])).tolist() == [1.0, 2.0]
+    for few in (x, x[:0]):
+        with pytest.raises(ValueError, match="y0 has no row for each"):
+            mean(few)
+    for other in (None, torch.tensor(1.0)):
+        with pytest.raises((TypeError, ValueError), match="input0 must"):
+            mean(other)
 
 
 CODE = "data/aotinductor/model/a.so"

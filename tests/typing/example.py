@@ -1,5 +1,7 @@
 """A program of someone else's, for type checkers in their strict modes: mypy and pyright (make check)."""
 
+from typing import TYPE_CHECKING
+
 import hepops
 import torch
 from hepops.flows import nsf
@@ -31,6 +33,11 @@ def density(x: Tensor) -> float:
 
 def voxels(features: Tensor, coordinates: Tensor) -> int:
     return len(SparseTensor(features, coordinates).features)
+
+
+if TYPE_CHECKING:  # names that are misspelt are errors: mypy complains of an ignore that nothing needs
+    misspelt = hepops.lartpcs  # type: ignore[attr-defined]
+    absent = hepops.compat.minkowsky  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -79,8 +79,15 @@ def adapt(model: nn.Module, example: Sequence[Tensor] | None) -> Adapted:
     channels = getattr(getattr(model, "config", None), "num_input", None)
     if channels is not None or _is_sparse(model):
         return _sparse(model, channels, given)
+    if type(model).forward is nn.Module.forward:
+        raise ValueError(
+            f"export: {type(model).__name__} has no forward; give a module whose forward is what to export"
+        )
     if given is None:
-        raise ValueError(f"export: {type(model).__name__} needs an example, a tuple of tensors")
+        raise ValueError(
+            f"export: {type(model).__name__} needs an example, a tuple of tensors: hepops.export.export(model, path, "
+            "example=...) in Python"
+        )
     names = tuple(f"input{i}" for i in range(len(given)))
     return Adapted(model, given, names, ("",) * len(given), "output")
 

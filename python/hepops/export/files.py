@@ -19,7 +19,7 @@ def read_voxels(path: str | Path, inputs: list[dict[str, Any]]) -> list[Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not an HDF5 file, a dataset that is missing, or lengths that differ.
+        ValueError: not an HDF5 file, a dataset that is missing, lengths that differ, or a number that is not finite.
     """
     with open_hdf5(path) as file:
         missing = [x["name"] for x in inputs if x["name"] not in file]
@@ -48,6 +48,11 @@ def _column(path: str | Path, name: str, dataset: Any) -> Tensor:
         if data.size and int(data.max()) > np.iinfo(np.int64).max:
             raise ValueError(f"{path}: {name} must lie below 2^63, got {data.max()}")
         data = data.astype(np.int64)
+    if (
+        kind == "f" and not np.isfinite(data).all()
+    ):  # the logits around it would be NaN, and NaN's label the first class
+        row = int(np.argwhere(~np.isfinite(data))[0, 0])
+        raise ValueError(f"{path}: {name} of voxel {row} is {data[row]}, expected finite numbers")
     return torch.from_numpy(np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("=")))
 
 

@@ -40,29 +40,51 @@ class Exported:
             inputs: As `description["inputs"]` says. Integers and floating-point numbers are converted to its dtypes.
 
         Raises:
-            TypeError, ValueError: another number of tensors, another kind or shape, or a voxel that is there twice.
+            TypeError, ValueError: another number of tensors, another kind or shape, a voxel that is there
+                twice, or one row for a network that mixes rows.
         """
         given = self._checked(inputs)
         rows = len(given[0])
-        if rows == 0:
-            return torch.empty(0, *self.description["outputs"][0]["shape"][1:])
-        if rows == 1:  # packages take two rows or more: a second one, of another event, is taken off again
-            given = [torch.cat([x, x + 1 if i == 0 else x]) for i, x in enumerate(given)]
+        if rows < 2:
+            results = self._few(given, rows)
+        else:
+            results = self._all(given)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _all(self, given: list[Tensor]) -> list[Tensor]:
         try:
             results = self._run(tuple(given))
         except RuntimeError as error:
             if "Expected Eq(" in str(error):
                 raise ValueError(f"{given[0].shape[0]} coordinates hold a voxel twice") from None
             raise
-        results = [results] if isinstance(results, Tensor) else list(results)
-        results = [x[:rows] for x in results] if rows == 1 else results
-        return results[0] if len(results) == 1 else tuple(results)
+        return [results] if isinstance(results, Tensor) else list(results)
+
+    def _few(self, given: list[Tensor], rows: int) -> list[Tensor]:
+        """No row, or one: packages take two or more, so that another row is lent to it and taken off again."""
+        outputs = self.description["outputs"]
+        for x in outputs:
+            if x["shape"][:1] != [VOXELS]:
+                raise ValueError(f"{x['name']} has no row for each of the input's: two rows or more are needed")
+        if rows == 0:
+            return [torch.empty(0, *x["shape"][1:], dtype=getattr(torch, x["dtype"])) for x in outputs]
+        if self.description["inputs"][0]["name"] == "coordinates":  # a voxel of another event
+            pads = [[torch.cat([x, x + 1 if i == 0 else x]) for i, x in enumerate(given)]]
+        else:
+            pads = [[torch.cat([x, lent]) for x, lent in zip(given, more, strict=True)] for more in
+                    (given, [x + 1 for x in given])]  # fmt: skip
+        first, *others = [[x[:1] for x in self._all(pad)] for pad in pads]
+        for other in others:
+            if not all(torch.allclose(a, b, equal_nan=True) for a, b in zip(first, other, strict=True)):
+                raise ValueError("the network mixes its rows, and its package takes two or more: got one")
+        return first
 
     def _checked(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         expected = self.description["inputs"]
         if len(inputs) != len(expected):
             raise ValueError(f"expected {len(expected)} tensors ({[x['name'] for x in expected]}), got {len(inputs)}")
-        return [_check(x, wanted, len(inputs[0])) for x, wanted in zip(inputs, expected, strict=True)]
+        rows = len(inputs[0]) if isinstance(inputs[0], Tensor) and inputs[0].dim() else 0
+        return [_check(x, wanted, rows) for x, wanted in zip(inputs, expected, strict=True)]
 
 
 def _check(x: Tensor, wanted: dict[str, Any], rows: int) -> Tensor:
