@@ -207,11 +207,6 @@ def load(path: str | Path, *, make: kinds.Make | None = None, sha256: str | None
         torch.Size([5, 3])
     """
     path = _path(path, "load")
-    if path.is_file():
-        raise ValueError(
-            f"{path}: is a file, not the folder of a model; weights of torch.save or safetensors go into a network by "
-            "hepops.sparse.load_weights or hepops.flows.from_nflows and the others (docs/checkpoints.md)"
-        )
     if path.is_dir() and not (path / NAME).exists() and (own := _older(path)) is not None:
         if sha256 is not None:
             raise ValueError(f"{path}: has no {NAME}, its sha256 cannot be compared")
@@ -242,7 +237,9 @@ def verify(path: str | Path, *, sha256: str | None = None) -> tuple[Card, dict[s
     """
     path = _path(path, "load")
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{path}: is a file; a saved model is a folder")
+        raise ValueError(
+            f"{path}: is a file; a saved model is a folder (docs/checkpoints.md: networks from files of other programs)"
+        )
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
     sums = digests.read_sums(_bytes(path, digests.SUMS, 1 << 20), str(path / digests.SUMS))
