@@ -186,6 +186,26 @@ def test_a_model_changed_after_it_was_made_is_refused(tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+CHANGES = {
+    "has hooks": lambda flow: flow.base.register_forward_hook(lambda module, given, made: made * 2),
+    "another forward": lambda flow: setattr(flow.transform.transforms[0].network, "forward", lambda x, c=None: x),
+    r"bijection\.bound is 2.0, and was 5.0": lambda flow: setattr(flow.transform.transforms[0].bijection, "bound", 2.0),
+    "share memory": lambda flow: setattr(
+        flow.transform.transforms[1].network.layers[0], "weight", flow.transform.transforms[0].network.layers[0].weight
+    ),
+}
+
+
+@pytest.mark.parametrize("word", CHANGES)
+def test_changes_that_leave_every_name_and_shape_are_refused(tmp_path, word):
+    """The weights would fit, and the values that come back would be others."""
+    flow = hepops.flows.nsf(2, layers=2, hidden=(8,))
+    CHANGES[word](flow)
+    with pytest.raises(ValueError, match=f"was changed after it was made.*{word}"):
+        hepops.save(flow, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 def test_the_card_says_what_a_citation_needs(tmp_path):
     data = torch.arange(4.0)
     (tmp_path / "table.csv").write_text("x\n1\n")

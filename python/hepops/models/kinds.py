@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hepops.core import constructors
 
-from . import construction
+from . import changes, construction
 from .tensors import decode, encode
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def _checked_again(model: Any, tree: Any, tensors: Mapping[str, Tensor], state: 
         return tree
     try:
         construction.fill(made, state)
+        changes.refuse(model, made)
         buffers = construction.other_buffers(model, made)
     except ValueError as error:
         raise ValueError(f"model was changed after it was made, its configuration does not give it: {error}") from None
