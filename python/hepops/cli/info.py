@@ -115,7 +115,7 @@ def _facts() -> dict[str, Any]:
     return {
         "hepops": _core.version,
         "compiler": f"{_core.compiler}, {_core.build_type}",
-        "CPU level": f"{_core.cpu_level()}, built for {_core.cpu_levels.replace(';', ' ')}",
+        "CPU level": f"{libraries.cpu_level()}, built for {_core.cpu_levels.replace(';', ' ')}",
         "CPU features": [name for name, has in _core.cpu_features().items() if has],
         "CUDA, built with": built,
         "torch, built with": f"{_core.torch_built_with}; any from {_core.torch_oldest} on serves",

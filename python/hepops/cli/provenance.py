@@ -18,6 +18,7 @@ def provenance() -> dict[str, Any]:
     import torch
 
     from hepops import _core
+    from hepops.core import libraries
     from hepops.core.seeds import last_seed
     from hepops.runs.environment import processor
 
@@ -26,7 +27,7 @@ def provenance() -> dict[str, Any]:
         "directory": os.getcwd(),
         "inputs": inputs(COMMAND.get()),
         "hepops": _core.version,
-        "cpu_level": _core.cpu_level(),
+        "cpu_level": libraries.cpu_level(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": processor(),

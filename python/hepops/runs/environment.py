@@ -23,12 +23,13 @@ def environment() -> dict[str, Any]:
     import torch
 
     from hepops import _core
+    from hepops.core import libraries
 
     found: dict[str, Any] = {
         "hepops": _core.version,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
-        "cpu_level": os.environ.get("HEPOPS_CPU_LEVEL") or _core.cpu_level(),
+        "cpu_level": libraries.cpu_level(),
         "machine": {**_machine(), "threads": torch.get_num_threads()},
         "git": git(Path.cwd()),
         "hepops_git": _sources(),

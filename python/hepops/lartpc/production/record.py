@@ -30,6 +30,7 @@ def begin(folder: Path, processes: int, found: int, results: Iterable[Path]) -> 
         All starts, this one last; without "seconds" until `end`.
     """
     from hepops import _core
+    from hepops.core import libraries
 
     starts = read(folder)
     if starts and "seconds" not in starts[-1]:
@@ -37,7 +38,12 @@ def begin(folder: Path, processes: int, found: int, results: Iterable[Path]) -> 
         last = max([began, *(path.stat().st_mtime for path in results)])
         starts[-1] |= {"seconds": round(last - began, 3), "interrupted": True}
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    where = {"host": platform.node(), "processes": processes, "hepops": _core.version, "cpu_level": _core.cpu_level()}
+    where = {
+        "host": platform.node(),
+        "processes": processes,
+        "hepops": _core.version,
+        "cpu_level": libraries.cpu_level(),
+    }
     starts.append({"began": now, **where, "found": found})
     with atomic(folder / STARTS) as part:
         part.write_text(json.dumps(starts, indent=2) + "\n")
