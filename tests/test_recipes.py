@@ -257,6 +257,39 @@ def test_apptainer_reads_the_definition(site):
         assert said.returncode == 0 and hepops.__version__ in said.stdout, said.stderr
 
 
+@pytest.mark.parametrize(
+    "dist, wanted, taken",
+    [
+        (["hepops-1-py3-none-any.whl"], "hepops-*.whl", "hepops-1-py3-none-any.whl"),
+        (["hepops-1-py3-none-any.whl", "hepops-1+cu12-py3-none-any.whl"], "hepops-*.whl", None),
+        (["hepops-1-py3-none-any.whl", "hepops-1+cu12-py3-none-any.whl"], "hepops-*cu12-*.whl",
+         "hepops-1+cu12-py3-none-any.whl"),
+        ([], "hepops-*.whl", None),
+    ],
+)  # fmt: skip
+def test_apptainer_takes_the_wheel_that_is_meant(dist, wanted, taken, tmp_path):
+    """The lines of %post up to the choice; of two wheels neither is guessed."""
+    _, found = sections((RECIPES / "apptainer" / "hepops.def").read_text())
+    choice = found["post"].partition("    python -m pip")[0].replace("/opt/dist", str(tmp_path))
+    for name in dist:
+        (tmp_path / name).touch()
+    program = choice.replace("{{ WHEEL }}", wanted) + '\nbasename "$wheel"\n'
+    said = subprocess.run(["sh", "-c", program], capture_output=True, text=True)
+    if taken is None:
+        assert said.returncode == 1 and "one wheel of dist" in said.stderr
+    else:
+        assert said.stdout.strip() == taken
+
+
+def test_a_python_that_is_too_old_makes_no_kernel(tmp_path):
+    (tmp_path / "python3.9").write_text("#!/bin/sh\nexit 1\n")  # what the comparison of versions says
+    (tmp_path / "python3.9").chmod(0o755)
+    script = ["bash", RECIPES / "jupyterhub" / "install_kernel.sh", tmp_path / "venv"]
+    more = {"PYTHON": str(tmp_path / "python3.9")}
+    said = subprocess.run(script, env=os.environ | more, capture_output=True, text=True)
+    assert said.returncode == 1 and "needs Python 3.11" in said.stderr and not (tmp_path / "venv").exists()
+
+
 def test_conda_environment():
     found = yaml.safe_load((RECIPES / "jupyterhub" / "environment.yml").read_text())
     plain = [part for part in found["dependencies"] if isinstance(part, str)]

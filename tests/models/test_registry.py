@@ -276,6 +276,8 @@ def test_from_the_shell(tmp_path, saved, monkeypatch):
     assert "MLP" in run("show", "line@best").output
     assert run("tag", "line@2", "best").exit_code == 0
     place = run("get", "line@best", "-o", str(tmp_path / "out")).output.strip()
+    again = run("get", "line@best", "-o", str(tmp_path / "out"))
+    assert again.exit_code != 0 and "exists; give a folder" in f"{again.output}{again.exception}"
     assert bias(hepops.load(place)) == 1
     assert "0 removed" in run("clean").output
     wrong = run("show", "nothing")

@@ -295,3 +295,12 @@ def test_a_command_is_logged(tmp_path):
     for bad in ("csv", "csv:", "paper:x"):
         made = CliRunner().invoke(app, ["--log", bad, "info"])
         assert made.exit_code == 1 and made.output.startswith("hepops: ") and made.output.count("\n") == 1
+
+
+def test_an_earlier_record_is_kept(tmp_path):
+    for number in range(3):
+        with log(tmp_path / "r", parameters={"number": number}) as run:
+            run.metrics({"x": float(number)}, step=number)
+    kept = [yaml.safe_load((tmp_path / "r" / f"run{n}.yaml").read_text()) for n in (".1", ".2", "")]
+    assert [record["parameters"]["number"] for record in kept] == [0, 1, 2]
+    assert read_metrics(tmp_path / "r")["x"] == {0: 0.0, 1: 1.0, 2: 2.0}

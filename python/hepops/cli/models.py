@@ -73,6 +73,8 @@ def get(
     ] = None,
 ) -> None:
     """The verified files of a model, in a folder."""
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output}: exists; give a folder that is not there yet")
     typer.echo(str(_open(registry).get(reference, output)))
 
 

@@ -53,7 +53,8 @@ class CSV:
 
     One row and one line per number: seconds, step, name, value. Line ends within a name, and backslashes, are written
     as backslash and letter. What a resumed training repeats stands there twice; `read_metrics` takes the later one. A
-    second artefact of the same name from elsewhere gets a number: "fit.2.h5".
+    second artefact of the same name from elsewhere gets a number: "fit.2.h5". What an earlier run in the
+    folder has recorded is kept as "run.1.yaml", "run.2.yaml" ...
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -63,6 +64,7 @@ class CSV:
 
     def begin(self, name: str, record: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        _set_aside(self.folder / RUN)
         self.record = {"format": "hepops.run", "version": 1, "name": name, **record, "status": "running"}
         self._write()
         _drop_a_cut_line(self.folder / METRICS)
@@ -110,6 +112,15 @@ class CSV:
 
         with atomic(self.folder / RUN) as part:
             part.write_text(dump(self.record), encoding="utf-8")
+
+
+def _set_aside(path: Path) -> None:
+    """An earlier record gets the next number that is free."""
+    if path.exists():
+        count = 1
+        while (aside := path.with_stem(f"{path.stem}.{count}")).exists():
+            count += 1
+        os.rename(path, aside)
 
 
 def _copy(path: Path, place: Path) -> None:
