@@ -51,6 +51,17 @@ def test_the_description_says_what_goes_in_and_out(package):
     assert made["versions"]["torch"] == torch.__version__
 
 
+def test_a_failure_within_a_package_is_told_without_the_compilers_paths(loaded, event, monkeypatch):
+    def fail(inputs):
+        raise RuntimeError("run_func_ failed\n  at /var/cache/inductor/abc/wrapper.cpp:12: index out of range\n")
+
+    monkeypatch.setattr(loaded, "_run", fail)
+    coordinates, charge = event(50)
+    message = rf"\.Segmenter: the package failed on these {len(charge)} rows: at wrapper\.cpp:12: index out of range$"
+    with pytest.raises(RuntimeError, match=message):
+        loaded(coordinates, charge)
+
+
 def test_wrong_tensors_are_refused_by_name(loaded, event):
     coordinates, charge = event(50)
     with pytest.raises(ValueError, match="expected 2 tensors"):

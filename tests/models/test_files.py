@@ -233,6 +233,18 @@ def test_the_card_says_what_a_citation_needs(tmp_path):
     assert other.data["events"] != card.data["events"]
 
 
+@pytest.mark.parametrize("given", ["10.5281/zenodo.12", "doi:10.5281/zenodo.12", "https://doi.org/10.5281/zenodo.12"])
+def test_a_doi_is_kept_without_its_resolver(tmp_path, given):
+    assert hepops.save(hepops.flows.MLP(2, 1), tmp_path / "m", doi=given).doi == "10.5281/zenodo.12"
+
+
+@pytest.mark.parametrize("given", ["javascript:alert(1)", "", "10.5281", "10.52/x", "zenodo.12", "10.5281/a b", 5])
+def test_what_is_no_doi_is_refused(tmp_path, given):
+    with pytest.raises(ValueError, match=r"doi must be like 10\.5281/zenodo"):
+        hepops.save(hepops.flows.MLP(2, 1), tmp_path / "m", doi=given)
+    assert not (tmp_path / "m").exists()
+
+
 def test_sha256sum_agrees(tmp_path):
     _saved(tmp_path / "m", hepops.flows.MLP(2, 1))
     run = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "m", capture_output=True, text=True)

@@ -57,7 +57,10 @@ class Exported:
         except RuntimeError as error:
             if "Expected Eq(" in str(error):
                 raise ValueError(f"{given[0].shape[0]} coordinates hold a voxel twice") from None
-            raise
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            text = re.sub(r"\S*/(?=\w+\.\w+)", "", lines[-1].strip() if lines else "no reason given")[:300]
+            name = self.description["model"]["class"]
+            raise RuntimeError(f"{name}: the package failed on these {len(given[0])} rows: {text}") from error
         return [results] if isinstance(results, Tensor) else list(results)
 
     def _few(self, given: list[Tensor], rows: int) -> list[Tensor]:

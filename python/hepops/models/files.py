@@ -13,6 +13,7 @@ difference by the next `load`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -69,7 +70,7 @@ def save(
 
     Raises:
         ValueError: the folder holds a model, something is in the way, or the model's configuration does not give it
-            again.
+            again; a DOI that is none.
         TypeError: no model, or what YAML cannot hold: a key of a mapping that is neither a word nor a whole number,
             say.
         FileNotFoundError: no such folder above, or no such data.
@@ -91,6 +92,7 @@ def save(
 
     path = _path(path, "save")
     _check_place(path, overwrite)
+    doi = None if doi is None else _doi(doi)
     given = {name: text.plain(value, name) for name, value in (("metrics", metrics or {}), ("more", more or {}))}
     written = kinds.write(model, given["more"])
     card = Card(
@@ -118,6 +120,14 @@ def save(
     if card.why_not is not None:
         warnings.warn(f"hepops: {path}: load will need make= ({card.why_not})", stacklevel=2)
     return card
+
+
+def _doi(doi: str) -> str:
+    """A DOI without the address of its resolver."""
+    bare = re.sub(r"^(doi:\s*|https?://(dx\.)?doi\.org/)", "", str(doi).strip(), flags=re.IGNORECASE)
+    if not re.fullmatch(r"10\.\d{4,9}(\.\d+)*/[^\s<>]+", bare):
+        raise ValueError(f"save: doi must be like 10.5281/zenodo.1234567, got {doi!r:.80}")
+    return bare
 
 
 def _path(path: str | Path, what: str) -> Path:
