@@ -214,11 +214,16 @@ def test_htcondor_s_command_line_wins_over_the_submit_file():
 
 def test_jobsub_gets_the_files_and_the_number_of_jobs(site):
     folder, _ = site
-    run(site, "htcondor/jobsub.sh", "/pnfs/tracks.h5", "--no-submit",
-        GROUP="dune", IMAGE="/cvmfs/hepops.sif", OUTPUT="/pnfs/hits", JOBS="10")  # fmt: skip
+    given = {"GROUP": "dune", "IMAGE": "/cvmfs/hepops.sif", "OUTPUT": "/pnfs/hits", "JOBS": "10"}
+    run(site, "htcondor/jobsub.sh", "tracks.h5", "--no-submit", **given)
+    words = (folder / "submitted").read_text().splitlines()
+    assert words[words.index("--input-file") + 1] == f"dropbox://{folder.resolve()}/tracks.h5", (
+        "of this disk: sent along"
+    )
+    run(site, "htcondor/jobsub.sh", "/pnfs/tracks.h5", "--no-submit", **given)
     words = (folder / "submitted").read_text().splitlines()
     assert words[words.index("-N") + 1] == "10" and words[words.index("--group") + 1] == "dune"
-    assert words[words.index("--input-file") + 1] == "dropbox:///pnfs/tracks.h5" and "--no-submit" in words
+    assert words[words.index("--input-file") + 1] == "/pnfs/tracks.h5" and "--no-submit" in words
     assert words[words.index("-d") + 1 :][:2] == ["HITS", "/pnfs/hits"]
     script, *arguments = words[-3:]
     assert Path(script.removeprefix("file://")).samefile(RECIPES / "htcondor" / "simulate.sh")
