@@ -72,8 +72,7 @@ def test_rules_and_bars_name_what_is_there():
             if not results.machine.get("card"):  # bars are a processor's, and some cases are not measured on a card
                 assert set(RULES["bars"].get(f"{benchmark.domain}/{benchmark.name}", {})) <= names, benchmark.name
             for case in benchmark.cases:
-                # scores, and a formula in torch that is timed for four pulses where the operator is for two hundred
-                alone = benchmark.name in ("density", "hit_likelihood")
+                alone = benchmark.name == "density"  # its cases are scores
                 rival = re.search(r"(^|[ ,])(torch|zuko|nflows|normflows|spconv)($|[ ,])", case.name)
                 assert alone or not rival, f"{benchmark.name}: {case.name} stands against nothing"
 
